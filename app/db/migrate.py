@@ -1,0 +1,59 @@
+"""Brings a database to a schema revision, and says whether it is there."""
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from alembic import command
+
+REVISION: Final = text("SELECT version_num FROM alembic_version")
+
+
+def async_url(url: str) -> str:
+    """Name SQLAlchemy's asyncpg dialect in a plain `postgresql://` URL."""
+    scheme, _, rest = url.partition("://")
+    assert rest, "a database URL looks like postgresql://user@host/name"
+    return f"postgresql+asyncpg://{rest}" if scheme in {"postgres", "postgresql"} else url
+
+
+def scripts_path() -> Path:
+    """The migrations: in the wheel they are `app/_assets`, in a checkout the top folder."""
+    app = Path(__file__).resolve().parent.parent
+    packed = app / "_assets" / "migrations"
+    return packed if packed.is_dir() else app.parent / "migrations"
+
+
+def config(url: str) -> Config:
+    """Alembic's configuration for one database."""
+    made = Config()
+    made.set_main_option("script_location", str(scripts_path()))
+    made.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return made
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    found = ScriptDirectory(str(scripts_path())).get_current_head()
+    assert found is not None, "the package carries its migrations"
+    return found
+
+
+async def current(conn: AsyncConnection) -> str | None:
+    """The revision the database is at; None before the first migration."""
+    return await conn.scalar(REVISION)
+
+
+async def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate up to a revision. Needs a role that is a member of broker_owner."""
+    # Alembic runs its own event loop, so it gets a thread of its own.
+    await asyncio.to_thread(command.upgrade, config(url), revision)
+
+
+async def downgrade(url: str, revision: str) -> None:
+    """Migrate down to a revision; data of dropped tables is lost."""
+    await asyncio.to_thread(command.downgrade, config(url), revision)

@@ -1,0 +1,76 @@
+"""Runs the migrations as the role that owns the schema, with bounded locks and statements."""
+
+import asyncio
+import os
+from typing import Any, Final
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.db.migrate import async_url
+from app.db.tables import metadata
+
+# Four group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
+ROLES: Final = """
+    DO $$
+    DECLARE name text;
+    BEGIN
+        FOREACH name IN ARRAY ARRAY['broker_owner', 'broker_app', 'broker_relay', 'broker_auditor']
+        LOOP
+            BEGIN
+                IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+                    EXECUTE format('CREATE ROLE %I NOLOGIN NOBYPASSRLS', name);
+                END IF;
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- another migration of this cluster was first
+            END;
+        END LOOP;
+        IF pg_has_role(current_user, 'pg_database_owner', 'USAGE') OR
+           (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+            EXECUTE format('GRANT CREATE, CONNECT ON DATABASE %I TO broker_owner',
+                           current_database());
+            GRANT CREATE, USAGE ON SCHEMA public TO broker_owner;
+        END IF;
+    END $$
+"""
+
+
+def include_name(name: str | None, kind: str, _parents: Any) -> bool:
+    """Compare our two schemas, and leave the partitions to `audit.ensure_partitions`."""
+    if kind == "schema":
+        return name in {None, "audit"}
+    return not (kind == "table" and (name or "").startswith("events_"))
+
+
+def run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        include_schemas=True,
+        include_name=include_name,
+        compare_server_default=False,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def online() -> None:
+    url = context.config.get_main_option("sqlalchemy.url") or os.environ["MCP_BROKER_DATABASE_URL"]
+    engine = create_async_engine(async_url(url), poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as conn:
+            await conn.execute(text(ROLES))
+            # A migration that has to wait for a lock gives up rather than queue all traffic behind it.
+            await conn.execute(text("SET lock_timeout = '5s'"))
+            await conn.execute(text("SET statement_timeout = '10min'"))
+            await conn.execute(text("SET ROLE broker_owner"))
+            await conn.commit()
+            await conn.run_sync(run)
+            await conn.commit()
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(online())
