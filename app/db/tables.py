@@ -287,9 +287,7 @@ OUTBOX: Final = Table(
         name="command_named",
     ),
     CheckConstraint("kind = 'command' OR payload IS NOT NULL", name="payload_present"),
-    CheckConstraint(
-        "(status = 'claimed') = (claimed_until IS NOT NULL)", name="claimed_has_lease"
-    ),
+    CheckConstraint("(status = 'claimed') = (claimed_until IS NOT NULL)", name="claimed_has_lease"),
     Index(
         "uq_outbox_command",
         "command_id",

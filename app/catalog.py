@@ -1,0 +1,291 @@
+"""From a parsed call to one that only has to be written: tool, grants, schema, key, limits.
+
+Holds the catalog and the tenants in memory; a notification or an age of some seconds reloads.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Literal
+from uuid import UUID
+
+import jsonschema_rs
+import orjson
+import uuid_utils.compat as uuid_utils
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.config import Settings
+from app.db import audit_events, catalog
+from app.db.catalog import Tenant
+from app.db.engine import tenant_transaction
+from app.envelope import Call, Priority, fingerprint
+from app.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InvalidArgumentsError,
+    OversizeError,
+    QueueFullError,
+    UnknownToolError,
+)
+from app.policy import Dedupe, Grant, Identity, Tool, ToolPolicy, allowed, redact
+
+KEPT_S: Final = 5.0
+"""Age at which an entry is read again even where no notification came."""
+
+QUEUED_KEPT_S: Final = 0.25
+TENANTS_KEPT_MAX: Final = 10_000
+RETRY_AFTER_S: Final = 5
+PROBLEMS_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A tool with its argument check ready."""
+
+    tool: Tool
+    validator: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantView:
+    """A tenant with its grants."""
+
+    tenant: Tenant
+    grants: tuple[Grant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call as an edge parsed it."""
+
+    tool: str
+    method: str
+    args: Mapping[str, Any]
+    idempotency_key: str | None = None
+    key_source: Literal["meta", "header", "body"] = "body"
+    correlation_id: UUID | None = None
+    ordering_key: str | None = None
+    deadline_s: float | None = None
+    priority: str | None = None
+    accept_async: bool = False
+    accept_partials: bool = False
+    saga_id: UUID | None = None
+    saga_step: str | None = None
+    compensation: Mapping[str, Any] | None = None
+    traceparent: str | None = None
+    approved: bool = False
+
+
+class Catalog:
+    """What may be called, as of some seconds ago at most."""
+
+    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._tools: dict[tuple[str, str], Compiled] = {}
+        self._names: dict[str, Compiled] = {}
+        self._tools_at = float("-inf")
+        self._tenants: dict[str, tuple[float, TenantView | None]] = {}
+        self._queued: dict[str, tuple[float, int]] = {}
+        self._loading = asyncio.Lock()
+        self.version = ""
+        self.on_change: list[Callable[[], None]] = []
+
+    def forget(self) -> None:
+        """Something changed: read everything again when next asked."""
+        self._tools_at = float("-inf")
+        self._tenants.clear()
+
+    async def tools(self) -> dict[tuple[str, str], Compiled]:
+        """Every tool in service."""
+        if time.monotonic() - self._tools_at > KEPT_S:
+            async with self._loading:
+                if time.monotonic() - self._tools_at > KEPT_S:
+                    await self._load_tools()
+        return self._tools
+
+    async def _load_tools(self) -> None:
+        async with self._engine.connect() as conn:
+            found = await catalog.tools(conn)
+        digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
+        if digest != self.version:
+            compiled = [
+                Compiled(tool=tool, validator=jsonschema_rs.validator_for(dict(tool.input_schema)))
+                for tool in found
+            ]
+            self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
+            self._names = {one.tool.name: one for one in compiled}
+            first, self.version = not self.version, digest
+            for changed in () if first else self.on_change:
+                changed()
+        self._tools_at = time.monotonic()
+
+    async def tenant(self, tenant_id: str) -> TenantView | None:
+        """A tenant's limits and grants; None for a tenant that is not known or suspended."""
+        kept = self._tenants.get(tenant_id)
+        if kept is not None and time.monotonic() - kept[0] <= KEPT_S:
+            return kept[1]
+        async with tenant_transaction(self._engine, tenant_id) as conn:
+            tenant = await catalog.tenant(conn, tenant_id)
+            grants = tuple(await catalog.grants(conn, tenant_id))
+        view = None
+        if tenant is not None and tenant.state == "active":
+            view = TenantView(tenant=tenant, grants=grants)
+        if len(self._tenants) >= TENANTS_KEPT_MAX:
+            self._tenants.clear()
+        self._tenants[tenant_id] = (time.monotonic(), view)
+        return view
+
+    async def visible(self, identity: Identity) -> list[Tool]:
+        """The tools that an identity may call, by name."""
+        view = await self.tenant(identity.tenant_id)
+        if view is None:
+            return []
+        await self.tools()
+        return [
+            one.tool
+            for _, one in sorted(self._names.items())
+            if allowed(one.tool.path, view.grants, identity)
+        ]
+
+    async def by_name(self, name: str) -> Tool | None:
+        """The tool of a name on the MCP wire, whoever may call it."""
+        await self.tools()
+        found = self._names.get(name)
+        return None if found is None else found.tool
+
+    def schema_of(self, name: str) -> Mapping[str, Any] | None:
+        """The argument schema of a tool that is in memory; for the SDK's header check."""
+        found = self._names.get(name)
+        return None if found is None else found.tool.input_schema
+
+    async def policy(self, tool: str, method: str) -> ToolPolicy:
+        """A tool's policy; the default one where the tool is out of service by now."""
+        found = (await self.tools()).get((tool, method))
+        return ToolPolicy() if found is None else found.tool.policy
+
+    async def prepare(self, identity: Identity, request: Request) -> tuple[Call, Tool]:
+        """Check a call in full and give it its key, order, deadline and priority.
+
+        Raises:
+            UnknownToolError: also where the identity has no grant for it; the denial is audited.
+            InvalidArgumentsError, OversizeError, BadRequestError, QueueFullError, ForbiddenError
+        """
+        view = await self.tenant(identity.tenant_id)
+        if view is None:
+            raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
+        found = (await self.tools()).get((request.tool, request.method))
+        path = f"{request.tool}/{request.method}"
+        if found is None or not allowed(path, view.grants, identity):
+            await self._deny(identity, request)
+            raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
+        self._check_args(found, request)
+        await self._check_queue(view.tenant)
+        return self._call(identity, request, found.tool), found.tool
+
+    def _check_args(self, found: Compiled, request: Request) -> None:
+        try:
+            written = orjson.dumps(request.args)
+        except TypeError as error:
+            raise InvalidArgumentsError(f"The arguments are not plain JSON: {error}") from error
+        if len(written) > self._settings.args_bytes_max:
+            limit = self._settings.args_bytes_max
+            size = len(written)
+            raise OversizeError(f"The arguments have {size} bytes; at most {limit} are taken.")
+        if b"\\u0000" in written:
+            raise InvalidArgumentsError("The arguments hold a NUL character, which is not kept.")
+        problems = [
+            {"at": "/" + "/".join(map(str, error.instance_path)), "problem": error.message}
+            for error in islice(found.validator.iter_errors(dict(request.args)), PROBLEMS_MAX)
+        ]
+        if problems:
+            first = problems[0]
+            raise InvalidArgumentsError(
+                f"{found.tool.name}: {first['at']}: {first['problem']}. Correct the arguments and"
+                " call again; nothing was started.",
+                problems=problems,
+            )
+
+    async def _check_queue(self, tenant: Tenant) -> None:
+        """Refuse at the tenant's bound, as counted some milliseconds ago."""
+        at, count = self._queued.get(tenant.tenant_id, (float("-inf"), 0))
+        if time.monotonic() - at > QUEUED_KEPT_S:
+            async with tenant_transaction(self._engine, tenant.tenant_id) as conn:
+                limit = tenant.queued_max + 1
+                count = await catalog.queued(conn, tenant.tenant_id, limit=limit)
+            at = time.monotonic()
+        if count >= tenant.queued_max:
+            self._queued[tenant.tenant_id] = (at, count)
+            raise QueueFullError(
+                f"Your queue holds {tenant.queued_max} calls, its limit. Nothing was started; try"
+                f" again in {RETRY_AFTER_S} seconds.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        self._queued[tenant.tenant_id] = (at, count + 1)
+
+    async def _deny(self, identity: Identity, request: Request) -> None:
+        async with tenant_transaction(self._engine, identity.tenant_id) as conn:
+            await audit_events.append(
+                conn,
+                tenant_id=identity.tenant_id,
+                kind="call.denied",
+                actor=f"user:{identity.user_id}",
+                user_id=identity.user_id,
+                tool=request.tool[:128],
+                method=request.method[:128],
+                body={"client": identity.client_id},
+            )
+
+    def _call(self, identity: Identity, request: Request, tool: Tool) -> Call:
+        policy = tool.policy
+        deadline_s = request.deadline_s or policy.deadline_s or self._settings.deadline_s
+        if deadline_s > self._settings.deadline_max_s:
+            limit = round(self._settings.deadline_max_s * 1000)
+            raise BadRequestError(f"deadline_ms is over the limit of {limit}.")
+        ordering_key = request.ordering_key
+        if ordering_key is None and policy.ordering_key is not None:
+            value = request.args.get(policy.ordering_key)
+            ordering_key = None if value is None else f"{tool.path}:{value}"[:255]
+        digest = fingerprint(
+            user_id=identity.user_id,
+            tool=request.tool,
+            method=request.method,
+            args=request.args,
+            ordering_key=ordering_key,
+            saga_id=request.saga_id,
+            saga_step=request.saga_step,
+            compensation=request.compensation,
+        )
+        correlation_id = request.correlation_id or uuid_utils.uuid7()
+        derived = request.idempotency_key is None
+        off = policy.dedupe is Dedupe.OFF or tool.read_only
+        return Call(
+            correlation_id=correlation_id,
+            tenant_id=identity.tenant_id,
+            user_id=identity.user_id,
+            actor=f"user:{identity.user_id}",
+            tool=request.tool,
+            method=request.method,
+            args=request.args,
+            args_audited=redact(dict(request.args), tool.input_schema),
+            idempotency_key=request.idempotency_key or f"auto:{correlation_id}",
+            key_source="derived" if derived else request.key_source,
+            dedupe_key=digest if derived and not off else None,
+            fingerprint=digest,
+            ordering_key=ordering_key,
+            ordering=None if ordering_key is None else policy.ordering,
+            deadline_s=deadline_s,
+            priority=Priority.named(request.priority or policy.priority),
+            accept_async=request.accept_async,
+            accept_partials=request.accept_partials,
+            attempts_max=policy.retry.attempts_max,
+            approval="pending" if policy.approval == "ask" and not request.approved else None,
+            saga_id=request.saga_id,
+            saga_step=request.saga_step,
+            saga_role=None if request.saga_id is None else "step",
+            compensation=request.compensation,
+            traceparent=request.traceparent,
+        )

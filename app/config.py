@@ -1,0 +1,155 @@
+"""Settings: read once from the environment and files, frozen, their relations asserted."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX: Final = "MCP_BROKER_"
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Issuer(BaseModel):
+    """A token issuer that we trust, and which of its claims mean what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: str
+    audience: str
+    jwks_file: Path | None = Field(None, description="Keys from a file (the development issuer).")
+    jwks_uri: str | None = Field(None, description="Keys from here; else by OIDC discovery.")
+    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    tenant_claim: str = "tenant"
+    user_claim: str = "sub"
+    groups_claim: str = "groups"
+    scope_claim: str = "scope"
+    tenants: tuple[str, ...] | None = Field(None, description="Tenants it may speak for; all.")
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """Reads `MCP_BROKER_X_FILE` for a setting x: the way of mounted secrets and Vault agents."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: `__call__` reads all fields."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        import os  # noqa: PLC0415 the only place that reads the environment by hand
+
+        found: dict[str, Any] = {}
+        for name in self.settings_cls.model_fields:
+            path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+            if path:
+                found[name] = Path(path).read_text(encoding="utf-8").strip()
+        return found
+
+
+class Settings(BaseSettings):
+    """What a deployment of the app or the relay can set; `broker config` prints it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_nested_delimiter="__"
+    )
+
+    database_url: SecretStr = Field(
+        description="PostgreSQL 15 to 18, as postgresql://user:password@host:port/name."
+    )
+    database_pool_max: Count = Field(10, description="Connections for everyday queries.")
+    intake_pool_max: Count = Field(3, description="Connections for the hot statements.")
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated.")
+    kafka_security: dict[str, str] = Field(
+        default_factory=dict,
+        description="security_protocol, cafile, certfile, keyfile, sasl_mechanism, …",
+    )
+    kafka_create_topics: bool = Field(True, description="Create missing topics at start.")
+    kafka_partitions: Count = Field(6, description="Partitions of a topic that we create.")
+    kafka_replication: Count = Field(1, description="Replicas of a topic that we create.")
+
+    host: str = Field("127.0.0.1", description="Where the app listens.")
+    port: int = Field(8080, ge=0, le=65535)
+    public_url: str = Field(
+        "http://127.0.0.1:8080", description="How clients reach the app; the token audience's base."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        ("127.0.0.1:*", "localhost:*", "[::1]:*"), description="Host headers that are answered."
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"),
+        description="Origin headers that are answered.",
+    )
+    issuers: tuple[Issuer, ...] = Field((), description="JSON list of trusted token issuers.")
+    clock_skew_s: float = Field(30, ge=0, description="Tolerated in token times.")
+
+    body_bytes_max: Count = Field(1 << 20, description="Of a request.")
+    args_bytes_max: Count = Field(256 << 10, description="Of a call's arguments.")
+    result_bytes_max: Count = Field(4 << 20, description="Of an adapter's result.")
+    result_inline_bytes_max: Count = Field(100_000, description="Inline to MCP; the rest by link.")
+    inline_wait_s: Seconds = Field(45, description="How long a call waits before 'accepted'.")
+    deadline_s: Seconds = Field(3600, description="Of a call that names none.")
+    deadline_max_s: Seconds = Field(7 * 86400, description="The longest that may be asked.")
+    heartbeat_s: Seconds = Field(10, description="Progress is said at least this often.")
+    intake_batch_max: Count = Field(256, description="Calls per intake transaction.")
+    intake_queue_max: Count = Field(10_000, description="Calls waiting for intake; then 503.")
+    poll_s: Seconds = Field(1, description="The net under LISTEN/NOTIFY.")
+    notify_coalesce_ms: float = Field(10, gt=0, description="Wakeups are gathered this long.")
+
+    relay_batch_max: Count = Field(500, description="Outbox rows per claim.")
+    relay_lease_s: Seconds = Field(30, description="A claimed, unpublished row is free after this.")
+    publish_timeout_s: Seconds = Field(20, description="Then the producer is discarded.")
+    dispatch_window: Count = Field(
+        100, description="Commands of one tool handed to Kafka at a time, where it sets none."
+    )
+    claim_wait_s: Seconds = Field(60, description="Dispatched and unclaimed for longer is retried.")
+    lease_s: Seconds = Field(60, description="An adapter's lease; progress renews it.")
+    cancel_grace_s: Seconds = Field(30, description="For a running adapter to acknowledge.")
+    aging_s: Seconds = Field(60, description="Waiting this long is worth one priority step.")
+    clock_s: Seconds = Field(0.5, description="Period of the timers.")
+    keys_kept_s: Seconds = Field(7 * 86400, description="An ended command's idempotency key lives.")
+    bodies_kept_s: Seconds = Field(30 * 86400, description="An ended command's args and result.")
+    seal_s: Seconds = Field(1, description="Period of the audit sealer.")
+    seal_key_file: Path | None = Field(None, description="Ed25519 private key, PEM.")
+
+    metrics_port: int | None = Field(None, description="Relay: Prometheus and health, if set.")
+    log_level: str = Field("INFO")
+    log_json: bool = Field(True, description="JSON lines; false is for people.")
+    development: bool = Field(False, description="Set by the embedded stack only.")
+
+    @model_validator(mode="after")
+    def relations(self) -> Self:
+        """Refuse settings that contradict each other."""
+        if self.publish_timeout_s >= self.relay_lease_s:
+            raise ValueError("publish_timeout_s must be below relay_lease_s: a row could be free")
+        if self.args_bytes_max > self.body_bytes_max:
+            raise ValueError("args_bytes_max must not exceed body_bytes_max")
+        if self.deadline_s > self.deadline_max_s:
+            raise ValueError("deadline_s must not exceed deadline_max_s")
+        if self.heartbeat_s > 15:  # noqa: PLR2004 the MCP front's promise
+            raise ValueError("heartbeat_s must not exceed 15: clients give up on silence")
+        return self
+
+    @cached_property
+    def mcp_url(self) -> str:
+        """The resource that MCP tokens are issued for (RFC 8707)."""
+        return f"{self.public_url.rstrip('/')}/mcp"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then the files that `*_FILE` variables name."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, FileSource(settings_cls)
+
+
+def load() -> Settings:
+    """Read the settings; raises pydantic.ValidationError, which names each bad one."""
+    return Settings()  # pyright: ignore[reportCallIssue] the environment gives database_url

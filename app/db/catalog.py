@@ -1,0 +1,160 @@
+"""The tools, grants and tenants tables: what the broker may be asked, by whom, and how much."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import dump
+from app.policy import Grant, Tool, ToolPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant and its limits."""
+
+    tenant_id: str
+    state: str
+    weight: int
+    rate_per_s: float | None
+    rate_burst: int
+    in_flight_max: int
+    queued_max: int
+    inline_wait_s: float | None
+
+
+TOOLS: Final = text("""
+    SELECT tool, method, name, title, description, input_schema, output_schema, annotations,
+           policy, digest
+      FROM tools
+     WHERE retired_at IS NULL
+     ORDER BY name
+""")
+
+PUT_TOOL: Final = text("""
+    INSERT INTO tools AS t (tool, method, name, title, description, input_schema, output_schema,
+                            annotations, policy, in_flight_max, digest)
+    VALUES (:tool, :method, :name, :title, :description, CAST(:input_schema AS jsonb),
+            CAST(:output_schema AS jsonb), CAST(:annotations AS jsonb), CAST(:policy AS jsonb),
+            :in_flight_max, :digest)
+        ON CONFLICT (tool, method) DO UPDATE
+       SET name = excluded.name, title = excluded.title, description = excluded.description,
+           input_schema = excluded.input_schema, output_schema = excluded.output_schema,
+           annotations = excluded.annotations, policy = excluded.policy,
+           in_flight_max = excluded.in_flight_max, digest = excluded.digest,
+           applied_at = now(), retired_at = NULL
+     WHERE t.digest <> excluded.digest OR t.retired_at IS NOT NULL
+    RETURNING 1
+""")
+
+RETIRE_OTHERS: Final = text("""
+    UPDATE tools
+       SET retired_at = now()
+     WHERE retired_at IS NULL AND NOT (name = ANY (:names))
+    RETURNING name
+""")
+
+TENANT: Final = text("""
+    SELECT tenant_id, state, weight, rate_per_s, rate_burst, in_flight_max, queued_max,
+           inline_wait_s
+      FROM tenants
+     WHERE tenant_id = :tenant_id
+""")
+
+PUT_TENANT: Final = text("""
+    INSERT INTO tenants AS t (tenant_id, title, weight, rate_per_s, rate_burst, in_flight_max,
+                              queued_max, inline_wait_s, state)
+    VALUES (:tenant_id, :title, :weight, :rate_per_s, :rate_burst, :in_flight_max, :queued_max,
+            :inline_wait_s, :state)
+        ON CONFLICT (tenant_id) DO UPDATE
+       SET title = excluded.title, weight = excluded.weight, rate_per_s = excluded.rate_per_s,
+           rate_burst = excluded.rate_burst, in_flight_max = excluded.in_flight_max,
+           queued_max = excluded.queued_max, inline_wait_s = excluded.inline_wait_s,
+           state = excluded.state
+""")
+
+GRANTS: Final = text("""
+    SELECT subject_kind, subject, pattern, effect
+      FROM grants
+     WHERE tenant_id = :tenant_id
+""")
+
+CLEAR_GRANTS: Final = text("DELETE FROM grants WHERE tenant_id = :tenant_id")
+
+PUT_GRANT: Final = text("""
+    INSERT INTO grants (tenant_id, subject_kind, subject, pattern, effect)
+    VALUES (:tenant_id, :subject_kind, :subject, :pattern, :effect)
+        ON CONFLICT DO NOTHING
+""")
+
+QUEUED: Final = text("""
+    SELECT count(*)
+      FROM (SELECT FROM commands
+             WHERE tenant_id = :tenant_id AND state = 'queued'
+             LIMIT :limit) AS waiting
+""")
+
+
+async def tools(conn: AsyncConnection) -> list[Tool]:
+    """Every tool in service, by name."""
+    rows = await conn.execute(TOOLS)
+    return [
+        Tool(**{**row, "policy": ToolPolicy.model_validate(row["policy"])})
+        for row in rows.mappings()
+    ]
+
+
+async def put_tool(conn: AsyncConnection, tool: Tool, *, in_flight_max: int | None) -> bool:
+    """Write a tool; False where it was the same already."""
+    values: dict[str, Any] = {
+        "tool": tool.tool,
+        "method": tool.method,
+        "name": tool.name,
+        "title": tool.title,
+        "description": tool.description,
+        "input_schema": dump(tool.input_schema),
+        "output_schema": None if tool.output_schema is None else dump(tool.output_schema),
+        "annotations": dump(tool.annotations),
+        "policy": tool.policy.model_dump_json(),
+        "in_flight_max": in_flight_max,
+        "digest": tool.digest,
+    }
+    return bool(await conn.scalar(PUT_TOOL, values))
+
+
+async def retire_others(conn: AsyncConnection, names: Sequence[str]) -> list[str]:
+    """Take every other tool out of service; its commands go on."""
+    return list((await conn.execute(RETIRE_OTHERS, {"names": list(names)})).scalars())
+
+
+async def tenant(conn: AsyncConnection, tenant_id: str) -> Tenant | None:
+    """A tenant's limits."""
+    row = (await conn.execute(TENANT, {"tenant_id": tenant_id})).mappings().one_or_none()
+    return None if row is None else Tenant(**row)
+
+
+async def put_tenant(conn: AsyncConnection, made: Tenant, *, title: str) -> None:
+    """Write a tenant and its limits."""
+    values = {name: getattr(made, name) for name in Tenant.__slots__} | {"title": title}
+    await conn.execute(PUT_TENANT, values)
+
+
+async def grants(conn: AsyncConnection, tenant_id: str) -> list[Grant]:
+    """Who of a tenant may call what."""
+    rows = await conn.execute(GRANTS, {"tenant_id": tenant_id})
+    return [Grant(**row) for row in rows.mappings()]
+
+
+async def put_grants(conn: AsyncConnection, tenant_id: str, made: Sequence[Grant]) -> None:
+    """Replace a tenant's grants."""
+    await conn.execute(CLEAR_GRANTS, {"tenant_id": tenant_id})
+    for grant in made:
+        values = {name: getattr(grant, name) for name in Grant.__slots__}
+        await conn.execute(PUT_GRANT, {"tenant_id": tenant_id, **values})
+
+
+async def queued(conn: AsyncConnection, tenant_id: str, *, limit: int) -> int:
+    """How many of a tenant's commands wait, counted up to a limit."""
+    return int(await conn.scalar(QUEUED, {"tenant_id": tenant_id, "limit": limit}) or 0)

@@ -1,0 +1,84 @@
+"""Connections: SQLAlchemy for everyday statements, a small asyncpg pool for the hot ones."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import asyncpg
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.config import Settings
+from app.db.migrate import async_url
+
+SCOPE: Final = text(
+    "SELECT set_config('app.tenants', CAST(CAST(:tenants AS text[]) AS text), true)"
+)
+
+# An idle transaction pins vacuum's horizon and the audit sealer's; ours never wait for a network
+# peer inside one, so a session that does is broken and is ended by the server.
+SERVER_SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": "10s",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "jit": "off",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """The two ways to one database."""
+
+    engine: AsyncEngine
+    pool: asyncpg.Pool
+    dsn: str
+
+
+def dump(value: Any) -> str:
+    """JSON text, as a json or jsonb parameter takes it."""
+    return orjson.dumps(value).decode()
+
+
+@asynccontextmanager
+async def open_database(settings: Settings, *, name: str) -> AsyncIterator[Database]:
+    """Open both pools; `name` shows in pg_stat_activity.
+
+    Connections are made when first needed, so this succeeds while the database is away.
+    """
+    dsn = settings.database_url.get_secret_value()
+    server_settings = SERVER_SETTINGS | {"application_name": name}
+    engine = create_async_engine(
+        async_url(dsn),
+        pool_size=settings.database_pool_max,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        json_serializer=dump,
+        json_deserializer=orjson.loads,
+        connect_args={"server_settings": server_settings, "timeout": 10},
+    )
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=settings.intake_pool_max,
+        server_settings=server_settings,
+        timeout=10,
+        command_timeout=30,
+    )
+    try:
+        # With min_size 0 this makes no connection.
+        await pool
+        yield Database(engine=engine, pool=pool, dsn=dsn)
+    finally:
+        pool.terminate()
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def tenant_transaction(engine: AsyncEngine, *tenants: str) -> AsyncIterator[AsyncConnection]:
+    """One transaction that sees and writes the rows of these tenants only."""
+    async with engine.begin() as conn:
+        await conn.execute(SCOPE, {"tenants": list(tenants)})
+        yield conn

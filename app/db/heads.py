@@ -1,0 +1,110 @@
+"""The ordering_heads table: one row a (tenant, ordering key), the lock of that key.
+
+A transaction that ends or starts a keyed command takes the head first, then the command row;
+at most one command of a key is not held, so nothing downstream can reorder them.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+LOCK: Final = text("""
+    SELECT active_id
+      FROM ordering_heads
+     WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key
+       FOR UPDATE
+""")
+
+FREE: Final = text("""
+    UPDATE ordering_heads
+       SET active_id = NULL, blocked_reason = CAST(:blocked_reason AS text), moved_at = now()
+     WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key AND active_id = :command_id
+""")
+
+UNBLOCK: Final = text("""
+    UPDATE ordering_heads
+       SET blocked_reason = NULL, moved_at = now()
+     WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key AND blocked_reason IS NOT NULL
+    RETURNING 1
+""")
+
+# Runs in a statement of its own after the head is locked, so its snapshot sees every command
+# that was accepted before the lock was ours. One index probe per key, however many wait.
+RELEASE_SQL: Final = """
+    WITH head AS (
+        SELECT h.tenant_id, h.ordering_key
+          FROM ordering_heads h
+          JOIN unnest(CAST({tenants} AS text[]), CAST({keys} AS text[])) AS k (tenant_id, ordering_key)
+         USING (tenant_id, ordering_key)
+         WHERE h.active_id IS NULL AND h.blocked_reason IS NULL
+         ORDER BY h.tenant_id, h.ordering_key
+           FOR UPDATE OF h
+    ), next AS (
+        SELECT head.tenant_id, head.ordering_key, waiting.id
+          FROM head
+         CROSS JOIN LATERAL (
+            SELECT c.id
+              FROM commands c
+             WHERE c.tenant_id = head.tenant_id AND c.ordering_key = head.ordering_key AND c.held
+             ORDER BY c.key_seq
+             LIMIT 1
+         ) waiting
+    ), activated AS (
+        UPDATE ordering_heads h
+           SET active_id = next.id, moved_at = now()
+          FROM next
+         WHERE h.tenant_id = next.tenant_id AND h.ordering_key = next.ordering_key
+    ), freed AS (
+        UPDATE commands c
+           SET held = false
+          FROM next
+         WHERE c.id = next.id
+        RETURNING c.id, c.approval
+    )
+    UPDATE outbox o
+       SET status = CASE WHEN o.available_at > now() THEN 'delayed' ELSE 'ready' END
+      FROM freed
+     WHERE o.command_id = freed.id AND o.kind = 'command' AND o.status = 'held'
+       AND freed.approval IS DISTINCT FROM 'pending'
+    RETURNING o.command_id
+"""
+RELEASE: Final = text(RELEASE_SQL.format(tenants=":tenants", keys=":keys"))
+
+
+async def lock(conn: AsyncConnection, *, tenant_id: str, ordering_key: str) -> UUID | None:
+    """Lock a key until the transaction ends; returns its active command."""
+    return await conn.scalar(LOCK, {"tenant_id": tenant_id, "ordering_key": ordering_key})
+
+
+async def free(
+    conn: AsyncConnection,
+    *,
+    tenant_id: str,
+    ordering_key: str,
+    command_id: UUID,
+    blocked_reason: str | None = None,
+) -> None:
+    """The key's active command is out of the way, or blocks it for a reason. Lock it first."""
+    values = {
+        "tenant_id": tenant_id,
+        "ordering_key": ordering_key,
+        "command_id": command_id,
+        "blocked_reason": blocked_reason,
+    }
+    await conn.execute(FREE, values)
+
+
+async def unblock(conn: AsyncConnection, *, tenant_id: str, ordering_key: str) -> bool:
+    """Lift a block; False where there was none."""
+    values = {"tenant_id": tenant_id, "ordering_key": ordering_key}
+    return bool(await conn.scalar(UNBLOCK, values))
+
+
+async def release(conn: AsyncConnection, keys: Iterable[tuple[str, str]]) -> list[UUID]:
+    """Make the next command of each free (tenant, key) ready; returns those made ready."""
+    pairs = sorted(set(keys))
+    values = {"tenants": [pair[0] for pair in pairs], "keys": [pair[1] for pair in pairs]}
+    return list((await conn.execute(RELEASE, values)).scalars())

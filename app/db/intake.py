@@ -1,0 +1,198 @@
+"""The hot statement: a batch of calls becomes commands, outbox rows and audit events.
+
+On asyncpg, one round trip a batch: measured at 3-5 times pgbench's one-statement rate, where one
+SQLAlchemy transaction a call reaches 0.1 of it (docs/PERFORMANCE.md).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from app.command import State
+from app.db.engine import dump
+from app.db.heads import RELEASE_SQL
+from app.envelope import COMMANDS, Call, partition_key
+
+# Keys are taken in one order by every batch (heads first, then the unique keys), so that two
+# batches wait for each other and never deadlock. A call that was there before is not written,
+# and neither is its outbox row or its event.
+ACCEPT: Final = f"""
+    WITH call AS (
+        SELECT *
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
+                      $7::jsonb[], $8::text[], $9::text[], $10::bytea[], $11::bytea[],
+                      $12::text[], $13::text[], $14::float8[], $15::int2[], $16::bool[],
+                      $17::bool[], $18::int[], $19::text[], $20::uuid[], $21::text[],
+                      $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text[])
+          WITH ORDINALITY
+            AS call (id, tenant_id, user_id, actor, tool, method, args, idempotency_key,
+                     key_source, fingerprint, dedupe_key, ordering_key, ordering, deadline_s,
+                     priority, accept_async, accept_partials, attempts_max, approval, saga_id,
+                     saga_step, saga_role, compensation, traceparent, kafka_key, body, n)
+    ), head AS (
+        INSERT INTO ordering_heads AS h (tenant_id, ordering_key, next_seq)
+        SELECT tenant_id, ordering_key, 1 + count(*)
+          FROM call
+         WHERE ordering_key IS NOT NULL
+         GROUP BY tenant_id, ordering_key
+         ORDER BY tenant_id, ordering_key
+            ON CONFLICT (tenant_id, ordering_key)
+            DO UPDATE SET next_seq = h.next_seq + excluded.next_seq - 1
+        RETURNING tenant_id, ordering_key, next_seq
+    ), numbered AS (
+        SELECT call.*,
+               head.next_seq - row_number() OVER (
+                   PARTITION BY call.tenant_id, call.ordering_key ORDER BY call.n DESC) AS key_seq
+          FROM call
+          LEFT JOIN head USING (tenant_id, ordering_key)
+    ), written AS (
+        INSERT INTO commands
+               (id, tenant_id, user_id, tool, method, args, idempotency_key, key_source,
+                fingerprint, dedupe_key, ordering_key, ordering, key_seq, held, approval, priority,
+                accept_async, accept_partials, deadline_at, saga_id, saga_step, saga_role,
+                compensation, attempts_max, traceparent)
+        SELECT id, tenant_id, user_id, tool, method, args, idempotency_key, key_source,
+               fingerprint, dedupe_key, ordering_key, ordering,
+               CASE WHEN ordering_key IS NOT NULL THEN key_seq END, ordering_key IS NOT NULL,
+               approval, priority, accept_async, accept_partials,
+               now() + make_interval(secs => deadline_s), saga_id, saga_step, saga_role,
+               compensation, attempts_max, traceparent
+          FROM numbered
+         ORDER BY tenant_id, coalesce(encode(dedupe_key, 'hex'), idempotency_key), id
+            ON CONFLICT DO NOTHING
+        RETURNING id, created_at, deadline_at
+    ), queued AS (
+        INSERT INTO outbox (tenant_id, kind, topic, key, command_id, attempt, tool, method,
+                            priority, exempt, status)
+        SELECT tenant_id, 'command', '{COMMANDS}', kafka_key, id, 1, tool, method, priority,
+               saga_role IS NOT DISTINCT FROM 'undo',
+               CASE WHEN ordering_key IS NULL AND approval IS NULL THEN 'ready' ELSE 'held' END
+          FROM call
+          JOIN written USING (id)
+         ORDER BY n
+    ), audited AS (
+        INSERT INTO audit.events (tenant_id, type, actor, user_id, command_id, saga_id, tool,
+                                  method, attempt, state_to, fingerprint, body)
+        SELECT tenant_id, 'command.accepted', actor, user_id, id, saga_id, tool, method, 1,
+               '{State.QUEUED}', fingerprint, body::json
+          FROM call
+          JOIN written USING (id)
+    )
+    SELECT id, created_at, deadline_at FROM written
+"""
+
+RELEASE: Final = RELEASE_SQL.format(tenants="$1", keys="$2")
+
+# In a statement of its own: the one that wrote waited for whoever held the key, and its snapshot
+# is older than that one's commit.
+EARLIER: Final = """
+    SELECT wanted.n, c.id, c.fingerprint, c.state, c.created_at, c.deadline_at
+      FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY
+           AS wanted (tenant_id, idempotency_key, dedupe_key, n)
+      JOIN commands c
+        ON c.tenant_id = wanted.tenant_id
+       AND (c.idempotency_key = wanted.idempotency_key OR c.dedupe_key = wanted.dedupe_key)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of a call: `new`, or the earlier command that its key names."""
+
+    id: UUID
+    new: bool
+    fingerprint: bytes
+    state: State
+    created_at: datetime
+    deadline_at: datetime
+
+
+async def accept_batch(conn: asyncpg.Connection, calls: Sequence[Call]) -> list[Written | None]:
+    """Write each new call, whole; in the caller's transaction, which names the tenants.
+
+    Returns one entry a call, in order; None where a call could not be written and no earlier
+    command has its key: its correlation id is another command's, or that command ended and let
+    go of its dedupe key in between.
+    """
+    assert calls
+    columns = zip(*(_row(call) for call in calls), strict=True)
+    rows = await conn.fetch(ACCEPT, *(list(column) for column in columns))
+    keyed = sorted({(c.tenant_id, c.ordering_key) for c in calls if c.ordering_key is not None})
+    if keyed:
+        await conn.fetch(RELEASE, [key[0] for key in keyed], [key[1] for key in keyed])
+    new = {row["id"]: row for row in rows}
+    found: dict[int, asyncpg.Record] = {}
+    missing = [n for n, call in enumerate(calls) if call.correlation_id not in new]
+    if missing:
+        wanted = [calls[n] for n in missing]
+        for row in await conn.fetch(
+            EARLIER,
+            [call.tenant_id for call in wanted],
+            [call.idempotency_key for call in wanted],
+            [call.dedupe_key for call in wanted],
+        ):
+            found[missing[row["n"] - 1]] = row
+    return [
+        _written(call, new.get(call.correlation_id), found.get(n)) for n, call in enumerate(calls)
+    ]
+
+
+def _written(
+    call: Call, new: asyncpg.Record | None, earlier: asyncpg.Record | None
+) -> Written | None:
+    row = new or earlier
+    if row is None:
+        return None
+    return Written(
+        id=row["id"],
+        new=new is not None,
+        fingerprint=call.fingerprint if new is not None else row["fingerprint"],
+        state=State.QUEUED if new is not None else State(row["state"]),
+        created_at=row["created_at"],
+        deadline_at=row["deadline_at"],
+    )
+
+
+def _row(call: Call) -> tuple[object, ...]:
+    body = {
+        "idempotency_key": call.idempotency_key,
+        "key_source": call.key_source,
+        "args": call.args_audited,
+        "ordering_key": call.ordering_key,
+        "priority": call.priority.wire,
+        "deadline_s": call.deadline_s,
+        "approval": call.approval,
+        "compensation": None if call.compensation is None else call.compensation.get("tool"),
+    }
+    return (
+        call.correlation_id,
+        call.tenant_id,
+        call.user_id,
+        call.actor,
+        call.tool,
+        call.method,
+        dump(call.args),
+        call.idempotency_key,
+        call.key_source,
+        call.fingerprint,
+        call.dedupe_key,
+        call.ordering_key,
+        call.ordering,
+        call.deadline_s,
+        int(call.priority),
+        call.accept_async,
+        call.accept_partials,
+        call.attempts_max,
+        call.approval,
+        call.saga_id,
+        call.saga_step,
+        call.saga_role,
+        None if call.compensation is None else dump(call.compensation),
+        call.traceparent,
+        partition_key(call.tenant_id, call.ordering_key, call.correlation_id),
+        dump({name: value for name, value in body.items() if value is not None}),
+    )

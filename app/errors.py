@@ -1,0 +1,128 @@
+"""Every deliberate error: a stable code, an HTTP status (RFC 9457), and words that say what to do."""
+
+from typing import Any, ClassVar
+
+
+class BrokerError(Exception):
+    """A refusal with a stable code; whatever it refuses has left nothing behind."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "The broker could not do this"
+
+    def __init__(self, detail: str, **fields: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+
+
+class BadRequestError(BrokerError):
+    """The request is not of the contract's shape."""
+
+    code = "bad_request"
+    status = 400
+    title = "The request is malformed"
+
+
+class NotAuthenticatedError(BrokerError):
+    """There is no valid token."""
+
+    code = "not_authenticated"
+    status = 401
+    title = "A valid bearer token is needed"
+
+
+class ForbiddenError(BrokerError):
+    """The token is valid and does not allow this."""
+
+    code = "forbidden"
+    status = 403
+    title = "This token does not allow that"
+
+
+class UnknownToolError(BrokerError):
+    """No such tool, or none that the caller may see."""
+
+    code = "unknown_tool"
+    status = 404
+    title = "No such tool"
+
+
+class NotFoundError(BrokerError):
+    """No such command (or saga, or definition) of the caller's."""
+
+    code = "not_found"
+    status = 404
+    title = "Not found"
+
+
+class InvalidArgumentsError(BrokerError):
+    """The arguments do not fit the tool's JSON Schema."""
+
+    code = "invalid_arguments"
+    status = 422
+    title = "The arguments do not fit the tool's schema"
+
+
+class OversizeError(BrokerError):
+    """The body or the arguments are over their limit."""
+
+    code = "oversize"
+    status = 413
+    title = "Too large"
+
+
+class IdempotencyConflictError(BrokerError):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_conflict"
+    status = 422
+    title = "This idempotency key belongs to another request"
+
+
+class CorrelationConflictError(BrokerError):
+    """The correlation id was used for another command."""
+
+    code = "correlation_conflict"
+    status = 409
+    title = "This correlation id belongs to another command"
+
+
+class QueueFullError(BrokerError):
+    """The tenant's queue is at its bound; `retry_after_s` says when to try again."""
+
+    code = "queue_full"
+    status = 429
+    title = "The queue is full"
+
+
+class StaleAttemptError(BrokerError):
+    """The adapter speaks for an attempt that is not the current one."""
+
+    code = "stale_attempt"
+    status = 409
+    title = "This attempt is not the current one"
+
+
+class ContradictionError(BrokerError):
+    """The adapter's word contradicts the one that ended the command."""
+
+    code = "contradiction"
+    status = 409
+    title = "The command has ended otherwise"
+
+
+class NotCancellableError(BrokerError):
+    """The command or saga is past the point where that can be asked."""
+
+    code = "not_cancellable"
+    status = 409
+    title = "It is too late for that"
+
+
+class UnavailableError(BrokerError):
+    """The database is away; nothing was written, or a retry with the same key finds what was."""
+
+    code = "unavailable"
+    status = 503
+    title = "The broker is not ready"

@@ -1,0 +1,174 @@
+"""Accepting a call: one transaction for the command, its outbox row and its audit event.
+
+Calls that arrive together share a transaction (a micro-batch), so one fsync carries many; a call
+that the database refuses fails alone, as the batch is then written one by one.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+from app.db import intake
+from app.db.intake import Written
+from app.db.wakeups import Notifier
+from app.envelope import Call
+from app.errors import (
+    BrokerError,
+    CorrelationConflictError,
+    IdempotencyConflictError,
+    UnavailableError,
+)
+
+logger = logging.getLogger(__name__)
+
+BATCHES_IN_FLIGHT: Final = 2
+"""One batch is gathered while the other commits; more only make the batches smaller."""
+
+TRIES: Final = 3
+"""For a call whose earlier twin let go of its key between two statements."""
+
+LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A call on its way into a batch."""
+
+    call: Call
+    done: "asyncio.Future[Written]"
+
+
+class Intake:
+    """The way in. `accept` returns once the call is durable."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, notifier: Notifier, *, batch_max: int, queue_max: int
+    ) -> None:
+        self._pool = pool
+        self._notifier = notifier
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._queue: deque[Waiting] = deque()
+        self._some = asyncio.Condition()
+        self._stopping = False
+
+    async def accept(self, call: Call) -> Written:
+        """Write the call, or find the command that its idempotency key names.
+
+        Cancelling this leaves either a whole command or none; a retry with the same key tells.
+
+        Raises:
+            IdempotencyConflictError: the key was used for another request.
+            CorrelationConflictError: the correlation id is another command's.
+            UnavailableError: the database is away, or too many calls wait for it.
+        """
+        if self._stopping or len(self._queue) >= self._queue_max:
+            raise UnavailableError("The broker cannot take calls now; try again in a second.")
+        waiting = Waiting(call=call, done=asyncio.get_running_loop().create_future())
+        async with self._some:
+            self._queue.append(waiting)
+            self._some.notify()
+        written = await waiting.done
+        if written.fingerprint != call.fingerprint:
+            raise IdempotencyConflictError(
+                f"Idempotency key {call.idempotency_key!r} was used for another request: command"
+                f" {written.id}. To repeat that request send it unchanged; for a new request use"
+                " a new key.",
+                correlation_id=str(written.id),
+            )
+        return written
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve `accept` inside the block; what was queued is written before it is left."""
+        workers = [asyncio.create_task(self._work()) for _ in range(BATCHES_IN_FLIGHT)]
+        try:
+            yield
+        finally:
+            async with self._some:
+                self._stopping = True
+                self._some.notify_all()
+            await asyncio.gather(*workers)
+
+    async def _work(self) -> None:
+        while True:
+            async with self._some:
+                await self._some.wait_for(lambda: bool(self._queue) or self._stopping)
+                if not self._queue:
+                    return
+                batch = self._take()
+            try:
+                await self._write(batch)
+            except Exception as error:
+                logger.exception("intake batch failed")
+                _fail(batch, UnavailableError(f"The call was not accepted: {error!r}"))
+
+    def _take(self) -> list[Waiting]:
+        """The next batch: no correlation id in it twice, as the statement tells calls by it."""
+        batch: list[Waiting] = []
+        seen = set[object]()
+        while self._queue and len(batch) < self._batch_max:
+            if self._queue[0].call.correlation_id in seen:
+                break
+            seen.add(self._queue[0].call.correlation_id)
+            batch.append(self._queue.popleft())
+        return [waiting for waiting in batch if not waiting.done.cancelled()]
+
+    async def _write(self, batch: Sequence[Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            written = await self._transact([waiting.call for waiting in batch])
+        except LOST as error:
+            _fail(batch, UnavailableError(f"The database is away; nothing is lost: {error!r}"))
+            return
+        except asyncpg.PostgresError as error:
+            if len(batch) == 1:
+                logger.exception("call refused by the database")
+                _fail(batch, UnavailableError(f"The call was not accepted: {error}"))
+                return
+            logger.warning("a batch of %d calls is written one by one: %r", len(batch), error)
+            for waiting in batch:
+                await self._write([waiting])
+            return
+        for waiting, outcome in zip(batch, written, strict=True):
+            await self._settle(waiting, outcome)
+        self._notifier.outbox()
+
+    async def _settle(self, waiting: Waiting, outcome: Written | None) -> None:
+        for _ in range(TRIES):
+            if outcome is not None:
+                if not waiting.done.done():
+                    waiting.done.set_result(outcome)
+                return
+            [outcome] = await self._transact([waiting.call])
+        call = waiting.call
+        error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
+        _fail([waiting], CorrelationConflictError(error, correlation_id=str(call.correlation_id)))
+
+    async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
+        tenants = sorted({call.tenant_id for call in calls})
+        async with self._pool.acquire() as conn, conn.transaction():
+            await conn.execute("SELECT set_config('app.tenants', $1::text[]::text, true)", tenants)
+            return await intake.accept_batch(conn, calls)
+
+
+def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:
+    for waiting in batch:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

@@ -1,0 +1,180 @@
+"""Who may call what, and how a tool is to be treated; pure decisions over catalog and grants."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from random import Random
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_MAX: Final = 64
+"""Characters of a tool's name on the MCP wire."""
+
+
+class Ordering(StrEnum):
+    """What holds the next command of an ordering key back."""
+
+    COMPLETION = "completion"  # until the one before it has ended
+    DELIVERY = "delivery"  # until the one before it is in Kafka
+
+
+class Dedupe(StrEnum):
+    """When two identical calls without a key are one command."""
+
+    IN_FLIGHT = "in_flight"
+    WINDOW = "window"
+    OFF = "off"
+
+
+class Retry(BaseModel):
+    """How often an attempt is tried again, and how long the pause is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempts_max: int = Field(1, ge=1, le=100)
+    backoff_s: float = Field(1, gt=0)
+    backoff_max_s: float = Field(300, gt=0)
+    jitter: float = Field(0.5, ge=0, le=1, description="Share of the pause that is random.")
+    on_error: bool = Field(True, description="Also after an error result, not only a lost lease.")
+
+    def pause_s(self, attempt: int, random: Random) -> float:
+        """Seconds before the attempt after `attempt`: exponential, capped, jittered downwards."""
+        assert attempt >= 1
+        whole = min(self.backoff_max_s, self.backoff_s * 2.0 ** min(attempt - 1, 60))
+        return whole * (1 - self.jitter * random.random())
+
+
+class ToolPolicy(BaseModel):
+    """What the catalog's reviewed file says of a tool beyond its schemas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    idempotent: bool = Field(False, description="A lost attempt may simply be made again.")
+    retry: Retry = Retry()
+    dedupe: Dedupe = Dedupe.IN_FLIGHT
+    dedupe_window_s: float = Field(60, gt=0)
+    ordering: Ordering = Ordering.COMPLETION
+    ordering_key: str | None = Field(
+        None, description="Argument whose value is the ordering key where the call names none."
+    )
+    args: Literal["inline", "by_reference"] = "inline"
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    on_unknown: Literal["block", "release"] = "block"
+    approval: Literal["none", "ask"] = "none"
+    task: Literal["optional", "required", "forbidden"] = "optional"
+    inline_wait_s: float | None = Field(None, gt=0)
+    deadline_s: float | None = Field(None, gt=0)
+    max_runtime_s: float = Field(6 * 3600, gt=0, description="The hard stop, from the claim.")
+    lease_s: float | None = Field(None, gt=0)
+    priority: Literal["low", "normal", "high", "critical"] = "normal"
+    served_by: Literal["kafka", "in_process"] = Field(
+        "kafka", description="in_process serves the conformance tenant's fixtures only."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who is asking, by a verified token; nothing of it comes from a body."""
+
+    tenant_id: str
+    user_id: str
+    client_id: str
+    groups: frozenset[str] = frozenset()
+    scopes: frozenset[str] = frozenset()
+    tenants: frozenset[str] | None = None  # an adapter's or auditor's binding; None is any
+    tools: tuple[str, ...] | None = None  # an adapter's binding: patterns of tool/method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """One line of who may call what: a pattern over `tool/method`, `*` within it."""
+
+    subject_kind: str
+    subject: str
+    pattern: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A tool as the catalog has it."""
+
+    tool: str
+    method: str
+    name: str
+    title: str
+    description: str
+    input_schema: Mapping[str, Any]
+    output_schema: Mapping[str, Any] | None
+    annotations: Mapping[str, Any]
+    policy: ToolPolicy
+    digest: bytes
+
+    @property
+    def path(self) -> str:
+        """What grants match: `tool/method`."""
+        return f"{self.tool}/{self.method}"
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the tool says that it changes nothing."""
+        return bool(self.annotations.get("readOnlyHint", False))
+
+
+def wire_name(tool: str, method: str) -> str:
+    """The default name of a tool on the MCP wire."""
+    return f"{tool}_{method}" if method else tool
+
+
+def applies(grant: Grant, identity: Identity) -> bool:
+    """Whether a grant of the identity's tenant speaks of this identity."""
+    match grant.subject_kind:
+        case "tenant":
+            return True
+        case "user":
+            return fnmatchcase(identity.user_id, grant.subject)
+        case "group":
+            return grant.subject in identity.groups
+        case _:
+            return False
+
+
+def allowed(path: str, grants: Iterable[Grant], identity: Identity) -> bool:
+    """Whether the identity may call `tool/method`: some grant allows it and none denies it."""
+    found = False
+    for grant in grants:
+        if applies(grant, identity) and fnmatchcase(path, grant.pattern):
+            if grant.effect == "deny":
+                return False
+            found = True
+    return found
+
+
+def allowed_by_binding(adapter: Identity | None, tool: str, method: str) -> bool:
+    """Whether an adapter's token lets it speak for a tool; the broker itself always may."""
+    if adapter is None or adapter.tools is None:
+        return True
+    return any(fnmatchcase(f"{tool}/{method}", pattern) for pattern in adapter.tools)
+
+
+def redact(value: Any, schema: Mapping[str, Any] | None) -> Any:
+    """A copy without what the schema marks `x-sensitive`, for the audit trail.
+
+    Follows `properties`, `items` and `additionalProperties`; what those do not reach is kept
+    only where no schema marks anything, so a sensitive value belongs under plain properties.
+    """
+    if schema is None:
+        return value
+    if schema.get("x-sensitive"):
+        return "[redacted]"
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        other = schema.get("additionalProperties")
+        rest = other if isinstance(other, Mapping) else None
+        return {key: redact(item, properties.get(key, rest)) for key, item in value.items()}
+    if isinstance(value, list):
+        items = schema.get("items")
+        return [redact(item, items if isinstance(items, Mapping) else None) for item in value]
+    return value

@@ -1,0 +1,153 @@
+"""The outbox on its way to Kafka: claim, publish, record. At least once, always.
+
+Killed after the claim, the rows' lease ends and they go again; killed after Kafka's
+acknowledgement, they go twice, with the same message_uuid, and the claim's fence takes one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+import orjson
+
+from app.config import Settings
+from app.db import dispatch
+from app.db.dispatch import Acked, Claimed
+from app.db.wakeups import Notifier
+from app.envelope import envelope, headers
+from relay.kafka import Publisher, PublishError, Record
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_S: Final = 1.0
+AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this relay has done, for its metrics."""
+
+    published: int = 0
+    failures: int = 0
+
+
+class Outbound:
+    """Moves ready rows to Kafka for as long as `run` runs."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        publisher: Publisher,
+        notifier: Notifier,
+        settings: Settings,
+        *,
+        relay: str,
+    ) -> None:
+        self._pool = pool
+        self._publisher = publisher
+        self._notifier = notifier
+        self._settings = settings
+        self._relay = relay
+        self._wakes: list[asyncio.Event] = []
+        self.counts = Counts()
+
+    def wake(self, _payload: str = "") -> None:
+        """Something may be ready."""
+        for event in self._wakes:
+            event.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish until told to stop; what was claimed by then is finished first."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._loop(self._claim_commands, stop))
+            group.create_task(self._loop(self._claim_events, stop))
+
+    async def _loop(
+        self, claim: Callable[[], Awaitable[list[Claimed]]], stop: asyncio.Event
+    ) -> None:
+        woken = asyncio.Event()
+        self._wakes.append(woken)
+        while not stop.is_set():
+            woken.clear()
+            try:
+                claimed = await claim()
+                if claimed:
+                    await self._send(claimed)
+                    continue
+                pause_s = self._settings.poll_s
+            except PublishError as error:
+                logger.warning("kafka is away, the outbox waits: %s", error)
+                pause_s = BACKOFF_S
+            except AWAY as error:
+                logger.warning("postgres is away: %r", error)
+                pause_s = BACKOFF_S
+            try:
+                async with asyncio.timeout(pause_s):
+                    await woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _claim_commands(self) -> list[Claimed]:
+        return await dispatch.claim_commands(
+            self._pool,
+            relay=self._relay,
+            batch_max=self._settings.relay_batch_max,
+            window=self._settings.dispatch_window,
+            aging_s=self._settings.aging_s,
+            lease_s=self._settings.relay_lease_s,
+        )
+
+    async def _claim_events(self) -> list[Claimed]:
+        return await dispatch.claim_events(
+            self._pool,
+            relay=self._relay,
+            batch_max=self._settings.relay_batch_max,
+            lease_s=self._settings.relay_lease_s,
+        )
+
+    async def _send(self, claimed: Sequence[Claimed]) -> None:
+        try:
+            places = await self._publisher.publish([record(one) for one in claimed])
+        except PublishError:
+            self.counts.failures += 1
+            await dispatch.unclaim(self._pool, claimed, relay=self._relay)
+            raise
+        acked = [
+            Acked(claimed=one, partition=partition, offset=offset)
+            for one, (partition, offset) in zip(claimed, places, strict=True)
+        ]
+        moved = await dispatch.published(
+            self._pool, acked, relay=self._relay, claim_wait_s=self._settings.claim_wait_s
+        )
+        self.counts.published += len(acked)
+        self._notifier.commands(moved)
+        for one in acked:
+            logger.debug(
+                "published",
+                extra={"correlation_id": str(one.claimed.command_id), "topic": one.claimed.topic},
+            )
+
+
+def record(claimed: Claimed) -> Record:
+    """A claimed row as Kafka gets it."""
+    if claimed.command is not None:
+        value = orjson.dumps(envelope(claimed.command, by_reference=claimed.by_reference))
+    else:
+        assert claimed.payload is not None
+        value = claimed.payload.encode()
+    return Record(
+        topic=claimed.topic,
+        key=claimed.key.encode(),
+        value=value,
+        headers=headers(
+            event_id=claimed.event_id,
+            tenant_id=claimed.tenant_id,
+            command_id=claimed.command_id,
+            ordering_key=claimed.ordering_key,
+            attempt=claimed.attempt,
+            trace=claimed.traceparent,
+        ),
+    )
