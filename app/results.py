@@ -351,11 +351,22 @@ async def retry(
     reason: str,
     error: Mapping[str, Any] | None = None,
     random: Random,
+    extra_attempt: bool = False,
 ) -> Word:
-    """Give up a locked command's attempt and queue the next after a pause; its key stays taken."""
+    """Give up a locked command's attempt and queue the next after a pause; its key stays taken.
+
+    `extra_attempt` raises the limit by one: for an attempt that nobody took.
+    """
     pause_s = policy.retry.pause_s(command.attempt, random)
     body = {"reason": reason, "error": error, "pause_s": pause_s, "attempt_over": command.attempt}
-    queued = await commands.requeue(conn, command, event=Event.RETRY, actor=actor, body=body)
+    queued = await commands.requeue(
+        conn,
+        command,
+        event=Event.RETRY,
+        actor=actor,
+        body=body,
+        attempts_max=command.attempts_max + 1 if extra_attempt else command.attempts_max,
+    )
     assert queued is not None, "the row is locked and its state was read under the lock"
     await outbox.withdraw(conn, queued.id)
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)

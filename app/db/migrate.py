@@ -4,12 +4,11 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
-
-from alembic import command
 
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 

@@ -1,0 +1,73 @@
+"""`broker-relay`: publishes the outbox, keeps the timers, seals the audit trail.
+
+Stops on SIGTERM or SIGINT: what it has claimed is published and recorded first.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+from random import Random
+
+import uvloop
+
+from app import config, logs
+from app.config import Settings
+from app.db import wakeups
+from app.db.engine import open_database
+from app.db.wakeups import Notifier
+from relay.clock import Clock
+from relay.kafka import Publisher
+from relay.outbound import Outbound
+
+logger = logging.getLogger("relay")
+
+
+async def serve(settings: Settings) -> None:
+    """Run until a signal."""
+    relay = f"{socket.gethostname()}:{os.getpid()}"
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with open_database(settings, name="broker-relay") as database:
+        notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
+        publisher = Publisher(settings, client_id=f"broker-relay-{relay}")
+        outbound = Outbound(database.pool, publisher, notifier, settings, relay=relay)
+        clock = Clock(database.engine, database.pool, notifier, settings, random=Random())
+        handlers = {wakeups.OUTBOX: outbound.wake}
+        helpers = [
+            asyncio.create_task(wakeups.listen(database.dsn, handlers, name="broker-relay")),
+            asyncio.create_task(notifier.run()),
+        ]
+        stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound))
+        logger.info("relay started", extra={"relay": relay, "kafka": settings.kafka_bootstrap})
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(outbound.run(stop))
+                group.create_task(clock.run(stop))
+        finally:
+            for task in (*helpers, stop_waits):
+                task.cancel()
+            await publisher.discard()
+        logger.info("relay stopped", extra={"published": outbound.counts.published})
+
+
+async def _wake_on_stop(stop: asyncio.Event, outbound: Outbound) -> None:
+    await stop.wait()
+    outbound.wake()
+
+
+def main() -> None:
+    """The console script."""
+    parser = argparse.ArgumentParser(prog="broker-relay", description=__doc__)
+    parser.parse_args()
+    settings = config.load()
+    logs.configure(level=settings.log_level, json=settings.log_json)
+    uvloop.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The timers: everything that happens because time has passed. Safe on many relays at once."""
+
+import asyncio
+import logging
+import time
+from random import Random
+from typing import Final
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import timeouts
+from app.config import Settings
+from app.db import catalog, dispatch
+from app.db.wakeups import Notifier
+from app.policy import ToolPolicy
+from app.results import Word
+
+logger = logging.getLogger(__name__)
+
+ROWS_MAX: Final = 1000
+POLICIES_KEPT_S: Final = 5.0
+UPKEEP_S: Final = 3600.0
+PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
+
+
+class Policies:
+    """Tool policies, read again every few seconds."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._known: dict[tuple[str, str], ToolPolicy] = {}
+        self._at = float("-inf")
+
+    async def __call__(self, tool: str, method: str) -> ToolPolicy:
+        """A tool's policy; the default one where the tool is out of service by now."""
+        if time.monotonic() - self._at > POLICIES_KEPT_S:
+            async with self._engine.connect() as conn:
+                found = await catalog.tools(conn)
+            self._known = {(one.tool, one.method): one.policy for one in found}
+            self._at = time.monotonic()
+        return self._known.get((tool, method), ToolPolicy())
+
+
+class Clock:
+    """Ticks until told to stop; a tick that fails is logged and the next one tries again."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        pool: asyncpg.Pool,
+        notifier: Notifier,
+        settings: Settings,
+        *,
+        random: Random,
+    ) -> None:
+        self._engine = engine
+        self._pool = pool
+        self._notifier = notifier
+        self._settings = settings
+        self._random = random
+        self._policies = Policies(engine)
+        self._upkeep_at = float("-inf")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tick every `clock_s`."""
+        while not stop.is_set():
+            try:
+                await self.tick()
+            except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                logger.warning("timers wait for postgres: %r", error)
+            try:
+                async with asyncio.timeout(self._settings.clock_s):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> None:
+        """Do everything that is due now."""
+        due = await dispatch.wake_due(self._pool, limit=ROWS_MAX)
+        freed = await dispatch.reclaim(self._pool, limit=ROWS_MAX)
+        if due or freed:
+            self._notifier.outbox()
+        grace_s = self._settings.cancel_grace_s
+        self._say(await timeouts.expire_deadlines(self._engine, self._policies, grace_s=grace_s))
+        self._say(
+            await timeouts.expire_leases(
+                self._engine, self._policies, grace_s=grace_s, random=self._random
+            )
+        )
+        if time.monotonic() - self._upkeep_at > UPKEEP_S:
+            async with self._engine.begin() as conn:
+                await conn.execute(PARTITIONS)
+            self._upkeep_at = time.monotonic()
+
+    def _say(self, words: list[Word]) -> None:
+        for word in words:
+            logger.info(
+                "time moved a command",
+                extra={"correlation_id": str(word.command.id), "state": str(word.command.state)},
+            )
+            self._notifier.commands(word.woken)
+            if word.outbox:
+                self._notifier.outbox()
