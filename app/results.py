@@ -64,6 +64,20 @@ async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str
     return tenant_id
 
 
+async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> tuple[str, str]:
+    """The tool and method of a command that this adapter may speak for.
+
+    Raises:
+        NotFoundError: no such command of the adapter's tenants and tools.
+    """
+    tenant_id = await owner(engine, adapter, command_id)
+    async with tenant_transaction(engine, tenant_id) as conn:
+        command = await commands.find(conn, command_id)
+    if command is None or not allowed_by_binding(adapter, command.tool, command.method):
+        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    return command.tool, command.method
+
+
 async def _locked(conn: AsyncConnection, adapter: Identity | None, command_id: UUID) -> Command:
     found = await commands.find(conn, command_id)
     if found is not None and found.ordering_key is not None:

@@ -1,0 +1,186 @@
+"""What every edge works with, and the few things that they all do with a command."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from app import control
+from app.catalog import Catalog, Request
+from app.command import State
+from app.config import Settings
+from app.db import commands
+from app.db.commands import Command
+from app.db.engine import Database, tenant_transaction
+from app.db.intake import Written
+from app.db.wakeups import Notifier
+from app.edges.identity import OPERATE, Verifier
+from app.edges.stream import Hub
+from app.envelope import Priority, instant
+from app.errors import NotFoundError
+from app.intake import Intake
+from app.policy import Identity, Tool
+from app.results import Leases, Word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """The parts of one app process."""
+
+    settings: Settings
+    database: Database
+    notifier: Notifier
+    catalog: Catalog
+    intake: Intake
+    hub: Hub
+    verifier: Verifier
+    random: Random
+
+    @property
+    def leases(self) -> Leases:
+        """The adapters' time limits."""
+        return Leases(lease_s=self.settings.lease_s, cancel_grace_s=self.settings.cancel_grace_s)
+
+    def say(self, word: Word) -> None:
+        """Wake whoever waits for what a committed transaction changed."""
+        self.hub.changed(word.woken)
+        self.notifier.commands(word.woken)
+        if word.outbox:
+            self.notifier.outbox()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """An accepted call."""
+
+    written: Written
+    tool: Tool
+    deduplicated: bool
+    wait_s: float
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the command was there before this call."""
+        return not self.written.new
+
+
+async def submit(
+    broker: Broker, who: Identity, request: Request, *, wait_s: float | None = None
+) -> Accepted:
+    """Accept a call: durable when this returns.
+
+    Raises:
+        BrokerError: as `Catalog.prepare` and `Intake.accept` say; nothing was written.
+    """
+    call, tool = await broker.catalog.prepare(who, request)
+    written = await broker.intake.accept(call)
+    view = await broker.catalog.tenant(who.tenant_id)
+    tenant_s = None if view is None else view.tenant.inline_wait_s
+    bound_s = tool.policy.inline_wait_s or tenant_s or broker.settings.inline_wait_s
+    return Accepted(
+        written=written,
+        tool=tool,
+        deduplicated=not written.new and call.dedupe_key is not None,
+        wait_s=bound_s if wait_s is None else min(bound_s, wait_s),
+    )
+
+
+async def find(broker: Broker, who: Identity, command_id: UUID) -> Command:
+    """A command of the caller's own; of its whole tenant for an operator.
+
+    Raises:
+        NotFoundError: no such command, in the same words whoever's it is.
+    """
+    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+        command = await commands.find(conn, command_id)
+    if command is None or not (command.user_id == who.user_id or OPERATE in who.scopes):
+        raise NotFoundError(
+            f"You have no command {command_id}. command_list shows those you have.",
+            correlation_id=str(command_id),
+        )
+    return command
+
+
+async def listing(
+    broker: Broker,
+    who: Identity,
+    *,
+    states: Sequence[State] | None,
+    tool: str | None,
+    before: UUID | None,
+    limit: int,
+    everyone: bool = False,
+) -> list[Command]:
+    """The caller's commands, newest first; its tenant's where an operator asks for everyone's."""
+    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+        return await commands.list_newest(
+            conn,
+            tenant_id=who.tenant_id,
+            user_id=None if everyone and OPERATE in who.scopes else who.user_id,
+            states=states,
+            tool=tool,
+            before=before,
+            limit=limit,
+        )
+
+
+async def cancel(broker: Broker, who: Identity, command_id: UUID, *, reason: str) -> Word:
+    """Cancel a command of the caller's: at once, or by asking its adapter.
+
+    Raises:
+        NotFoundError: no such command of the caller's.
+    """
+    found = await find(broker, who, command_id)
+    policy = await broker.catalog.policy(found.tool, found.method)
+    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+        word = await control.cancel(
+            conn,
+            await control.locked(conn, found),
+            policy=policy,
+            actor=f"user:{who.user_id}",
+            reason=reason,
+            grace_s=broker.settings.cancel_grace_s,
+        )
+    broker.say(word)
+    return word
+
+
+def view(command: Command) -> dict[str, Any]:
+    """A command as the HTTP API and `command_status` show it."""
+    shown: dict[str, Any] = {
+        "correlation_id": str(command.id),
+        "tool": command.tool,
+        "method": command.method,
+        "state": str(command.state),
+        "final": command.final,
+        "attempt": command.attempt,
+        "stage": command.stage,
+        "percent": command.percent,
+        "message": command.message,
+        "priority": Priority(command.priority).wire,
+        "ordering_key": command.ordering_key,
+        "waiting_for": waiting_for(command),
+        "idempotency_key": command.idempotency_key,
+        "cancel_requested": command.cancel_requested_at is not None,
+        "saga_id": None if command.saga_id is None else str(command.saga_id),
+        "saga_step": command.saga_step,
+        "created_at": instant(command.created_at),
+        "deadline_at": instant(command.deadline_at),
+        "finished_at": None if command.finished_at is None else instant(command.finished_at),
+    }
+    if command.final:
+        shown |= {"result": command.result, "error": command.error}
+        shown["outcome_unknown"] = command.outcome_unknown
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def waiting_for(command: Command) -> str | None:
+    """Why a queued command does not run yet, in words."""
+    if command.state is not State.QUEUED:
+        return None
+    if command.approval == "pending":
+        return "approval by an operator"
+    if command.held:
+        return f"earlier commands of ordering key {command.ordering_key!r}"
+    return "its turn"

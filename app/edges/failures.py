@@ -1,0 +1,111 @@
+"""Errors on their way out: RFC 9457 problem details over HTTP."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.errors import (
+    BadRequestError,
+    BrokerError,
+    ForbiddenError,
+    NotAuthenticatedError,
+    UnavailableError,
+)
+
+TYPE_BASE: Final = "urn:mcpbroker:problem:"
+
+
+def problem(error: BrokerError, *, metadata_url: str) -> Response:
+    """The error as `application/problem+json`, with the headers that its status asks for."""
+    body = {
+        "type": TYPE_BASE + error.code,
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        **error.fields,
+    }
+    headers: dict[str, str] = {}
+    if isinstance(error, NotAuthenticatedError):
+        headers["WWW-Authenticate"] = (
+            f'Bearer error="invalid_token", scope="tools", resource_metadata="{metadata_url}"'
+        )
+    if isinstance(error, ForbiddenError) and "scope" in error.fields:
+        headers["WWW-Authenticate"] = (
+            f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}",'
+            f' resource_metadata="{metadata_url}"'
+        )
+    if "retry_after_s" in error.fields:
+        headers["Retry-After"] = str(error.fields["retry_after_s"])
+    elif isinstance(error, UnavailableError):
+        headers["Retry-After"] = "1"
+    return Response(
+        orjson.dumps(body, default=str),
+        status_code=error.status,
+        media_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def invalid(error: RequestValidationError | ValidationError) -> BadRequestError:
+    """What pydantic found, in words."""
+    found = [
+        {"at": "/" + "/".join(str(part) for part in one["loc"]), "problem": one["msg"]}
+        for one in error.errors()
+    ]
+    first = found[0] if found else {"at": "/", "problem": "not of the contract's shape"}
+    return BadRequestError(f"{first['at']}: {first['problem']}", problems=found[:10])
+
+
+def install(app: FastAPI, *, metadata_url: str) -> None:
+    """Give every error its problem details."""
+
+    async def deliberate(_: Request, error: Exception) -> Response:
+        assert isinstance(error, BrokerError)
+        return problem(error, metadata_url=metadata_url)
+
+    async def unreadable(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError | ValidationError)
+        return problem(invalid(error), metadata_url=metadata_url)
+
+    async def away(_: Request, error: Exception) -> Response:
+        return problem(UnavailableError(unavailable(error)), metadata_url=metadata_url)
+
+    async def standard(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        body: Mapping[str, Any] = {
+            "type": "about:blank",
+            "title": str(error.detail),
+            "status": error.status_code,
+            "code": f"http_{error.status_code}",
+        }
+        return Response(
+            orjson.dumps(body),
+            status_code=error.status_code,
+            media_type="application/problem+json",
+            headers=error.headers,
+        )
+
+    app.add_exception_handler(BrokerError, deliberate)
+    app.add_exception_handler(RequestValidationError, unreadable)
+    app.add_exception_handler(ValidationError, unreadable)
+    app.add_exception_handler(HTTPException, standard)
+    for kind in (DBAPIError, PoolTimeoutError, OSError):
+        app.add_exception_handler(kind, away)
+
+
+def unavailable(error: Exception) -> str:
+    """What to tell a caller whose request met a database that is away."""
+    return (
+        "The database is away or busy. Try again; with the same idempotency key a call that was"
+        f" accepted is found again. ({type(error).__name__})"
+    )

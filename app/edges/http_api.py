@@ -1,0 +1,210 @@
+"""Plain HTTP for callers: `POST /mcp/tools/call`, and commands to read, follow and cancel."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.catalog import Request as Call
+from app.command import State
+from app.db.commands import Command
+from app.db.progress import Progress
+from app.edges.broker import Accepted, Broker, cancel, find, listing, submit, view
+from app.edges.identity import CALL, need
+from app.edges.stream import until_final, words
+from app.envelope import CallBody, Key, instant, traceparent
+from app.errors import BadRequestError, ForbiddenError
+from app.policy import Identity
+from app.results import outcome
+
+NOTE: Final = "continuing async"
+
+
+class CancelBody(BaseModel):
+    """Why a command is cancelled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str = Field("cancelled by the caller", min_length=1, max_length=500)
+
+
+def identity_of(request: Request) -> Identity:
+    """Who asks: the middleware has verified the token."""
+    return request.scope["broker.identity"]
+
+
+def reply(status: int, body: Any, **headers: str) -> Response:
+    """JSON, by orjson."""
+    return Response(
+        orjson.dumps(body, default=str),
+        status_code=status,
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+def wait_s(prefer: str | None) -> float | None:
+    """The wait that a `Prefer` header asks for (RFC 7240): `respond-async` or `wait=N` seconds."""
+    for part in (prefer or "").lower().split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "respond-async":
+            return 0
+        if name == "wait" and value.isdigit():
+            return float(value)
+    return None
+
+
+def router(broker: Broker) -> APIRouter:
+    """The routes of callers."""
+    made = APIRouter()
+
+    @made.post("/mcp/tools/call")
+    async def call(
+        request: Request,
+        body: CallBody,
+        idempotency_key: Annotated[Key | None, Header()] = None,
+        prefer: Annotated[str | None, Header()] = None,
+        traceparent: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """Call a tool: its result, or "accepted" where it takes longer than the wait."""
+        who = identity_of(request)
+        need(who, CALL)
+        parsed = parse(who, body, idempotency_key, traceparent)
+        accepted = await submit(broker, who, parsed, wait_s=wait_s(prefer))
+        with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
+            ended = await until_final(watch, wait_s=accepted.wait_s)
+        return answer(accepted, ended)
+
+    @made.get("/commands")
+    async def commands(
+        request: Request,
+        state: Annotated[list[State] | None, Query()] = None,
+        tool: str | None = None,
+        before: UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        everyone: bool = False,
+    ) -> Response:
+        """The caller's commands, newest first."""
+        who = identity_of(request)
+        need(who, CALL)
+        found = await listing(
+            broker, who, states=state, tool=tool, before=before, limit=limit, everyone=everyone
+        )
+        more = str(found[-1].id) if len(found) == limit else None
+        return reply(200, {"commands": [view(one) for one in found], "before": more})
+
+    @made.get("/commands/{correlation_id}")
+    async def command(request: Request, correlation_id: UUID) -> Response:
+        """One command."""
+        return reply(200, view(await find(broker, identity_of(request), correlation_id)))
+
+    @made.get("/commands/{correlation_id}/events")
+    async def events(
+        request: Request,
+        correlation_id: UUID,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """Progress and the result as server-sent events; resumes after Last-Event-ID."""
+        found = await find(broker, identity_of(request), correlation_id)
+        if last_event_id is not None and not last_event_id.isdigit():
+            raise BadRequestError("Last-Event-ID is the number of an event of this stream.")
+        stream = sse(broker, found, after=int(last_event_id or 0))
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    @made.post("/commands/{correlation_id}/cancel")
+    async def cancel_(request: Request, correlation_id: UUID, body: CancelBody) -> Response:
+        """Cancel a command: 200 where it has ended by this, 202 where its adapter was asked."""
+        who = identity_of(request)
+        need(who, CALL)
+        word = await cancel(broker, who, correlation_id, reason=body.reason)
+        return reply(200 if word.command.final else 202, view(word.command))
+
+    return made
+
+
+def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | None) -> Call:
+    """The envelope as a request; what it says of identity must be the token's.
+
+    Raises:
+        ForbiddenError: tenant_id or user_id is another's.
+        BadRequestError: body and header name different idempotency keys.
+    """
+    for name, mine in (("tenant_id", who.tenant_id), ("user_id", who.user_id)):
+        said = getattr(body, name)
+        if said is not None and said != mine:
+            raise ForbiddenError(f"{name} is {said!r} in the body and another in the token.")
+    if header_key is not None and body.idempotency_key not in {None, header_key}:
+        raise BadRequestError("Body and Idempotency-Key header name different keys.")
+    return Call(
+        tool=body.tool,
+        method=body.method,
+        args=body.args,
+        idempotency_key=header_key or body.idempotency_key,
+        key_source="body" if header_key is None else "header",
+        correlation_id=body.correlation_id,
+        ordering_key=body.ordering_key,
+        deadline_s=None if body.deadline_ms is None else body.deadline_ms / 1000,
+        priority=body.priority,
+        accept_async=body.accept_async,
+        accept_partials=body.accept_partials,
+        saga_id=body.saga_id,
+        saga_step=body.saga_step,
+        compensation=None if body.compensation is None else body.compensation.model_dump(),
+        traceparent=traceparent(trace),
+    )
+
+
+def answer(accepted: Accepted, ended: Command | None) -> Response:
+    """200 with the outcome, or 202 with where to look for it."""
+    headers: dict[str, str] = {}
+    if accepted.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if ended is not None:
+        body = outcome(ended) | ({"deduplicated": True} if accepted.deduplicated else {})
+        return reply(200, body, **headers)
+    correlation_id = accepted.written.id
+    headers |= {"Location": f"/commands/{correlation_id}", "Retry-After": "2"}
+    body = {
+        "status": "accepted",
+        "correlation_id": str(correlation_id),
+        "note": NOTE,
+        "deadline_at": instant(accepted.written.deadline_at),
+        "status_url": f"/commands/{correlation_id}",
+        "events_url": f"/commands/{correlation_id}/events",
+    }
+    return reply(202, body | ({"deduplicated": True} if accepted.deduplicated else {}), **headers)
+
+
+async def sse(broker: Broker, command: Command, *, after: int) -> AsyncIterator[bytes]:
+    """Events `progress` (id: its number) and, last, `result`; comments as heartbeats."""
+    heartbeat_s = broker.settings.heartbeat_s
+    said = words(broker.database.engine, broker.hub, command, after=after, heartbeat_s=heartbeat_s)
+    try:
+        async for word in said:
+            match word:
+                case None:
+                    yield b": still running\n\n"
+                case Progress():
+                    data = {
+                        "stage": word.stage,
+                        "percent": word.percent,
+                        "message": word.message,
+                        "attempt": word.attempt,
+                        "at": instant(word.at),
+                    }
+                    yield event("progress", word.seq, data)
+                case Command():
+                    yield event("result", word.progress_seq + 1, outcome(word))
+    finally:
+        await said.aclose()
+
+
+def event(name: str, number: int, data: Any) -> bytes:
+    """One server-sent event."""
+    return b"event: %b\nid: %d\ndata: %b\n\n" % (name.encode(), number, orjson.dumps(data))

@@ -1,0 +1,223 @@
+"""The MCP server: tools from the catalog, calls that outlive the client.
+
+The SDK's low-level server, stateless, both protocol eras. A call is accepted before anything is
+waited for; the wait belongs to the request, the command does not.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import anyio
+from mcp import types
+from mcp.server import Server
+from mcp.server.context import ServerRequestContext
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
+from starlette.applications import Starlette
+
+from app.catalog import Request
+from app.db.commands import Command
+from app.edges import mcp_builtin, mcp_tasks
+from app.edges.broker import Accepted, Broker, cancel, find, submit
+from app.edges.identity import CALL, need
+from app.edges.mcp_replies import accepted_reply, final_reply, problem_reply, shown_tool
+from app.edges.stream import Watch
+from app.envelope import KEY_META, traceparent
+from app.errors import BadRequestError, BrokerError
+from app.policy import Identity
+
+Context = ServerRequestContext[Any, Any]
+
+INSTRUCTIONS: Final = (
+    "Tools here start durable work: once a call is accepted it runs to its end even if you"
+    " disconnect. If a call answers 'accepted, still running', do not call the tool again: use"
+    " command_status with the command_id. Lost a command_id? command_list shows your calls. To"
+    f" retry safely send the same _meta key '{KEY_META}' again."
+)
+URI: Final = "command://"
+SILENCE_S: Final = 0.5
+"""Progress is coalesced to at most one notification in this time."""
+
+
+def identity_of(ctx: Context) -> Identity:
+    """Who asks: the middleware has verified the token of each HTTP request."""
+    assert ctx.request is not None, "served over HTTP only"
+    return ctx.request.scope["broker.identity"]
+
+
+class Front:
+    """The handlers of one app process."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._tasks = mcp_tasks.Tasks(broker)
+
+    def server(self) -> Server[Any]:
+        """The SDK's server with our handlers."""
+        server: Server[Any] = Server(
+            "mcp-broker",
+            version="0.1.0",
+            title="MCP broker",
+            instructions=INSTRUCTIONS,
+            get_tool_input_schema=self._schema,
+            on_list_tools=self._list,
+            on_call_tool=self._call,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._templates,
+            on_read_resource=self._read,
+        )
+        self._tasks.install(server)
+        return server
+
+    def app(self, server: Server[Any]) -> Starlette:
+        """The ASGI app, to be mounted at the root."""
+        settings = self._broker.settings
+        return server.streamable_http_app(
+            streamable_http_path="/mcp",
+            stateless_http=True,
+            max_request_body_size=settings.body_bytes_max,
+            transport_security=TransportSecuritySettings(
+                allowed_hosts=list(settings.allowed_hosts),
+                allowed_origins=list(settings.allowed_origins),
+            ),
+        )
+
+    def _schema(self, name: str) -> Mapping[str, Any] | None:
+        return mcp_builtin.SCHEMAS.get(name) or self._broker.catalog.schema_of(name)
+
+    async def _list(
+        self, ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        who = identity_of(ctx)
+        need(who, CALL)
+        visible = await self._broker.catalog.visible(who)
+        tools = [shown_tool(tool) for tool in visible]
+        tools = sorted([*tools, *mcp_builtin.TOOLS], key=lambda tool: tool.name)
+        return types.ListToolsResult(tools=tools, ttl_ms=5000, cache_scope="private")
+
+    async def _call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        who = identity_of(ctx)
+        try:
+            need(who, CALL)
+            arguments = params.arguments or {}
+            if params.name in mcp_builtin.SCHEMAS:
+                return await mcp_builtin.call(self._broker, who, params.name, arguments)
+            tool = await self._broker.catalog.by_name(params.name)
+            if tool is None:
+                raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
+            request = Request(
+                tool=tool.tool,
+                method=tool.method,
+                args=arguments,
+                idempotency_key=idempotency_key(ctx),
+                key_source="meta" if meta(ctx).get(KEY_META) else "header",
+                accept_async=True,
+                traceparent=traceparent(meta(ctx).get("traceparent")),
+            )
+            # A disconnect can land anywhere, also in the commit: the accept is done whole.
+            with anyio.CancelScope(shield=True):
+                accepted = await submit(self._broker, who, request)
+        except BrokerError as error:
+            return problem_reply(error)
+        started = await self._tasks.start(ctx, params, accepted)
+        if started is not None:
+            return started
+        return await self._wait(ctx, who, accepted)
+
+    async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
+        """Stream progress until the end or the end of the wait."""
+        try:
+            with self._broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
+                ended = await self._follow(ctx, watch, accepted.wait_s)
+        except anyio.get_cancelled_exc_class():
+            if accepted.tool.policy.on_disconnect == "cancel":
+                with anyio.CancelScope(shield=True):
+                    await cancel(
+                        self._broker, who, accepted.written.id, reason="The caller disconnected."
+                    )
+            raise
+        if ended is None:
+            return accepted_reply(await find(self._broker, who, accepted.written.id), accepted)
+        limit = self._broker.settings.result_inline_bytes_max
+        return final_reply(ended, accepted, inline_bytes_max=limit)
+
+    async def _follow(self, ctx: Context, watch: Watch, wait_s: float) -> Command | None:
+        """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""
+        heartbeat_s = self._broker.settings.heartbeat_s
+        until = anyio.current_time() + wait_s
+        said = -1.0
+        while True:
+            left_s = until - anyio.current_time()
+            if left_s <= 0:
+                return None
+            newest = await watch.change(min(left_s, heartbeat_s))
+            if newest is not None and newest.final:
+                return newest
+            if anyio.current_time() >= until:
+                return None
+            # Percent where the adapter gives it; else, and between words, a little more.
+            percent = newest.percent if newest is not None else None
+            said = min(99.9, max(said + 0.01, percent or 0.0))
+            await ctx.session.report_progress(round(said, 2), 100.0, message_of(newest))
+
+    async def _list_resources(
+        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        return types.ListResourcesResult(resources=[], cache_scope="private")
+
+    async def _templates(
+        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        template = types.ResourceTemplate(
+            uri_template=f"{URI}{{command_id}}",
+            name="command",
+            title="A command and its whole result",
+            mime_type="application/json",
+        )
+        return types.ListResourceTemplatesResult(
+            resource_templates=[template], cache_scope="private"
+        )
+
+    async def _read(
+        self, ctx: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        uri = str(params.uri)
+        try:
+            if not uri.startswith(URI):
+                raise BadRequestError("Resources here are command://<command_id>.")
+            command = await find(self._broker, identity_of(ctx), UUID(uri.removeprefix(URI)))
+        except (BrokerError, ValueError) as error:
+            raise MCPError(types.INVALID_PARAMS, f"Resource not found: {uri}") from error
+        text = mcp_builtin.as_text(command)
+        contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
+        return types.ReadResourceResult(contents=[contents], cache_scope="private")
+
+
+def meta(ctx: Context) -> Mapping[str, Any]:
+    """The request's `_meta`, as sent."""
+    found = (ctx.params or {}).get("_meta")
+    return found if isinstance(found, Mapping) else {}
+
+
+def idempotency_key(ctx: Context) -> str | None:
+    """The caller's key: from `_meta`, else the header (never the JSON-RPC id).
+
+    Raises:
+        BadRequestError: it is not 1 to 255 printable ASCII characters.
+    """
+    header = None if ctx.request is None else ctx.request.headers.get("idempotency-key")
+    key = meta(ctx).get(KEY_META) or header
+    if key is None:
+        return None
+    if not isinstance(key, str) or not (0 < len(key) <= 255) or not key.isprintable():  # noqa: PLR2004
+        raise BadRequestError("An idempotency key is 1 to 255 printable ASCII characters.")
+    return key
+
+
+def message_of(command: Command | None) -> str | None:
+    """A short line for a person: stage and message."""
+    if command is None:
+        return "still running"
+    line = ": ".join(part for part in (command.stage, command.message) if part)
+    return (line or str(command.state))[:200]

@@ -1,0 +1,178 @@
+"""How a command looks to an MCP client: results, "accepted, still running", and refusals."""
+
+from typing import Any, Final
+
+import orjson
+from mcp import types
+
+from app.command import State
+from app.db.commands import Command
+from app.edges.broker import Accepted, view
+from app.errors import BrokerError, UnknownToolError
+from app.policy import Tool
+
+META: Final = "dev.mcpbroker/command"
+POLL_MS: Final = 2000
+
+ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "The work goes on: ask command_status with this command_id.",
+    "properties": {
+        "status": {"const": "accepted"},
+        "command_id": {"type": "string"},
+        "state": {"type": "string"},
+        "deadline_at": {"type": "string"},
+        "poll_after_ms": {"type": "integer"},
+    },
+    "required": ["status", "command_id"],
+}
+
+
+def shown_tool(tool: Tool) -> types.Tool:
+    """A tool as tools/list shows it. Its output admits the accepted shape."""
+    output = None
+    if tool.output_schema is not None:
+        output = {"type": "object", "anyOf": [dict(tool.output_schema), ACCEPTED_SCHEMA]}
+    return types.Tool(
+        name=tool.name,
+        title=tool.title or None,
+        description=tool.description,
+        input_schema=dict(tool.input_schema),
+        output_schema=output,
+        annotations=types.ToolAnnotations.model_validate(dict(tool.annotations)),
+    )
+
+
+def link(command: Command) -> types.ResourceLink:
+    """Where the whole result can be read."""
+    return types.ResourceLink(
+        type="resource_link",
+        uri=f"command://{command.id}",
+        name=f"command {command.id}",
+        mime_type="application/json",
+    )
+
+
+def accepted_reply(command: Command, accepted: Accepted | None) -> types.CallToolResult:
+    """A normal result that says: it runs, do not call again."""
+    body = {
+        "status": "accepted",
+        "command_id": str(command.id),
+        "state": str(command.state),
+        "deadline_at": command.deadline_at.isoformat(),
+        "poll_after_ms": POLL_MS,
+    }
+    if command.stage is not None:
+        body |= {"stage": command.stage, "percent": command.percent}
+    text = (
+        f"Accepted, still running (state {command.state}). Do not call this tool again for the"
+        f" same work: call command_status with command_id {command.id} to get the result."
+    )
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text), link(command)],
+        structured_content=body,
+        meta={META: about(command, accepted)},
+    )
+
+
+def about(command: Command, accepted: Accepted | None) -> dict[str, Any]:
+    """What a machine may want to know of the command behind a result."""
+    made: dict[str, Any] = {
+        "id": str(command.id),
+        "state": str(command.state),
+        "attempt": command.attempt,
+    }
+    if accepted is not None:
+        made |= {"replayed": accepted.replayed, "deduplicated": accepted.deduplicated}
+    return made
+
+
+def final_reply(
+    command: Command, accepted: Accepted | None, *, inline_bytes_max: int
+) -> types.CallToolResult:
+    """The outcome. A result over the limit comes by link; every failure is `isError`."""
+    assert command.final
+    shown = {META: about(command, accepted)}
+    if command.state is not State.SUCCEEDED:
+        return types.CallToolResult(
+            content=[types.TextContent(type="text", text=failure_text(command)), link(command)],
+            structured_content={"command_id": str(command.id), "error": command.error},
+            is_error=True,
+            meta=shown,
+        )
+    native = native_content(command.result)
+    if native is not None:
+        native.meta = shown
+        return native
+    result = command.result if isinstance(command.result, dict) else {"result": command.result}
+    text = orjson.dumps(result).decode()
+    if len(text) > inline_bytes_max:
+        note = (
+            f"Succeeded. The result has {len(text)} bytes, too many to inline: read the resource"
+            f" command://{command.id}. It begins: {text[:500]}"
+        )
+        return types.CallToolResult(
+            content=[types.TextContent(type="text", text=note), link(command)],
+            structured_content={
+                "status": "accepted",
+                "command_id": str(command.id),
+                "state": str(command.state),
+            },
+            meta=shown,
+        )
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text)],
+        structured_content=result,
+        meta=shown,
+    )
+
+
+def native_content(result: Any) -> types.CallToolResult | None:
+    """An adapter may answer in MCP's own content blocks: `{"mcp": {"content": […], …}}`."""
+    if not isinstance(result, dict) or set(result) != {"mcp"}:
+        return None
+    return types.CallToolResult.model_validate(result["mcp"])
+
+
+def failure_text(command: Command) -> str:
+    """What went wrong and what to do, for a model to read."""
+    error = command.error or {}
+    said = error.get("message") or error.get("code") or "no reason given"
+    match command.state:
+        case State.FAILED:
+            text = f"The tool failed: {said}"
+        case State.CANCELLED:
+            text = f"The command was cancelled: {said}"
+        case State.TIMED_OUT:
+            text = f"The command did not end by its deadline: {said}"
+        case _:
+            text = f"The command was given up and an operator can see it: {said}"
+    if command.outcome_unknown:
+        text += " Whether it had an effect is unknown; check before you repeat it."
+    return f"{text} (command {command.id}, attempt {command.attempt})"
+
+
+def problem_reply(error: BrokerError) -> types.CallToolResult:
+    """A refusal: nothing was started."""
+    hint = (
+        " Use tools/list to see what you may call." if isinstance(error, UnknownToolError) else ""
+    )
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=f"{error.title}. {error.detail}{hint}")],
+        structured_content={"error": {"code": error.code, "detail": error.detail, **error.fields}},
+        is_error=True,
+    )
+
+
+def status_reply(command: Command, *, inline_bytes_max: int) -> types.CallToolResult:
+    """A command's state as a tool's result: structured, never an error in itself."""
+    shown = view(command)
+    text = orjson.dumps(shown, default=str).decode()
+    if len(text) > inline_bytes_max:
+        shown.pop("result", None)
+        shown["result_uri"] = f"command://{command.id}"
+        text = orjson.dumps(shown, default=str).decode()
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text), link(command)],
+        structured_content=shown,
+    )

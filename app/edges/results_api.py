@@ -1,0 +1,174 @@
+"""The results API: what adapters POST. Every route is idempotent and fenced."""
+
+from typing import Any, Final, Literal, Self
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app import results
+from app.db.commands import Command
+from app.edges.broker import Broker
+from app.edges.http_api import identity_of, reply
+from app.edges.identity import RESULTS, need
+from app.envelope import instant
+from app.policy import Identity, ToolPolicy
+
+GONE: Final = frozenset({"cancelled", "deadline_passed"})
+"""Refusals that answer 410: this command is not wanted any more. The others answer 409."""
+
+
+class ClaimBody(BaseModel):
+    """One run of an adapter asks for an attempt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempt: int = Field(ge=1)
+    adapter: str = Field(min_length=1, max_length=200, description="Names this run, uniquely.")
+
+
+class ProgressBody(BaseModel):
+    """How far it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: str = Field(min_length=1, max_length=100)
+    percent: float | None = Field(None, ge=0, le=100)
+    message: str | None = Field(None, max_length=2000)
+    attempt: int | None = Field(None, ge=1)
+
+
+class ResultBody(BaseModel):
+    """The adapter's last word."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["ok", "error"]
+    result: Any = None
+    error: dict[str, Any] | str | None = None
+    attempt: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def whole(self) -> Self:
+        """An error result says what went wrong."""
+        if self.status == "error" and not self.error:
+            raise ValueError("status 'error' comes with an error")
+        if self.status == "ok" and self.error:
+            raise ValueError("status 'ok' comes without an error")
+        return self
+
+    def problem(self) -> dict[str, Any] | None:
+        """The error, as an object."""
+        if self.status == "ok":
+            return None
+        if isinstance(self.error, dict):
+            return self.error
+        return {"code": "adapter_error", "message": str(self.error)}
+
+
+class RejectBody(BaseModel):
+    """Why no rule takes a command."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
+def router(broker: Broker) -> APIRouter:
+    """The routes of adapters."""
+    made = APIRouter(prefix="/results")
+    engine = broker.database.engine
+
+    def adapter_of(request: Request) -> Identity:
+        who = identity_of(request)
+        need(who, RESULTS)
+        return who
+
+    async def policy_of(who: Identity, correlation_id: UUID) -> ToolPolicy:
+        tool = await results.tool_of(engine, who, correlation_id)
+        return await broker.catalog.policy(*tool)
+
+    @made.post("/{correlation_id}/claim")
+    async def claim(request: Request, correlation_id: UUID, body: ClaimBody) -> Response:
+        """Take an attempt before any side effect; on `proceed: false`, do nothing."""
+        who = adapter_of(request)
+        claimed = await results.claim(
+            engine,
+            adapter=who,
+            policy=await policy_of(who, correlation_id),
+            command_id=correlation_id,
+            attempt=body.attempt,
+            run=body.adapter,
+            leases=broker.leases,
+        )
+        if not claimed.proceed:
+            status = 410 if claimed.reason in GONE or claimed.command.final else 409
+            return reply(status, {"proceed": False, "reason": claimed.reason})
+        broker.say(results.Word(command=claimed.command, woken=(correlation_id,)))
+        return reply(200, go(claimed.command, claimed.lease_s))
+
+    @made.post("/{correlation_id}/progress")
+    async def progress(request: Request, correlation_id: UUID, body: ProgressBody) -> Response:
+        """Say how far it is, and keep the lease."""
+        who = adapter_of(request)
+        word = await results.progress(
+            engine,
+            adapter=who,
+            policy=await policy_of(who, correlation_id),
+            command_id=correlation_id,
+            attempt=body.attempt,
+            stage=body.stage,
+            percent=body.percent,
+            message=body.message,
+            leases=broker.leases,
+        )
+        broker.say(word)
+        return reply(200, {"ok": True, "cancel_requested": word.cancel_requested})
+
+    @made.post("/{correlation_id}")
+    async def result(request: Request, correlation_id: UUID, body: ResultBody) -> Response:
+        """Say how it ended. The first word wins; a repeat is answered alike."""
+        who = adapter_of(request)
+        word = await results.finish(
+            engine,
+            adapter=who,
+            policy=await policy_of(who, correlation_id),
+            command_id=correlation_id,
+            attempt=body.attempt,
+            result=body.result,
+            error=body.problem(),
+            random=broker.random,
+        )
+        return ended(word)
+
+    @made.post("/{correlation_id}/reject")
+    async def reject(request: Request, correlation_id: UUID, body: RejectBody) -> Response:
+        """Say that no rule takes it: it goes to the dead letters."""
+        who = adapter_of(request)
+        word = await results.reject(
+            engine,
+            adapter=who,
+            policy=await policy_of(who, correlation_id),
+            command_id=correlation_id,
+            reason=body.reason,
+        )
+        return ended(word)
+
+    def ended(word: results.Word) -> Response:
+        if not word.repeated:
+            broker.say(word)
+        state = str(word.command.state)
+        return reply(200, {"ok": True, "state": state, "repeated": word.repeated})
+
+    return made
+
+
+def go(command: Command, lease_s: float) -> dict[str, Any]:
+    """The answer to a claim that was granted."""
+    return {
+        "proceed": True,
+        "lease_s": lease_s,
+        "deadline_at": instant(command.deadline_at),
+        "args": command.args,
+        "attempt": command.attempt,
+    }

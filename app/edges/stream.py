@@ -1,0 +1,150 @@
+"""Waiting for commands: one loader a process serves every waiter, woken by any replica."""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.db import commands, progress, wakeups
+from app.db.commands import Command
+from app.db.engine import tenant_transaction
+from app.db.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+LOAD_MAX: Final = 1000
+"""Commands per query."""
+
+
+class Watch:
+    """One waiter's view of one command: the newest state, and a flag that it is new."""
+
+    def __init__(self, tenant_id: str, command_id: UUID) -> None:
+        self.tenant_id = tenant_id
+        self.command_id = command_id
+        self._newest: Command | None = None
+        self._some = asyncio.Event()
+
+    def put(self, command: Command) -> None:
+        """A state was read; polling reads the same one often."""
+        if command != self._newest:
+            self._newest = command
+            self._some.set()
+
+    async def change(self, timeout_s: float) -> Command | None:
+        """The next state that differs from the last one given; None after the timeout."""
+        try:
+            async with asyncio.timeout(max(0, timeout_s)):
+                await self._some.wait()
+        except TimeoutError:
+            return None
+        self._some.clear()
+        return self._newest
+
+
+class Hub:
+    """Reads changed commands once, however many wait for them, and polls as a net."""
+
+    def __init__(self, engine: AsyncEngine, *, poll_s: float) -> None:
+        self._engine = engine
+        self._poll_s = poll_s
+        self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._dirty: set[UUID] = set()
+        self._some = asyncio.Event()
+
+    def changed(self, ids: Iterable[UUID]) -> None:
+        """These commands changed."""
+        mine = self._watches.keys() & set(ids)
+        if mine:
+            self._dirty |= mine
+            self._some.set()
+
+    def notified(self, payload: str) -> None:
+        """A notification came; without ids, anything may have changed."""
+        self.changed(wakeups.parse_ids(payload) or list(self._watches))
+
+    @contextmanager
+    def watch(self, tenant_id: str, command_id: UUID) -> Iterator[Watch]:
+        """Follow a command; its present state comes first."""
+        watch = Watch(tenant_id, command_id)
+        self._watches[command_id].add(watch)
+        self.changed([command_id])
+        try:
+            yield watch
+        finally:
+            self._watches[command_id].discard(watch)
+            if not self._watches[command_id]:
+                del self._watches[command_id]
+
+    async def run(self) -> None:
+        """Load what changed, for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(self._poll_s):
+                    await self._some.wait()
+            except TimeoutError:
+                self._dirty |= self._watches.keys()
+            self._some.clear()
+            dirty, self._dirty = list(self._dirty), set()
+            try:
+                for start in range(0, len(dirty), LOAD_MAX):
+                    await self._load(dirty[start : start + LOAD_MAX])
+            except (DBAPIError, OSError, TimeoutError) as error:
+                logger.warning("waiters wait for postgres: %r", error)
+                self._dirty.update(dirty)
+                await asyncio.sleep(self._poll_s)
+
+    async def _load(self, ids: list[UUID]) -> None:
+        watches = [watch for one in ids for watch in self._watches.get(one, ())]
+        if not watches:
+            return
+        tenants = sorted({watch.tenant_id for watch in watches})
+        async with tenant_transaction(self._engine, *tenants) as conn:
+            found = {one.id: one for one in await commands.find_many(conn, ids)}
+        for watch in watches:
+            command = found.get(watch.command_id)
+            if command is not None and command.tenant_id == watch.tenant_id:
+                watch.put(command)
+
+
+async def until_final(watch: Watch, *, wait_s: float) -> Command | None:
+    """The command once it has ended, or None after the wait."""
+    until = asyncio.get_running_loop().time() + wait_s
+    while True:
+        left_s = until - asyncio.get_running_loop().time()
+        command = await watch.change(left_s)
+        if command is None or command.final:
+            return command
+
+
+async def words(
+    engine: AsyncEngine, hub: Hub, command: Command, *, after: int, heartbeat_s: float
+) -> AsyncIterator[Progress | Command | None]:
+    """Everything an adapter says from a number on, then the final command.
+
+    None stands for a heartbeat: nothing was said for that long.
+    """
+    seq = after
+    with hub.watch(command.tenant_id, command.id) as watch:
+        while True:
+            newest = await watch.change(heartbeat_s)
+            if newest is None:
+                yield None
+                continue
+            while newest.progress_seq > seq:
+                async with tenant_transaction(engine, command.tenant_id) as conn:
+                    said = await progress.after(conn, command.id, seq=seq)
+                if not said:
+                    break
+                for word in said:
+                    yield word
+                seq = said[-1].seq
+            if newest.final:
+                yield newest
+                return
