@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 
@@ -45,6 +45,19 @@ def head() -> str:
 async def current(conn: AsyncConnection) -> str | None:
     """The revision the database is at; None before the first migration."""
     return await conn.scalar(REVISION)
+
+
+async def plan(url: str) -> list[str]:
+    """The revisions that `upgrade` would run, in order, a line each."""
+    engine = create_async_engine(async_url(url))
+    try:
+        async with engine.connect() as conn:
+            known = await conn.scalar(text("SELECT to_regclass('alembic_version')"))
+            at = await current(conn) if known else None
+    finally:
+        await engine.dispose()
+    scripts = ScriptDirectory(str(scripts_path())).iterate_revisions("head", at or "base")
+    return [f"{script.revision}: {script.doc}" for script in reversed(list(scripts))]
 
 
 async def upgrade(url: str, revision: str = "head") -> None:

@@ -68,7 +68,7 @@ class EmbeddedKafka:
         detached: bool = False,
     ) -> None:
         self._own = data is None
-        self._home = data or paths.scratch("kafka")
+        self.home = data or paths.scratch("kafka")
         self.port = port or free_port()
         self._controller = free_port()
         self._properties = dict(properties or {})
@@ -88,18 +88,18 @@ class EmbeddedKafka:
 
     def start(self) -> None:
         """Start the broker and wait until it serves; formats its storage the first time."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        config = self._home / "server.properties"
+        self.home.mkdir(parents=True, exist_ok=True)
+        config = self.home / "server.properties"
         config.write_text("".join(f"{k}={v}\n" for k, v in self._config().items()))
-        log = self._home / "kafka.log"
-        if not (self._home / "data" / "meta.properties").exists():
+        log = self.home / "kafka.log"
+        if not (self.home / "data" / "meta.properties").exists():
             self._format(config)
         self._process = Process(
             "kafka",
             [*self._java("-Xms128m", "-Xmx512m"), "kafka.Kafka", config],
             log=log,
             env=java_env(),
-            cwd=self._home,
+            cwd=self.home,
             detached=self._detached,
         )
         self._process.start()
@@ -110,10 +110,10 @@ class EmbeddedKafka:
         if self._process is not None:
             self._process.stop()
         if self._own:
-            shutil.rmtree(self._home, ignore_errors=True)
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kill -9."""
         assert self._process is not None
         self._process.kill()
 
@@ -129,12 +129,11 @@ class EmbeddedKafka:
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{self.bootstrap},"
-            f"CONTROLLER://127.0.0.1:{self._controller}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{self._controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": str(self._home / "data"),
+            "log.dirs": str(self.home / "data"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
@@ -158,7 +157,9 @@ class EmbeddedKafka:
             [*self._java("-Xmx256m"), *tool], env=java_env(), capture_output=True, check=False
         )
         if made.returncode != 0:
-            raise RuntimeError(f"kafka format failed:\n{made.stdout.decode()}{made.stderr.decode()}")
+            raise RuntimeError(
+                f"kafka format failed:\n{made.stdout.decode()}{made.stderr.decode()}"
+            )
 
 
 def _serves(port: int) -> bool:

@@ -60,7 +60,7 @@ class EmbeddedPostgres:
         detached: bool = False,
     ) -> None:
         self._own = data is None
-        self._home = data or paths.scratch("postgres")
+        self.home = data or paths.scratch("postgres")
         self.port = port or free_port()
         self._user = unprivileged()
         self._binaries = self._reachable(binaries or wheel_binaries())
@@ -80,19 +80,19 @@ class EmbeddedPostgres:
 
     def start(self) -> None:
         """Start the server and wait until it answers; makes its cluster the first time."""
-        data = self._home / "data"
+        data = self.home / "data"
         if not (data / "PG_VERSION").exists():
             self._init(data)
         argv: list[str | Path] = [self._binaries / "postgres", "-D", data, "-p", str(self.port)]
         for name, value in SETTINGS.items():
             argv += ["-c", f"{name}={value}"]
-        log = self._home / "postgres.log"
+        log = self.home / "postgres.log"
         self._process = Process(
             "postgres",
             argv,
             log=log,
             env=self._env(),
-            cwd=self._home,
+            cwd=self.home,
             user=self._user,
             detached=self._detached,
         )
@@ -104,10 +104,10 @@ class EmbeddedPostgres:
         if self._process is not None:
             self._process.stop(number=signal.SIGINT)
         if self._own:
-            shutil.rmtree(self._home, ignore_errors=True)
+            shutil.rmtree(self.home, ignore_errors=True)
 
     def kill(self) -> None:
-        """kill -9 the postmaster and every backend."""
+        """Kill -9 the postmaster and every backend."""
         assert self._process is not None
         self._process.kill()
 
@@ -118,15 +118,15 @@ class EmbeddedPostgres:
         self.start()
 
     def _init(self, data: Path) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
-            os.chown(self._home, self._user, self._user)
+            os.chown(self.home, self._user, self._user)
         argv = [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"]
         argv += ["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
         made = subprocess.run(  # noqa: S603 argv is ours, no shell
             argv,
             env=self._env(),
-            cwd=self._home,
+            cwd=self.home,
             user=self._user,
             group=self._user,
             extra_groups=[] if self._user is not None else None,
@@ -171,7 +171,9 @@ class EmbeddedPostgres:
 
 def _passable(path: Path, user: int) -> bool:
     """Whether a user who owns nothing can go down a path and run what is there."""
-    groups = {group.gr_gid for group in grp.getgrall() if pwd.getpwuid(user).pw_name in group.gr_mem}
+    groups = {
+        group.gr_gid for group in grp.getgrall() if pwd.getpwuid(user).pw_name in group.gr_mem
+    }
     for part in (path, *path.parents):
         found = part.stat()
         shift = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0

