@@ -41,6 +41,7 @@ async def serve(settings: Settings) -> None:
         helpers = [
             asyncio.create_task(wakeups.listen(database.dsn, handlers, name="broker-relay")),
             asyncio.create_task(notifier.run()),
+            asyncio.create_task(publisher.connect()),
         ]
         stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound))
         logger.info("relay started", extra={"relay": relay, "kafka": settings.kafka_bootstrap})

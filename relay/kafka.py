@@ -21,6 +21,7 @@ BATCH_BYTES: Final = 256 << 10
 """The default of 16 KiB halves the throughput."""
 
 LINGER_MS: Final = 2
+RETRY_S: Final = 1.0
 AUDIT_RETENTION: Final = {"retention.ms": "-1"}
 """Checkpoints anchor the audit trail, so they are kept."""
 
@@ -69,6 +70,17 @@ class Publisher:
         self._producer: AIOKafkaProducer | None = None
         self._connecting = asyncio.Lock()
         self._topics_made = False
+
+    async def connect(self) -> None:
+        """Make the topics and connect, for as long as it takes: consumers wait for the topics."""
+        while True:
+            try:
+                await self._ready()
+            except (KafkaError, OSError, TimeoutError) as error:
+                logger.warning("kafka is away: %r", error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
 
     async def publish(self, records: Sequence[Record]) -> list[tuple[int, int]]:
         """Send all; returns (partition, offset) of each.

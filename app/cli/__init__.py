@@ -21,7 +21,9 @@ from app.db.catalog import Tenant
 from app.errors import BrokerError
 from app.policy import Grant
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 catalogs = typer.Typer(no_args_is_help=True, help="The tools that are offered.")
 tenants = typer.Typer(no_args_is_help=True, help="Tenants, their limits and grants.")
 app.add_typer(catalogs, name="catalog")

@@ -114,7 +114,7 @@ CLAIM: Final = text(f"""
         UPDATE commands c
            SET state = '{target(Event.CLAIMED)}', adapter = :adapter,
                started_at = coalesce(c.started_at, now()),
-               lease_until = now() + make_interval(secs => least(:lease_s, :max_runtime_s)),
+               lease_until = now() + make_interval(secs => least(CAST(:lease_s AS float8), CAST(:max_runtime_s AS float8))),
                hard_stop_at = now() + make_interval(secs => :max_runtime_s)
          WHERE c.id = :id AND c.attempt = :attempt AND NOT c.held
            AND c.state IN ({_guard(Event.CLAIMED)})

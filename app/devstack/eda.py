@@ -1,5 +1,6 @@
 """ansible-rulebook as a child process, on the Java of a wheel, with our collection."""
 
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from app.devstack.kafka import java_env
 from app.devstack.process import Process
 
 READY_S: Final = 60.0
-ASSIGNED: Final = "mcpbroker.eda.kafka: assigned"
+ASSIGNED: Final = re.compile(r"mcpbroker\.eda\.kafka: assigned [1-9]")
 
 
 class EmbeddedEda:
@@ -89,7 +90,7 @@ class EmbeddedEda:
         def assigned() -> bool:
             with log.open("rb") as file:
                 file.seek(seen)
-                return ASSIGNED in file.read().decode(errors="replace")
+                return ASSIGNED.search(file.read().decode(errors="replace")) is not None
 
         self._process.wait_ready(assigned, timeout_s=READY_S)
 

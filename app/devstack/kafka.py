@@ -152,7 +152,7 @@ class EmbeddedKafka:
 
     def _format(self, config: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", config]
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config]
         made = subprocess.run(  # noqa: S603 argv is ours, no shell
             [*self._java("-Xmx256m"), *tool], env=java_env(), capture_output=True, check=False
         )

@@ -1,5 +1,6 @@
 """Errors on their way out: RFC 9457 problem details over HTTP."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,6 +21,11 @@ from app.errors import (
     NotAuthenticatedError,
     UnavailableError,
 )
+
+logger = logging.getLogger(__name__)
+
+PASSING: Final = frozenset({"08", "40", "53", "55", "57"})
+"""SQLSTATE classes that pass: connection, rollback, resources, locks, operator intervention."""
 
 TYPE_BASE: Final = "urn:mcpbroker:problem:"
 
@@ -77,8 +83,11 @@ def install(app: FastAPI, *, metadata_url: str) -> None:
         assert isinstance(error, RequestValidationError | ValidationError)
         return problem(invalid(error), metadata_url=metadata_url)
 
-    async def away(_: Request, error: Exception) -> Response:
-        return problem(UnavailableError(unavailable(error)), metadata_url=metadata_url)
+    async def broken(request: Request, error: Exception) -> Response:
+        if is_away(error):
+            return problem(UnavailableError(unavailable(error)), metadata_url=metadata_url)
+        logger.error("request failed", exc_info=error, extra={"path": request.url.path})
+        return problem(BrokerError("It is logged; tell an operator."), metadata_url=metadata_url)
 
     async def standard(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -100,7 +109,15 @@ def install(app: FastAPI, *, metadata_url: str) -> None:
     app.add_exception_handler(ValidationError, unreadable)
     app.add_exception_handler(HTTPException, standard)
     for kind in (DBAPIError, PoolTimeoutError, OSError):
-        app.add_exception_handler(kind, away)
+        app.add_exception_handler(kind, broken)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a database error says that the server is away or busy, not that we are wrong."""
+    if not isinstance(error, DBAPIError):
+        return True
+    code = str(getattr(error.orig, "sqlstate", "") or "")
+    return error.connection_invalidated or not code or code[:2] in PASSING
 
 
 def unavailable(error: Exception) -> str:

@@ -69,6 +69,8 @@ def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
         auto_offset_reset=args.get("offset", "earliest"),
         enable_auto_commit=False,
         max_poll_records=1,
+        # Topics and partitions that are made after the start are seen after this.
+        metadata_max_age_ms=5000,
         # Back pressure can hold the loop for as long as the longest adapter; the heartbeat
         # goes on meanwhile, and a group must not be lost for being busy.
         max_poll_interval_ms=24 * 3600 * 1000,
