@@ -42,7 +42,7 @@ class ToolEntry(BaseModel):
     output_schema: dict[str, Any] | None = None
     annotations: dict[str, Any] = Field(default_factory=dict)
     policy: ToolPolicy = ToolPolicy()
-    in_flight_max: int | None = Field(None, gt=0)
+    in_flight_max: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def schemas(self) -> Self:
@@ -115,8 +115,9 @@ async def apply(engine: AsyncEngine, file: CatalogFile, *, prune: bool) -> dict[
     applied: list[str] = []
     async with engine.begin() as conn:
         for entry in file.tools:
-            if await catalog.put_tool(conn, entry.made(), in_flight_max=entry.in_flight_max):
-                applied.append(entry.made().name)
+            made = entry.made()
+            if await catalog.put_tool(conn, made, in_flight_max=entry.in_flight_max):
+                applied.append(made.name)
         names = [entry.made().name for entry in file.tools]
         retired = await catalog.retire_others(conn, names) if prune else []
         # Rare, so it may ride in the transaction: replicas hear of the new catalog on its commit.

@@ -20,14 +20,20 @@ class Issuer(BaseModel):
 
     issuer: str
     audience: str
-    jwks_file: Path | None = Field(None, description="Keys from a file (the development issuer).")
-    jwks_uri: str | None = Field(None, description="Keys from here; else by OIDC discovery.")
+    jwks_file: Path | None = Field(
+        default=None, description="Keys from a file (the development issuer)."
+    )
+    jwks_uri: str | None = Field(
+        default=None, description="Keys from here; else by OIDC discovery."
+    )
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     tenant_claim: str = "tenant"
     user_claim: str = "sub"
     groups_claim: str = "groups"
     scope_claim: str = "scope"
-    tenants: tuple[str, ...] | None = Field(None, description="Tenants it may speak for; all.")
+    tenants: tuple[str, ...] | None = Field(
+        default=None, description="Tenants it may speak for; all."
+    )
 
 
 class FileSource(PydanticBaseSettingsSource):
@@ -58,65 +64,92 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         description="PostgreSQL 15 to 18, as postgresql://user:password@host:port/name."
     )
-    database_pool_max: Count = Field(10, description="Connections for everyday queries.")
-    intake_pool_max: Count = Field(3, description="Connections for the hot statements.")
-    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, comma separated.")
+    database_pool_max: Count = Field(default=10, description="Connections for everyday queries.")
+    intake_pool_max: Count = Field(default=3, description="Connections for the hot statements.")
+    kafka_bootstrap: str = Field(
+        default="127.0.0.1:9092", description="Kafka brokers, comma separated."
+    )
     kafka_security: dict[str, str] = Field(
         default_factory=dict,
         description="security_protocol, cafile, certfile, keyfile, sasl_mechanism, …",
     )
-    kafka_create_topics: bool = Field(True, description="Create missing topics at start.")
-    kafka_partitions: Count = Field(6, description="Partitions of a topic that we create.")
-    kafka_replication: Count = Field(1, description="Replicas of a topic that we create.")
+    kafka_create_topics: bool = Field(default=True, description="Create missing topics at start.")
+    kafka_partitions: Count = Field(default=6, description="Partitions of a topic that we create.")
+    kafka_replication: Count = Field(default=1, description="Replicas of a topic that we create.")
 
-    host: str = Field("127.0.0.1", description="Where the app listens.")
-    port: int = Field(8080, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", description="Where the app listens.")
+    port: int = Field(default=8080, ge=0, le=65535)
     public_url: str = Field(
-        "http://127.0.0.1:8080", description="How clients reach the app; the token audience's base."
+        default="http://127.0.0.1:8080",
+        description="How clients reach the app; the token audience's base.",
     )
     allowed_hosts: tuple[str, ...] = Field(
-        ("127.0.0.1:*", "localhost:*", "[::1]:*"), description="Host headers that are answered."
+        default=("127.0.0.1:*", "localhost:*", "[::1]:*"),
+        description="Host headers that are answered.",
     )
     allowed_origins: tuple[str, ...] = Field(
-        ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"),
+        default=("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"),
         description="Origin headers that are answered.",
     )
-    issuers: tuple[Issuer, ...] = Field((), description="JSON list of trusted token issuers.")
-    clock_skew_s: float = Field(30, ge=0, description="Tolerated in token times.")
-
-    body_bytes_max: Count = Field(1 << 20, description="Of a request.")
-    args_bytes_max: Count = Field(256 << 10, description="Of a call's arguments.")
-    result_bytes_max: Count = Field(4 << 20, description="Of an adapter's result.")
-    result_inline_bytes_max: Count = Field(100_000, description="Inline to MCP; the rest by link.")
-    inline_wait_s: Seconds = Field(45, description="How long a call waits before 'accepted'.")
-    deadline_s: Seconds = Field(3600, description="Of a call that names none.")
-    deadline_max_s: Seconds = Field(7 * 86400, description="The longest that may be asked.")
-    heartbeat_s: Seconds = Field(10, description="Progress is said at least this often.")
-    intake_batch_max: Count = Field(256, description="Calls per intake transaction.")
-    intake_queue_max: Count = Field(10_000, description="Calls waiting for intake; then 503.")
-    poll_s: Seconds = Field(1, description="The net under LISTEN/NOTIFY.")
-    notify_coalesce_ms: float = Field(10, gt=0, description="Wakeups are gathered this long.")
-
-    relay_batch_max: Count = Field(500, description="Outbox rows per claim.")
-    relay_lease_s: Seconds = Field(30, description="A claimed, unpublished row is free after this.")
-    publish_timeout_s: Seconds = Field(20, description="Then the producer is discarded.")
-    dispatch_window: Count = Field(
-        100, description="Commands of one tool handed to Kafka at a time, where it sets none."
+    issuers: tuple[Issuer, ...] = Field(
+        default=(), description="JSON list of trusted token issuers."
     )
-    claim_wait_s: Seconds = Field(60, description="Dispatched and unclaimed for longer is retried.")
-    lease_s: Seconds = Field(60, description="An adapter's lease; progress renews it.")
-    cancel_grace_s: Seconds = Field(30, description="For a running adapter to acknowledge.")
-    aging_s: Seconds = Field(60, description="Waiting this long is worth one priority step.")
-    clock_s: Seconds = Field(0.5, description="Period of the timers.")
-    keys_kept_s: Seconds = Field(7 * 86400, description="An ended command's idempotency key lives.")
-    bodies_kept_s: Seconds = Field(30 * 86400, description="An ended command's args and result.")
-    seal_s: Seconds = Field(1, description="Period of the audit sealer.")
-    seal_key_file: Path | None = Field(None, description="Ed25519 private key, PEM.")
+    clock_skew_s: float = Field(default=30, ge=0, description="Tolerated in token times.")
 
-    metrics_port: int | None = Field(None, description="Relay: Prometheus and health, if set.")
-    log_level: str = Field("INFO")
-    log_json: bool = Field(True, description="JSON lines; false is for people.")
-    development: bool = Field(False, description="Set by the embedded stack only.")
+    body_bytes_max: Count = Field(default=1 << 20, description="Of a request.")
+    args_bytes_max: Count = Field(default=256 << 10, description="Of a call's arguments.")
+    result_bytes_max: Count = Field(default=4 << 20, description="Of an adapter's result.")
+    result_inline_bytes_max: Count = Field(
+        default=100_000, description="Inline to MCP; the rest by link."
+    )
+    inline_wait_s: Seconds = Field(
+        default=45, description="How long a call waits before 'accepted'."
+    )
+    deadline_s: Seconds = Field(default=3600, description="Of a call that names none.")
+    deadline_max_s: Seconds = Field(default=7 * 86400, description="The longest that may be asked.")
+    heartbeat_s: Seconds = Field(default=10, description="Progress is said at least this often.")
+    intake_batch_max: Count = Field(default=256, description="Calls per intake transaction.")
+    intake_queue_max: Count = Field(
+        default=10_000, description="Calls waiting for intake; then 503."
+    )
+    poll_s: Seconds = Field(default=1, description="The net under LISTEN/NOTIFY.")
+    notify_coalesce_ms: float = Field(
+        default=10, gt=0, description="Wakeups are gathered this long."
+    )
+
+    relay_batch_max: Count = Field(default=500, description="Outbox rows per claim.")
+    relay_lease_s: Seconds = Field(
+        default=30, description="A claimed, unpublished row is free after this."
+    )
+    publish_timeout_s: Seconds = Field(default=20, description="Then the producer is discarded.")
+    dispatch_window: Count = Field(
+        default=100,
+        description="Commands of one tool handed to Kafka at a time, where it sets none.",
+    )
+    claim_wait_s: Seconds = Field(
+        default=60, description="Dispatched and unclaimed for longer is retried."
+    )
+    lease_s: Seconds = Field(default=60, description="An adapter's lease; progress renews it.")
+    cancel_grace_s: Seconds = Field(default=30, description="For a running adapter to acknowledge.")
+    aging_s: Seconds = Field(
+        default=60, description="Waiting this long is worth one priority step."
+    )
+    clock_s: Seconds = Field(default=0.5, description="Period of the timers.")
+    keys_kept_s: Seconds = Field(
+        default=7 * 86400, description="An ended command's idempotency key lives."
+    )
+    bodies_kept_s: Seconds = Field(
+        default=30 * 86400, description="An ended command's args and result."
+    )
+    seal_s: Seconds = Field(default=1, description="Period of the audit sealer.")
+    seal_key_file: Path | None = Field(default=None, description="Ed25519 private key, PEM.")
+
+    metrics_port: int | None = Field(
+        default=None, description="Relay: Prometheus and health, if set."
+    )
+    log_level: str = Field(default="INFO")
+    log_json: bool = Field(default=True, description="JSON lines; false is for people.")
+    development: bool = Field(default=False, description="Set by the embedded stack only.")
 
     @model_validator(mode="after")
     def relations(self) -> Self:

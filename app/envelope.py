@@ -75,13 +75,13 @@ class CallBody(BaseModel):
     envelope_version: Literal["1.0"] = VERSION
     correlation_id: UUID | None = None
     idempotency_key: Key | None = None
-    tenant_id: Tenant | None = Field(None, description="If given, it must be the token's.")
-    user_id: Text | None = Field(None, description="If given, it must be the token's.")
+    tenant_id: Tenant | None = Field(default=None, description="If given, it must be the token's.")
+    user_id: Text | None = Field(default=None, description="If given, it must be the token's.")
     tool: Name
     method: Method
     args: dict[str, Any] = Field(default_factory=dict)
     ordering_key: Key | None = None
-    deadline_ms: int | None = Field(None, gt=0)
+    deadline_ms: int | None = Field(default=None, gt=0)
     priority: Literal["low", "normal", "high", "critical"] | None = None
     accept_partials: bool = False
     accept_async: bool = False

@@ -7,7 +7,7 @@ that the database refuses fails alone, as the batch is then written one by one.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -94,7 +94,7 @@ class Intake:
         return written
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncGenerator[None]:
         """Serve `accept` inside the block; what was queued is written before it is left."""
         workers = [asyncio.create_task(self._work()) for _ in range(BATCHES_IN_FLIGHT)]
         try:

@@ -33,11 +33,13 @@ class Retry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attempts_max: int = Field(1, ge=1, le=100)
-    backoff_s: float = Field(1, gt=0)
-    backoff_max_s: float = Field(300, gt=0)
-    jitter: float = Field(0.5, ge=0, le=1, description="Share of the pause that is random.")
-    on_error: bool = Field(True, description="Also after an error result, not only a lost lease.")
+    attempts_max: int = Field(default=1, ge=1, le=100)
+    backoff_s: float = Field(default=1, gt=0)
+    backoff_max_s: float = Field(default=300, gt=0)
+    jitter: float = Field(default=0.5, ge=0, le=1, description="Share of the pause that is random.")
+    on_error: bool = Field(
+        default=True, description="Also after an error result, not only a lost lease."
+    )
 
     def pause_s(self, attempt: int, random: Random) -> float:
         """Seconds before the attempt after `attempt`: exponential, capped, jittered downwards."""
@@ -51,26 +53,29 @@ class ToolPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    idempotent: bool = Field(False, description="A lost attempt may simply be made again.")
+    idempotent: bool = Field(default=False, description="A lost attempt may simply be made again.")
     retry: Retry = Retry()
     dedupe: Dedupe = Dedupe.IN_FLIGHT
-    dedupe_window_s: float = Field(60, gt=0)
+    dedupe_window_s: float = Field(default=60, gt=0)
     ordering: Ordering = Ordering.COMPLETION
     ordering_key: str | None = Field(
-        None, description="Argument whose value is the ordering key where the call names none."
+        default=None,
+        description="Argument whose value is the ordering key where the call names none.",
     )
     args: Literal["inline", "by_reference"] = "inline"
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_unknown: Literal["block", "release"] = "block"
     approval: Literal["none", "ask"] = "none"
     task: Literal["optional", "required", "forbidden"] = "optional"
-    inline_wait_s: float | None = Field(None, gt=0)
-    deadline_s: float | None = Field(None, gt=0)
-    max_runtime_s: float = Field(6 * 3600, gt=0, description="The hard stop, from the claim.")
-    lease_s: float | None = Field(None, gt=0)
+    inline_wait_s: float | None = Field(default=None, gt=0)
+    deadline_s: float | None = Field(default=None, gt=0)
+    max_runtime_s: float = Field(
+        default=6 * 3600, gt=0, description="The hard stop, from the claim."
+    )
+    lease_s: float | None = Field(default=None, gt=0)
     priority: Literal["low", "normal", "high", "critical"] = "normal"
     served_by: Literal["kafka", "in_process"] = Field(
-        "kafka", description="in_process serves the conformance tenant's fixtures only."
+        default="kafka", description="in_process serves the conformance tenant's fixtures only."
     )
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from random import Random
+from random import SystemRandom
 
 import uvloop
 
@@ -36,7 +36,7 @@ async def serve(settings: Settings) -> None:
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         publisher = Publisher(settings, client_id=f"broker-relay-{relay}")
         outbound = Outbound(database.pool, publisher, notifier, settings, relay=relay)
-        clock = Clock(database.engine, database.pool, notifier, settings, random=Random())
+        clock = Clock(database.engine, database.pool, notifier, settings, random=SystemRandom())
         handlers = {wakeups.OUTBOX: outbound.wake}
         helpers = [
             asyncio.create_task(wakeups.listen(database.dsn, handlers, name="broker-relay")),

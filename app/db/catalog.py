@@ -100,10 +100,12 @@ QUEUED: Final = text("""
 async def tools(conn: AsyncConnection) -> list[Tool]:
     """Every tool in service, by name."""
     rows = await conn.execute(TOOLS)
-    return [
-        Tool(**{**row, "policy": ToolPolicy.model_validate(row["policy"])})
-        for row in rows.mappings()
-    ]
+    found: list[Tool] = []
+    for row in rows.mappings():
+        values: dict[str, Any] = dict(row)
+        values["policy"] = ToolPolicy.model_validate(row["policy"])
+        found.append(Tool(**values))
+    return found
 
 
 async def put_tool(conn: AsyncConnection, tool: Tool, *, in_flight_max: int | None) -> bool:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.command import FINAL, Event, State, sources, target
@@ -63,9 +63,11 @@ class Command:
     discarded_at: datetime | None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
+    def of(cls, row: RowMapping) -> Self:
         """From a row that has at least these columns."""
-        return cls(**{name: row[name] for name in NAMES} | {"state": State(row["state"])})
+        values: dict[str, Any] = {name: row[name] for name in NAMES}
+        values["state"] = State(row["state"])
+        return cls(**values)
 
     @property
     def final(self) -> bool:

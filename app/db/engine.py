@@ -1,6 +1,6 @@
 """Connections: SQLAlchemy for everyday statements, a small asyncpg pool for the hot ones."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,7 +42,7 @@ def dump(value: Any) -> str:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, *, name: str) -> AsyncIterator[Database]:
+async def open_database(settings: Settings, *, name: str) -> AsyncGenerator[Database]:
     """Open both pools; `name` shows in pg_stat_activity.
 
     Connections are made when first needed, so this succeeds while the database is away.
@@ -77,7 +77,7 @@ async def open_database(settings: Settings, *, name: str) -> AsyncIterator[Datab
 
 
 @asynccontextmanager
-async def tenant_transaction(engine: AsyncEngine, *tenants: str) -> AsyncIterator[AsyncConnection]:
+async def tenant_transaction(engine: AsyncEngine, *tenants: str) -> AsyncGenerator[AsyncConnection]:
     """One transaction that sees and writes the rows of these tenants only."""
     async with engine.begin() as conn:
         await conn.execute(SCOPE, {"tenants": list(tenants)})

@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from app.command import State
 from app.db.engine import dump
@@ -111,7 +112,9 @@ class Written:
     deadline_at: datetime
 
 
-async def accept_batch(conn: asyncpg.Connection, calls: Sequence[Call]) -> list[Written | None]:
+async def accept_batch(
+    conn: asyncpg.Connection | PoolConnectionProxy, calls: Sequence[Call]
+) -> list[Written | None]:
     """Write each new call, whole; in the caller's transaction, which names the tenants.
 
     Returns one entry a call, in order; None where a call could not be written and no earlier

@@ -8,7 +8,7 @@ said once. A wakeup is a hint: whoever waits also polls.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -97,7 +97,7 @@ def _adapt(handler: Callable[[str], None]) -> Callable[..., None]:
 
 
 @contextlib.asynccontextmanager
-async def _connection(dsn: str, name: str) -> AsyncIterator[asyncpg.Connection]:
+async def _connection(dsn: str, name: str) -> AsyncGenerator[asyncpg.Connection]:
     settings = SERVER_SETTINGS | {"application_name": f"{name}-listen", "tcp_keepalives_idle": "30"}
     conn = await asyncpg.connect(dsn, server_settings=settings, timeout=10)
     try:

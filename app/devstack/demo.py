@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -62,7 +62,7 @@ class Demo:
         self._console.print(f"result after {took_s:.1f} s: {found}")
         mark = "[green]=[/green]" if ok else "[red]≠[/red]"
         self._console.print(f"HEAD of the clone {found.get('head')} {mark} {wanted} of the source")
-        command_id = ((result.meta or {}).get("dev.mcpbroker/command") or {}).get("id")
+        command_id: str = ((result.meta or {})["dev.mcpbroker/command"])["id"]
         await self._trail(command_id)
         return ok
 
@@ -108,12 +108,11 @@ class Demo:
             await asyncio.to_thread(stack.relay.start)
             await asyncio.to_thread(stack.app.start)
             self._console.print("both started again")
+            found: dict[str, Any] = {"final": False, "state": "unknown"}
             until = time.monotonic() + CALL_S
-            while time.monotonic() < until:
-                found = (await http.get(f"/commands/{accepted['correlation_id']}")).json()
-                if found["final"]:
-                    break
+            while not found["final"] and time.monotonic() < until:
                 await asyncio.sleep(0.2)
+                found = (await http.get(f"/commands/{accepted['correlation_id']}")).json()
         ok = found["state"] == "succeeded" and found["result"] == {"text": "still here"}
         self._console.print(f"state: {found['state']}, result: {found.get('result')}")
         return ok
@@ -127,7 +126,7 @@ class Demo:
 
 
 @asynccontextmanager
-async def client(stack: Stack) -> AsyncIterator[Client]:
+async def client(stack: Stack) -> AsyncGenerator[Client]:
     """The MCP SDK's client, over streamable HTTP, as the demo's user."""
     headers = {"Authorization": f"Bearer {stack.user_token()}"}
     async with httpx2.AsyncClient(headers=headers, timeout=CALL_S) as http:

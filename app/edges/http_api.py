@@ -1,6 +1,6 @@
 """Plain HTTP for callers: `POST /mcp/tools/call`, and commands to read, follow and cancel."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -29,7 +29,7 @@ class CancelBody(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str = Field("cancelled by the caller", min_length=1, max_length=500)
+    reason: str = Field(default="cancelled by the caller", min_length=1, max_length=500)
 
 
 def identity_of(request: Request) -> Identity:
@@ -181,7 +181,7 @@ def answer(accepted: Accepted, ended: Command | None) -> Response:
     return reply(202, body | ({"deduplicated": True} if accepted.deduplicated else {}), **headers)
 
 
-async def sse(broker: Broker, command: Command, *, after: int) -> AsyncIterator[bytes]:
+async def sse(broker: Broker, command: Command, *, after: int) -> AsyncGenerator[bytes]:
     """Events `progress` (id: its number) and, last, `result`; comments as heartbeats."""
     heartbeat_s = broker.settings.heartbeat_s
     said = words(broker.database.engine, broker.hub, command, after=after, heartbeat_s=heartbeat_s)

@@ -100,30 +100,33 @@ class Front:
         who = identity_of(ctx)
         try:
             need(who, CALL)
-            arguments = params.arguments or {}
             if params.name in mcp_builtin.SCHEMAS:
-                return await mcp_builtin.call(self._broker, who, params.name, arguments)
+                return await mcp_builtin.call(
+                    self._broker, who, params.name, params.arguments or {}
+                )
             tool = await self._broker.catalog.by_name(params.name)
             if tool is None:
                 raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
             request = Request(
                 tool=tool.tool,
                 method=tool.method,
-                args=arguments,
+                args=params.arguments or {},
                 idempotency_key=idempotency_key(ctx),
                 key_source="meta" if meta(ctx).get(KEY_META) else "header",
                 accept_async=True,
                 traceparent=traceparent(meta(ctx).get("traceparent")),
             )
             # A disconnect can land anywhere, also in the commit: the accept is done whole.
+            accepted: Accepted | None = None
             with anyio.CancelScope(shield=True):
                 accepted = await submit(self._broker, who, request)
+            assert accepted is not None
+            started = await self._tasks.start(ctx, params, accepted)
+            if started is not None:
+                return started
+            return await self._wait(ctx, who, accepted)
         except BrokerError as error:
             return problem_reply(error)
-        started = await self._tasks.start(ctx, params, accepted)
-        if started is not None:
-            return started
-        return await self._wait(ctx, who, accepted)
 
     async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
         """Stream progress until the end or the end of the wait."""

@@ -71,7 +71,7 @@ def accepted_reply(command: Command, accepted: Accepted | None) -> types.CallToo
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text), link(command)],
         structured_content=body,
-        meta={META: about(command, accepted)},
+        _meta={META: about(command, accepted)},
     )
 
 
@@ -98,7 +98,7 @@ def final_reply(
             content=[types.TextContent(type="text", text=failure_text(command)), link(command)],
             structured_content={"command_id": str(command.id), "error": command.error},
             is_error=True,
-            meta=shown,
+            _meta=shown,
         )
     native = native_content(command.result)
     if native is not None:
@@ -118,12 +118,12 @@ def final_reply(
                 "command_id": str(command.id),
                 "state": str(command.state),
             },
-            meta=shown,
+            _meta=shown,
         )
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text)],
         structured_content=result,
-        meta=shown,
+        _meta=shown,
     )
 
 

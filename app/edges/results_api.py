@@ -33,9 +33,9 @@ class ProgressBody(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stage: str = Field(min_length=1, max_length=100)
-    percent: float | None = Field(None, ge=0, le=100)
-    message: str | None = Field(None, max_length=2000)
-    attempt: int | None = Field(None, ge=1)
+    percent: float | None = Field(default=None, ge=0, le=100)
+    message: str | None = Field(default=None, max_length=2000)
+    attempt: int | None = Field(default=None, ge=1)
 
 
 class ResultBody(BaseModel):
@@ -46,7 +46,7 @@ class ResultBody(BaseModel):
     status: Literal["ok", "error"]
     result: Any = None
     error: dict[str, Any] | str | None = None
-    attempt: int | None = Field(None, ge=1)
+    attempt: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def whole(self) -> Self:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from random import SystemRandom
@@ -82,7 +82,7 @@ class Guard:
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
     """Every part of an app process, running."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings, name="broker-app"))
@@ -126,7 +126,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     mcp_app = front.app(server)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         async with server.session_manager.run():
             yield
 

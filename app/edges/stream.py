@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
@@ -70,7 +70,7 @@ class Hub:
         self.changed(wakeups.parse_ids(payload) or list(self._watches))
 
     @contextmanager
-    def watch(self, tenant_id: str, command_id: UUID) -> Iterator[Watch]:
+    def watch(self, tenant_id: str, command_id: UUID) -> Generator[Watch]:
         """Follow a command; its present state comes first."""
         watch = Watch(tenant_id, command_id)
         self._watches[command_id].add(watch)
@@ -125,7 +125,7 @@ async def until_final(watch: Watch, *, wait_s: float) -> Command | None:
 
 async def words(
     engine: AsyncEngine, hub: Hub, command: Command, *, after: int, heartbeat_s: float
-) -> AsyncIterator[Progress | Command | None]:
+) -> AsyncGenerator[Progress | Command | None]:
     """Everything an adapter says from a number on, then the final command.
 
     None stands for a heartbeat: nothing was said for that long.

@@ -5,10 +5,10 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 
-class Xid8(sa.types.UserDefinedType):
+class Xid8(sa.types.UserDefinedType[int]):
     cache_ok = True
 
-    def get_col_spec(self, **_):
+    def get_col_spec(self, **_: object) -> str:
         return "xid8"
 
 

@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := 0.13.9
+REPO ?= .
+PORT ?= 8080
+
+.DEFAULT_GOAL := help
+
+help: ## Show this.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 12
+
+setup: $(VENV)/.done ## Make .venv from the lock file (other targets do it by themselves).
+
+$(VENV)/.done: pyproject.toml uv.lock scripts/bootstrap.py
+	$(PYTHON) scripts/bootstrap.py $(VENV) $(UV)
+	@touch $@
+
+demo: setup ## Clone a repository through the whole stack, crash it, verify it. REPO=path or URL.
+	$(BIN)/broker dev demo --repo "$(REPO)"
+
+up: setup ## Start the stack and leave it running. PORT=8080.
+	$(BIN)/broker dev up --port $(PORT)
+
+down: setup ## End what `make up` started.
+	$(BIN)/broker dev down
+
+test: setup ## All tests, on real servers.
+	$(BIN)/python -m pytest
+
+chaos: setup ## Kill things at random for longer. SECONDS=900 SEED=…
+	MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) $(BIN)/python -m pytest tests/chaos -s -m chaos --timeout 3600
+
+check: setup ## Format, lint, types, import contracts.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fmt: setup ## Format, and fix what the linter can.
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove the virtual environment and caches.
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
+
+.PHONY: help setup demo up down test chaos check fmt clean

@@ -1,0 +1,95 @@
+"""What the kernel's tests share: identities, requests, adapters, and a look at the tables."""
+
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from app import results
+from app.catalog import Request
+from app.edges.broker import Accepted, Broker, submit
+from app.policy import Identity, ToolPolicy
+from app.results import Claim, Word
+
+ADA = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))
+BOB = Identity(tenant_id="demo", user_id="bob", client_id="bob", scopes=frozenset({"tools"}))
+EVE = Identity(tenant_id="other", user_id="eve", client_id="eve", scopes=frozenset({"tools"}))
+ADAPTER = Identity(
+    tenant_id="adapters", user_id="eda", client_id="eda", scopes=frozenset({"results:write"})
+)
+
+
+def echo(text: str = "hi", **more: Any) -> Request:
+    return Request(tool="probe", method="echo", args={"text": text}, **more)
+
+
+def delete(dest: str = "d", **more: Any) -> Request:
+    return Request(tool="git", method="delete", args={"dest": dest}, **more)
+
+
+async def accept(broker: Broker, request: Request, who: Identity = ADA) -> Accepted:
+    return await submit(broker, who, request)
+
+
+async def policy_of(broker: Broker, command_id: UUID) -> ToolPolicy:
+    tool = await results.tool_of(broker.database.engine, ADAPTER, command_id)
+    return await broker.catalog.policy(*tool)
+
+
+async def claim(broker: Broker, command_id: UUID, *, attempt: int = 1, run: str = "run-1") -> Claim:
+    return await results.claim(
+        broker.database.engine,
+        adapter=ADAPTER,
+        policy=await policy_of(broker, command_id),
+        command_id=command_id,
+        attempt=attempt,
+        run=run,
+        leases=broker.leases,
+    )
+
+
+async def finish(
+    broker: Broker,
+    command_id: UUID,
+    *,
+    attempt: int | None = None,
+    result: Any = None,
+    error: dict[str, Any] | None = None,
+) -> Word:
+    word = await results.finish(
+        broker.database.engine,
+        adapter=ADAPTER,
+        policy=await policy_of(broker, command_id),
+        command_id=command_id,
+        attempt=attempt,
+        result=result,
+        error=error,
+        random=Random(1),
+    )
+    broker.say(word)
+    return word
+
+
+async def fetch(dsn: str, query: str, *values: Any) -> list[asyncpg.Record]:
+    """Look at the tables as the owner, past row-level security's app policy."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        return await conn.fetch(query, *values)
+    finally:
+        await conn.close()
+
+
+async def counts(dsn: str) -> tuple[int, int, int]:
+    """Commands, outbox rows, audit events."""
+    rows = await fetch(
+        dsn,
+        "SELECT (SELECT count(*) FROM commands) AS c, (SELECT count(*) FROM outbox) AS o,"
+        " (SELECT count(*) FROM audit.events) AS e",
+    )
+    return rows[0]["c"], rows[0]["o"], rows[0]["e"]
+
+
+async def state_of(dsn: str, command_id: UUID) -> str:
+    rows = await fetch(dsn, "SELECT state FROM commands WHERE id = $1", command_id)
+    return rows[0]["state"]

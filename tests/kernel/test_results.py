@@ -1,0 +1,160 @@
+"""What adapters say: fenced, idempotent, and whole at every fault."""
+
+import asyncio
+import itertools
+from random import Random
+
+import pytest
+
+from app import results
+from app.devstack.stack import Dsns
+from app.edges.broker import Broker
+from app.errors import ContradictionError, NotFoundError, StaleAttemptError
+from app.policy import Identity, ToolPolicy
+from tests.faults import InjectedFaultError, fail_at_statement
+from tests.kernel.calls import (
+    ADAPTER,
+    accept,
+    claim,
+    counts,
+    delete,
+    echo,
+    fetch,
+    finish,
+    policy_of,
+    state_of,
+)
+
+
+@pytest.mark.guarantee("claim:fenced")
+async def test_one_run_gets_the_attempt_and_a_redelivery_does_not(broker: Broker) -> None:
+    one = (await accept(broker, echo())).written.id
+    assert (await claim(broker, one, run="a")).proceed
+    assert (await claim(broker, one, run="a")).proceed, "the same run, its answer was lost"
+    assert (await claim(broker, one, run="b")).reason == "already_claimed"
+    assert (await claim(broker, one, run="b", attempt=2)).reason == "stale_attempt"
+
+
+@pytest.mark.guarantee("claim:fenced")
+async def test_of_twenty_concurrent_claims_one_proceeds(broker: Broker) -> None:
+    one = (await accept(broker, echo())).written.id
+    claims = await asyncio.gather(*(claim(broker, one, run=f"r{n}") for n in range(20)))
+    assert sum(each.proceed for each in claims) == 1
+
+
+async def test_the_claim_brings_the_arguments(broker: Broker) -> None:
+    one = (await accept(broker, echo("secret"))).written.id
+    assert (await claim(broker, one)).command.args == {"text": "secret"}
+
+
+@pytest.mark.guarantee("result:first-word-wins")
+async def test_a_repeated_result_is_the_same_answer_and_a_contradiction_is_recorded(
+    broker: Broker, database: Dsns
+) -> None:
+    one = (await accept(broker, echo())).written.id
+    assert not (await finish(broker, one, result={"text": "x"})).repeated
+    before = await counts(database.owner)
+    assert (await finish(broker, one, result={"text": "x"})).repeated
+    assert await counts(database.owner) == before
+    with pytest.raises(ContradictionError):
+        await finish(broker, one, error={"message": "no"})
+    late = await fetch(database.owner, "SELECT * FROM audit.events WHERE type = 'result.late'")
+    assert len(late) == 1
+    assert await state_of(database.owner, one) == "succeeded"
+
+
+async def test_an_adapter_that_never_claims_may_just_report(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    policy = await policy_of(broker, one)
+    word = await results.progress(
+        broker.database.engine,
+        adapter=ADAPTER,
+        policy=policy,
+        command_id=one,
+        attempt=None,
+        stage="half",
+        percent=50,
+        message=None,
+        leases=broker.leases,
+    )
+    assert not word.cancel_requested
+    assert await state_of(database.owner, one) == "running"
+    await finish(broker, one, result={"text": "x"})
+    assert await state_of(database.owner, one) == "succeeded"
+
+
+@pytest.mark.guarantee("retry:attempts")
+async def test_errors_are_retried_until_the_attempts_are_used_up_then_dead_lettered(
+    broker: Broker, database: Dsns
+) -> None:
+    one = (await accept(broker, echo())).written.id  # the catalog gives probe.echo 3 attempts
+    for attempt in (1, 2):
+        await finish(broker, one, attempt=attempt, error={"message": "boom"})
+        assert await state_of(database.owner, one) == "queued"
+        with pytest.raises(StaleAttemptError):
+            await finish(broker, one, attempt=attempt, result={"text": "late"})
+    await finish(broker, one, attempt=3, error={"message": "boom"})
+    assert await state_of(database.owner, one) == "dead_lettered"
+    kinds = await fetch(database.owner, "SELECT kind FROM outbox ORDER BY id")
+    assert [row["kind"] for row in kinds] == ["result", "deadletter"]
+
+
+async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    await finish(broker, one, error={"message": "boom", "retryable": False})
+    assert await state_of(database.owner, one) == "failed"
+
+
+@pytest.mark.guarantee("ordering:completion")
+async def test_a_retry_keeps_its_place_before_the_next_of_its_key(
+    broker: Broker, database: Dsns
+) -> None:
+    first = (await accept(broker, delete("a", ordering_key="k"))).written.id
+    second = (await accept(broker, delete("b", ordering_key="k"))).written.id
+    await finish(broker, first, attempt=1, error={"message": "boom"})
+    assert (await claim(broker, second)).reason == "not_released"
+    assert (await claim(broker, first, attempt=2)).proceed
+    await finish(broker, first, attempt=2, result={"path": "a", "deleted": True})
+    assert (await claim(broker, second)).proceed
+
+
+async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: Broker) -> None:
+    one = (await accept(broker, echo())).written.id
+    for bound in (
+        Identity(tenant_id="x", user_id="x", client_id="x", tenants=frozenset({"other"})),
+        Identity(tenant_id="x", user_id="x", client_id="x", tools=("git/*",)),
+    ):
+        with pytest.raises(NotFoundError):
+            await results.tool_of(broker.database.engine, bound, one)
+
+
+@pytest.mark.guarantee("result:atomic")
+@pytest.mark.parametrize("error", [None, {"message": "boom"}], ids=["ok", "retry"])
+async def test_a_fault_at_any_statement_of_a_result_leaves_nothing_behind(
+    broker: Broker, database: Dsns, error: dict[str, str] | None
+) -> None:
+    one = (await accept(broker, echo("1", ordering_key="k"))).written.id
+    await accept(broker, echo("2", ordering_key="k"))
+    assert (await claim(broker, one)).proceed
+    before = await counts(database.owner)
+    engine = broker.database.engine
+    for step in itertools.count(1):
+        try:
+            with fail_at_statement(engine, step):
+                await results.finish(
+                    engine,
+                    adapter=ADAPTER,
+                    policy=ToolPolicy(),
+                    command_id=one,
+                    attempt=1,
+                    result={"text": "x"} if error is None else None,
+                    error=error,
+                    random=Random(1),
+                )
+        except InjectedFaultError:
+            assert await counts(database.owner) == before, f"torn write at step {step}"
+            assert await state_of(database.owner, one) == "running"
+        else:
+            assert step > 5, "the injector never fired"
+            break
+    assert await state_of(database.owner, one) in {"succeeded", "queued"}

@@ -1,0 +1,121 @@
+"""The real servers that the tests run on: given ones, Docker's where an engine answers, or ours."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import uuid4
+
+import asyncpg
+
+from app.db import migrate
+from app.devstack.kafka import EmbeddedKafka
+from app.devstack.postgres import EmbeddedPostgres
+from app.devstack.stack import Dsns, create_logins, dsns, seed
+
+T = TypeVar("T")
+
+TEMPLATE = "broker_template"
+TENANTS = ("demo", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """A server that tests make databases on."""
+
+    superuser_dsn: str
+    embedded: EmbeddedPostgres | None = None
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine is there, not just its client."""
+    if os.environ.get("MCP_BROKER_NO_DOCKER") or shutil.which("docker") is None:
+        return False
+    try:
+        done = subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+@contextmanager
+def postgres_server() -> Generator[PostgresServer]:
+    """DATABASE_URL, else Docker, else the embedded server."""
+    if url := os.environ.get("DATABASE_URL"):
+        yield PostgresServer(url)
+    elif docker_answers():
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:18", driver=None) as container:
+            yield PostgresServer(container.get_connection_url())
+    else:
+        server = EmbeddedPostgres()
+        server.start()
+        try:
+            yield PostgresServer(server.dsn, server)
+        finally:
+            server.stop()
+
+
+@contextmanager
+def kafka_bootstrap() -> Generator[str]:
+    """KAFKA_BOOTSTRAP, else Docker, else the embedded broker."""
+    if given := os.environ.get("KAFKA_BOOTSTRAP"):
+        yield given
+    elif docker_answers():
+        from testcontainers.kafka import KafkaContainer
+
+        with KafkaContainer().with_kraft() as container:
+            yield container.get_bootstrap_server()
+    else:
+        broker = EmbeddedKafka()
+        broker.start()
+        try:
+            yield broker.bootstrap
+        finally:
+            broker.stop()
+
+
+async def make_template(superuser_dsn: str) -> None:
+    """A migrated database with catalog and tenants, to clone one from for each test."""
+    await _execute(superuser_dsn, f'DROP DATABASE IF EXISTS "{TEMPLATE}"')
+    await _execute(superuser_dsn, f'CREATE DATABASE "{TEMPLATE}"')
+    owner = dsns(superuser_dsn, TEMPLATE).owner
+    await migrate.upgrade(owner)
+    await create_logins(superuser_dsn)
+    await seed(owner, tenants=TENANTS)
+
+
+async def clone(superuser_dsn: str) -> Dsns:
+    """A database of a test's own."""
+    name = f"t_{uuid4().hex}"
+    await _execute(superuser_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+    return dsns(superuser_dsn, name)
+
+
+async def drop(superuser_dsn: str, found: Dsns) -> None:
+    """Remove it, with whoever is connected."""
+    name = found.owner.rpartition("/")[2]
+    await _execute(superuser_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute(statement)
+    finally:
+        await conn.close()
+
+
+async def wait_for(condition: Callable[[], Awaitable[T]], timeout_s: float = 5.0) -> T:
+    """The condition's first truthy value, awaited with a bound."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            value = await condition()
+            if value:
+                return value
+            await asyncio.sleep(0.02)
