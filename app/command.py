@@ -25,6 +25,7 @@ class Event(StrEnum):
     CLAIMED = "claimed"  # an adapter took the attempt, or spoke for it without a claim
     RESULT_OK = "result_ok"
     RESULT_ERROR = "result_error"
+    REDELIVER = "redeliver"  # nobody claimed the attempt: it is sent again, as it is
     RETRY = "retry"  # a failed or lost attempt that may be tried again
     CANCEL = "cancel"
     EXPIRE = "expire"
@@ -49,6 +50,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.QUEUED, Event.RESULT_ERROR): State.FAILED,
     (State.DISPATCHED, Event.RESULT_ERROR): State.FAILED,
     (State.RUNNING, Event.RESULT_ERROR): State.FAILED,
+    # The same attempt: if the first delivery is still on its way, whichever claims first has it.
+    (State.DISPATCHED, Event.REDELIVER): State.QUEUED,
     (State.QUEUED, Event.RETRY): State.QUEUED,
     (State.DISPATCHED, Event.RETRY): State.QUEUED,
     (State.RUNNING, Event.RETRY): State.QUEUED,

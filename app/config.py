@@ -123,11 +123,13 @@ class Settings(BaseSettings):
     )
     publish_timeout_s: Seconds = Field(default=20, description="Then the producer is discarded.")
     dispatch_window: Count = Field(
-        default=100,
-        description="Commands of one tool handed to Kafka at a time, where it sets none.",
+        default=40,
+        description="Commands of a tool handed to Kafka at a time, where its catalog entry sets"
+        " none: about twice what its rulebooks run at once.",
     )
     claim_wait_s: Seconds = Field(
-        default=60, description="Dispatched and unclaimed for longer is retried."
+        default=120,
+        description="Dispatched and unclaimed for longer is sent again; doubled each time.",
     )
     lease_s: Seconds = Field(default=60, description="An adapter's lease; progress renews it.")
     cancel_grace_s: Seconds = Field(default=30, description="For a running adapter to acknowledge.")

@@ -365,25 +365,23 @@ async def retry(
     reason: str,
     error: Mapping[str, Any] | None = None,
     random: Random,
-    extra_attempt: bool = False,
 ) -> Word:
-    """Give up a locked command's attempt and queue the next after a pause; its key stays taken.
-
-    `extra_attempt` raises the limit by one: for an attempt that nobody took.
-    """
+    """Give up a locked command's attempt and queue the next after a pause; its key stays taken."""
     pause_s = policy.retry.pause_s(command.attempt, random)
     body = {"reason": reason, "error": error, "pause_s": pause_s, "attempt_over": command.attempt}
-    queued = await commands.requeue(
-        conn,
-        command,
-        event=Event.RETRY,
-        actor=actor,
-        body=body,
-        attempts_max=command.attempts_max + 1 if extra_attempt else command.attempts_max,
-    )
+    queued = await commands.requeue(conn, command, event=Event.RETRY, actor=actor, body=body)
     assert queued is not None, "the row is locked and its state was read under the lock"
     await outbox.withdraw(conn, queued.id)
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
+    return Word(command=queued, woken=(queued.id,), outbox=True)
+
+
+async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> Word:
+    """Send a locked command's unclaimed attempt once more; the claim still takes it once."""
+    body = {"reason": "unclaimed"}
+    queued = await commands.requeue(conn, command, event=Event.REDELIVER, actor=actor, body=body)
+    assert queued is not None, "the row is locked and its state was read under the lock"
+    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=0)
     return Word(command=queued, woken=(queued.id,), outbox=True)
 
 

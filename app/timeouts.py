@@ -16,7 +16,7 @@ from app.command import Event, State
 from app.db import commands
 from app.db.commands import Command
 from app.policy import ToolPolicy
-from app.results import Word, end, retry
+from app.results import Word, end, redeliver, retry
 
 Policies = Callable[[str, str], Awaitable[ToolPolicy]]
 """(tool, method) -> policy."""
@@ -76,16 +76,8 @@ async def _silent(
             return None
         policy = await policies(command.tool, command.method)
         if command.state is State.DISPATCHED:
-            # Nobody claimed it, so nothing was done: deliver again, at no cost in attempts.
-            return await retry(
-                conn,
-                command,
-                policy=policy,
-                actor=ACTOR,
-                reason="unclaimed",
-                random=random,
-                extra_attempt=True,
-            )
+            # Nobody claimed it, so nothing was done: EDA is behind, or lost it in a crash.
+            return await redeliver(conn, command, actor=ACTOR)
         assert command.state is State.RUNNING
         if command.cancel_target is not None:
             return await _grace_over(conn, command, policy)

@@ -159,7 +159,8 @@ END: Final = text(f"""
 REQUEUE: Final = text(f"""
     WITH moved AS (
         UPDATE commands c
-           SET state = 'queued', attempt = c.attempt + 1, adapter = NULL, lease_until = NULL,
+           SET state = 'queued', attempt = c.attempt + CAST(:step AS integer), adapter = NULL, lease_until = NULL,
+               deliveries = CASE WHEN CAST(:step AS integer) = 0 THEN c.deliveries ELSE 0 END,
                started_at = NULL, dispatched_at = NULL, hard_stop_at = NULL, finished_at = NULL,
                attempts_max = greatest(c.attempts_max, :attempts_max), outcome_unknown = false,
                cancel_requested_at = NULL, cancel_reason = NULL, cancel_target = NULL,
@@ -364,13 +365,14 @@ async def requeue(
     deadline_s: float = 0,
     held: bool = False,
 ) -> Command | None:
-    """Start the next attempt of a failed, lost or dead-lettered one; None if not first."""
-    assert event in {Event.RETRY, Event.REDRIVE}
+    """Queue an attempt again, or the next one; None where another writer was first."""
+    assert event in {Event.REDELIVER, Event.RETRY, Event.REDRIVE}
     assert command.state in sources(event), f"{event} does not apply to {command.state}"
     values = {
         "id": command.id,
         "attempt": command.attempt,
         "state_from": command.state,
+        "step": 0 if event is Event.REDELIVER else 1,
         "attempts_max": attempts_max,
         "deadline_s": deadline_s,
         "held": held,

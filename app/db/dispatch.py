@@ -169,8 +169,10 @@ PUBLISHED: Final = """
         RETURNING o.kind, o.command_id, o.attempt, o.topic, a.kafka_partition, a.kafka_offset
     ), moved AS (
         UPDATE commands c
-           SET state = 'dispatched', dispatched_at = now(),
-               lease_until = now() + make_interval(secs => $5::float8)
+           SET state = 'dispatched', dispatched_at = now(), deliveries = c.deliveries + 1,
+               -- Doubled each time: while EDA is away its topic must not fill with copies.
+               lease_until = now() + make_interval(
+                   secs => $5::float8 * 2 ^ least(c.deliveries, 10))
           FROM gone g
          WHERE g.kind = 'command' AND c.id = g.command_id AND c.attempt = g.attempt
            AND c.state = 'queued'

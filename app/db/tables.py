@@ -152,6 +152,7 @@ COMMANDS: Final = Table(
     Column("state", Text, nullable=False, server_default="queued"),
     Column("attempt", Integer, nullable=False, server_default="1"),
     Column("attempts_max", Integer, nullable=False, server_default="1"),
+    Column("deliveries", Integer, nullable=False, server_default="0"),  # of this attempt
     Column("adapter", Text, nullable=True),
     Column("lease_until", INSTANT, nullable=True),
     Column("cancel_requested_at", INSTANT, nullable=True),
@@ -447,52 +448,72 @@ AUDIT_EVENTS: Final = Table(
         ),
         nullable=False,
     ),
-    PrimaryKeyConstraint("occurred_at", "event_id", name="pk_events"),
-    Index("ix_events_unsealed", "tenant_id", "xid"),
+    PrimaryKeyConstraint("tenant_id", "occurred_at", "event_id", name="pk_events"),
+    Index("ix_events_xid", "xid"),  # the sealer's way from its watermark on
     Index("ix_events_command", "command_id", postgresql_where=text("command_id IS NOT NULL")),
+    Index("ix_events_saga", "saga_id", postgresql_where=text("saga_id IS NOT NULL")),
     schema="audit",
     postgresql_partition_by="RANGE (occurred_at)",
 )
 
 AUDIT_SEALS: Final = Table(
-    "seals",
+    "seals",  # one a batch: the tenant's whole log so far, as one signed Merkle tree head
     metadata,
     Column("tenant_id", Text, nullable=False),
     Column("seal_no", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False, server_default="events"),
     Column("seq_from", BigInteger, nullable=False),
     Column("seq_to", BigInteger, nullable=False),
-    Column("root", LargeBinary, nullable=False),
+    # Of a retirement: events older than this may be gone; their leaves stay in members.
+    Column("retired_before", INSTANT, nullable=True),
+    Column("root", LargeBinary, nullable=False),  # RFC 6962, over leaves 1 to seq_to
+    Column("frontier", LargeBinary, nullable=False),  # the tree's right edge, to grow it from
     Column("previous", LargeBinary, nullable=False),
-    Column("seal", LargeBinary, nullable=False),
     Column("key_id", Text, nullable=False),
-    Column("checkpoint", Text, nullable=False),  # C2SP tlog-checkpoint, signed
-    Column("kind", Text, nullable=False, server_default="events"),
-    Column("sealed_at", INSTANT, nullable=False, server_default=text("clock_timestamp()")),
+    Column("sealed_at", INSTANT, nullable=False),
+    Column("checkpoint", Text, nullable=False),  # C2SP tlog-checkpoint: a signed note
+    Column("digest", LargeBinary, nullable=False),  # audit.seal_v1 of the columns above
+    Column("attestation", Text, nullable=False),  # a signed note over the digest
     PrimaryKeyConstraint("tenant_id", "seal_no"),
-    CheckConstraint("seq_to >= seq_from", name="range"),
-    CheckConstraint("kind IN ('events', 'retirement', 'rotation')", name="kind_known"),
+    Index("ix_seals_seq", "tenant_id", "seq_to"),
+    CheckConstraint(
+        "CASE kind WHEN 'events' THEN seq_to >= seq_from AND retired_before IS NULL"
+        " WHEN 'retirement' THEN seq_to = seq_from - 1 AND retired_before IS NOT NULL"
+        " ELSE false END",
+        name="kind_shape",
+    ),
     schema="audit",
 )
 
 AUDIT_MEMBERS: Final = Table(
-    "members",  # the dense number that sealing gave to an event
+    "members",  # the dense number that sealing gave to an event, and the leaf that was sealed
     metadata,
     Column("tenant_id", Text, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("event_id", Uuid, nullable=False),
     Column("occurred_at", INSTANT, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
     PrimaryKeyConstraint("tenant_id", "seq"),
     UniqueConstraint("event_id"),
+    schema="audit",
+)
+
+AUDIT_WATERMARK: Final = Table(
+    "watermark",  # how far the sealer has looked; a hint, rebuilt when lost, proof of nothing
+    metadata,
+    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("cluster", BigInteger, nullable=False),  # transaction ids belong to one cluster
+    Column("xid", Xid8, nullable=False),
+    CheckConstraint("only", name="one_row"),
     schema="audit",
 )
 
 AUDIT_KEYS: Final = Table(
     "keys",
     metadata,
-    Column("key_id", Text, primary_key=True),
+    Column("key_id", Text, primary_key=True),  # from the key itself: 16 hex digits of its SHA-256
     Column("public_key", LargeBinary, nullable=False),
     Column("added_at", INSTANT, nullable=False, server_default=NOW),
-    Column("retired_at", INSTANT, nullable=True),
     schema="audit",
 )
 

@@ -65,7 +65,7 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint("occurred_at", "event_id", name="pk_events"),
+        sa.PrimaryKeyConstraint("tenant_id", "occurred_at", "event_id", name="pk_events"),
         schema="audit",
         postgresql_partition_by="RANGE (occurred_at)",
     )
@@ -77,8 +77,14 @@ def upgrade() -> None:
         schema="audit",
         postgresql_where=sa.text("command_id IS NOT NULL"),
     )
+    op.create_index("ix_events_xid", "events", ["xid"], unique=False, schema="audit")
     op.create_index(
-        "ix_events_unsealed", "events", ["tenant_id", "xid"], unique=False, schema="audit"
+        "ix_events_saga",
+        "events",
+        ["saga_id"],
+        unique=False,
+        schema="audit",
+        postgresql_where=sa.text("saga_id IS NOT NULL"),
     )
     op.create_table(
         "keys",
@@ -90,7 +96,6 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.Column("retired_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_keys")),
         schema="audit",
     )
@@ -100,6 +105,7 @@ def upgrade() -> None:
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("event_id", sa.Uuid(), nullable=False),
         sa.Column("occurred_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("leaf", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "seq", name=op.f("pk_members")),
         sa.UniqueConstraint("event_id", name=op.f("uq_members_event_id")),
         schema="audit",
@@ -108,25 +114,35 @@ def upgrade() -> None:
         "seals",
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("seal_no", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.Text(), server_default="events", nullable=False),
         sa.Column("seq_from", sa.BigInteger(), nullable=False),
         sa.Column("seq_to", sa.BigInteger(), nullable=False),
+        sa.Column("retired_before", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("root", sa.LargeBinary(), nullable=False),
+        sa.Column("frontier", sa.LargeBinary(), nullable=False),
         sa.Column("previous", sa.LargeBinary(), nullable=False),
-        sa.Column("seal", sa.LargeBinary(), nullable=False),
         sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("sealed_at", postgresql.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("checkpoint", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), server_default="events", nullable=False),
-        sa.Column(
-            "sealed_at",
-            postgresql.TIMESTAMP(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("attestation", sa.Text(), nullable=False),
         sa.CheckConstraint(
-            "kind IN ('events', 'retirement', 'rotation')", name=op.f("ck_seals_kind_known")
+            "CASE kind WHEN 'events' THEN seq_to >= seq_from AND retired_before IS NULL"
+            " WHEN 'retirement' THEN seq_to = seq_from - 1 AND retired_before IS NOT NULL"
+            " ELSE false END",
+            name=op.f("ck_seals_kind_shape"),
         ),
-        sa.CheckConstraint("seq_to >= seq_from", name=op.f("ck_seals_range")),
         sa.PrimaryKeyConstraint("tenant_id", "seal_no", name=op.f("pk_seals")),
+        schema="audit",
+    )
+    op.create_index("ix_seals_seq", "seals", ["tenant_id", "seq_to"], unique=False, schema="audit")
+    op.create_table(
+        "watermark",
+        sa.Column("only", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("cluster", sa.BigInteger(), nullable=False),
+        sa.Column("xid", Xid8(), nullable=False),
+        sa.CheckConstraint("only", name=op.f("ck_watermark_one_row")),
+        sa.PrimaryKeyConstraint("only", name=op.f("pk_watermark")),
         schema="audit",
     )
     op.create_table(
@@ -159,6 +175,7 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), server_default="queued", nullable=False),
         sa.Column("attempt", sa.Integer(), server_default="1", nullable=False),
         sa.Column("attempts_max", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("deliveries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("adapter", sa.Text(), nullable=True),
         sa.Column("lease_until", postgresql.TIMESTAMP(timezone=True), nullable=True),
         sa.Column("cancel_requested_at", postgresql.TIMESTAMP(timezone=True), nullable=True),
@@ -648,6 +665,7 @@ def downgrade() -> None:
     op.drop_table("ordering_heads")
     op.drop_table("leases")
     op.drop_table("commands")
+    op.drop_table("watermark", schema="audit")
     op.drop_table("seals", schema="audit")
     op.drop_table("members", schema="audit")
     op.drop_table("keys", schema="audit")

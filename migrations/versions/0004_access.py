@@ -29,7 +29,7 @@ TENANT_TABLES = (
 
 # A row's identity and its request never change after acceptance: only these columns may.
 COMMAND_MUTABLE = (
-    "held, approval, priority, attempt, attempts_max, adapter, lease_until, cancel_requested_at,"
+    "held, approval, priority, attempt, attempts_max, deliveries, adapter, lease_until, cancel_requested_at,"
     " cancel_reason, cancel_target, outcome_unknown, progress_seq, stage, percent, message, result,"
     " error, state, dedupe_key, deadline_at, deadline_missed_at, hard_stop_at, dispatched_at,"
     " started_at, finished_at, discarded_at"

@@ -1,0 +1,127 @@
+"""The whole stack, once a session: two apps, two relays, one EDA, real servers."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from app.devstack.eda import EmbeddedEda
+from app.devstack.postgres import free_port
+from app.devstack.process import Process
+from app.devstack.stack import AppProcess, Dsns, relay_process
+from app.devstack.tokens import DevIssuer
+from tests import stack as servers
+from tests.conftest import AUDIENCE
+from tests.stack import PostgresServer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What an end-to-end test can reach and break."""
+
+    apps: tuple[AppProcess, ...]
+    relays: tuple[Process, ...]
+    eda: EmbeddedEda
+    issuer: DevIssuer
+    dsns: Dsns
+    kafka: str
+    repo: Path
+    workspace: Path
+    effects: Path
+
+    def token(self, user: str = "ada", *scopes: str) -> str:
+        return self.issuer.token(tenant="demo", user=user, scopes=scopes or ("tools",))
+
+    def http(self, replica: int = 0, user: str = "ada", *scopes: str) -> httpx2.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.token(user, *scopes)}"}
+        return httpx2.AsyncClient(
+            base_url=self.apps[replica].url,
+            headers=headers,
+            timeout=60,
+            limits=httpx2.Limits(max_connections=None),
+        )
+
+    @asynccontextmanager
+    async def mcp(
+        self, replica: int = 0, user: str = "ada", mode: str = "2026-07-28"
+    ) -> AsyncGenerator[Client]:
+        async with self.http(replica, user) as http:
+            url = f"{self.apps[replica].url}/mcp"
+            transport = streamable_http_client(url, http_client=http)
+            async with Client(transport, mode=mode) as client:  # pyright: ignore[reportArgumentType]
+                yield client
+
+
+def make_repo(path: Path) -> Path:
+    """A small real repository."""
+    git = ["git", "-C", str(path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    path.mkdir()
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    (path / "README").write_text("hello\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def world(
+    template: PostgresServer,
+    kafka_bootstrap: str,
+    issuer: DevIssuer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    home = tmp_path_factory.mktemp("world")
+    dsns = asyncio.run(servers.clone(template.superuser_dsn))
+    common = {
+        "MCP_BROKER_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MCP_BROKER_ISSUERS": issuer.setting(),
+        "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
+    }
+    app_env = common | {"MCP_BROKER_DATABASE_URL": dsns.app}
+    relay_env = common | {"MCP_BROKER_DATABASE_URL": dsns.relay}
+    apps = tuple(
+        AppProcess(home=home, env=app_env, port=free_port(), name=f"app-{n}") for n in range(2)
+    )
+    relays = tuple(relay_process(home=home, env=relay_env, name=f"relay-{n}") for n in range(2))
+    workspace, effects = home / "workspace", home / "effects"
+    workspace.mkdir()
+    effects.touch()
+    eda = EmbeddedEda(
+        home=home,
+        kafka=kafka_bootstrap,
+        broker_url=apps[0].url,
+        token=issuer.token(tenant="adapters", user="eda", scopes=["results:write"]),
+        workspace=workspace,
+        group=f"eda-{home.name}",
+        env={"MCP_EFFECTS": str(effects)},
+    )
+    try:
+        for relay in relays:
+            relay.start()
+        for app in apps:
+            app.start()
+        eda.start()
+        yield World(
+            apps=apps,
+            relays=relays,
+            eda=eda,
+            issuer=issuer,
+            dsns=dsns,
+            kafka=kafka_bootstrap,
+            repo=make_repo(home / "source"),
+            workspace=workspace,
+            effects=effects,
+        )
+    finally:
+        eda.stop()
+        for app in apps:
+            app.process.stop()
+        for relay in relays:
+            relay.stop()
