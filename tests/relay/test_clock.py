@@ -1,0 +1,185 @@
+"""What time does: deadlines, leases, retries, grace periods."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from app import control
+from app.db import commands
+from app.db.engine import tenant_transaction
+from app.devstack.stack import Dsns
+from app.edges.broker import Broker, cancel
+from tests.kernel.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
+from tests.relay.conftest import Relay
+from tests.stack import wait_for
+
+LATE = "UPDATE commands SET {column} = now() - interval '1 second' WHERE id = $1"
+
+
+async def late(database: Dsns, command_id: UUID, column: str) -> None:
+    """Move a time of a command into the past, rather than wait for it."""
+    await fetch(database.owner, LATE.format(column=column), command_id)
+
+
+@pytest.mark.guarantee("deadline:queued")
+async def test_a_call_past_its_deadline_ends_timed_out_and_frees_its_key(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    first = (await accept(broker, echo("a", ordering_key="k"))).written.id
+    second = (await accept(broker, echo("b", ordering_key="k"))).written.id
+    await late(database, first, "deadline_at")
+    assert not (await claim(broker, first)).proceed, "the fence knows the time before the clock"
+    await relay.clock.tick()
+    assert await state_of(database.owner, first) == "timed_out"
+    assert (await claim(broker, second)).proceed
+
+
+@pytest.mark.guarantee("deadline:async")
+async def test_a_call_that_accepts_async_runs_on_past_its_deadline_and_the_miss_is_recorded_once(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    one = (await accept(broker, echo("a", accept_async=True))).written.id
+    await late(database, one, "deadline_at")
+    await relay.clock.tick()
+    await relay.clock.tick()
+    assert (await claim(broker, one)).proceed
+    missed = await fetch(
+        database.owner, "SELECT 1 FROM audit.events WHERE type = 'command.deadline_missed'"
+    )
+    assert len(missed) == 1
+
+
+@pytest.mark.guarantee("deadline:running")
+async def test_a_running_call_past_its_deadline_is_asked_to_stop_and_then_ended(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    one = (await accept(broker, echo("a"))).written.id
+    await claim(broker, one)
+    await late(database, one, "deadline_at")
+    await relay.clock.tick()
+    [row] = await fetch(database.owner, "SELECT * FROM commands WHERE id = $1", one)
+    assert (row["state"], row["cancel_target"]) == ("running", "timed_out")
+    control_rows = await fetch(
+        database.owner, "SELECT type FROM audit.events WHERE type = 'command.cancel_requested'"
+    )
+    assert len(control_rows) == 1
+    await finish(broker, one, error={"message": "stopped"})
+    assert await state_of(database.owner, one) == "timed_out"
+
+
+@pytest.mark.guarantee("cancel:grace")
+async def test_an_adapter_that_ignores_a_cancel_is_given_up_after_the_grace_period(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    one = (await accept(broker, delete("a"))).written.id
+    await claim(broker, one)
+    word = await cancel(broker, ADA, one, reason="enough")
+    assert word.cancel_requested
+    await late(database, one, "lease_until")
+    await relay.clock.tick()
+    assert await state_of(database.owner, one) == "cancelled"
+
+
+@pytest.mark.guarantee("lease:redelivered")
+async def test_an_attempt_that_nobody_claims_is_sent_again_as_the_same_attempt(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    one = (await accept(broker, echo("a"))).written.id
+
+    async def times() -> int:
+        rows = await fetch(
+            database.owner,
+            "SELECT count(*) AS n FROM audit.events WHERE type = 'command.dispatched'"
+            " AND command_id = $1",
+            one,
+        )
+        return rows[0]["n"]
+
+    async def sent(number: int) -> bool:
+        return await times() >= number
+
+    assert await wait_for(lambda: sent(1), 10)
+    await late(database, one, "lease_until")
+    await relay.clock.tick()
+    relay.outbound.wake()
+    assert await wait_for(lambda: sent(2), 10)
+    [row] = await fetch(
+        database.owner, "SELECT attempt, deliveries FROM commands WHERE id = $1", one
+    )
+    assert (row["attempt"], row["deliveries"]) == (1, 2)
+    assert (await claim(broker, one, run="first")).proceed
+    assert not (await claim(broker, one, run="second")).proceed
+
+
+@pytest.mark.guarantee("lease:lost")
+async def test_a_lost_lease_of_an_idempotent_tool_is_tried_again(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    one = (await accept(broker, echo("a"))).written.id
+    await claim(broker, one)
+    await late(database, one, "lease_until")
+    await relay.clock.tick()
+    [row] = await fetch(database.owner, "SELECT state, attempt FROM commands WHERE id = $1", one)
+    assert (row["state"], row["attempt"]) in {("queued", 2), ("dispatched", 2)}
+
+
+@pytest.mark.guarantee("lease:unknown-blocks")
+async def test_a_lost_lease_of_any_other_tool_is_unknown_and_blocks_its_key_until_told(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    await fetch(
+        database.owner,
+        "UPDATE tools SET policy = policy || '{\"idempotent\": false}' WHERE name = 'probe_echo'",
+    )
+    first = (await accept(broker, echo("a", ordering_key="k"))).written.id
+    second = (await accept(broker, echo("b", ordering_key="k"))).written.id
+    await claim(broker, first)
+    await late(database, first, "lease_until")
+    await relay.clock.tick()
+    [row] = await fetch(database.owner, "SELECT * FROM commands WHERE id = $1", first)
+    assert (row["state"], row["outcome_unknown"]) == ("dead_lettered", True)
+    assert not (await claim(broker, second)).proceed, "the key waits"
+    with pytest.raises(Exception, match="recorded"):
+        await finish(broker, first, result={"text": "a"})
+    assert (await claim(broker, second)).proceed, "the late word lifts the block"
+
+
+@pytest.mark.guarantee("clock:many")
+async def test_two_clocks_at_once_end_a_command_once(
+    broker: Broker, relay: Relay, database: Dsns
+) -> None:
+    ids = [(await accept(broker, echo(str(n)))).written.id for n in range(20)]
+    for one in ids:
+        await late(database, one, "deadline_at")
+    await asyncio.gather(*(relay.clock.tick() for _ in range(4)))
+    rows = await fetch(
+        database.owner, "SELECT count(*) AS n FROM audit.events WHERE type = 'command.timed_out'"
+    )
+    assert rows[0]["n"] == 20
+
+
+async def test_a_cancel_of_a_waiting_command_ends_it_and_its_outbox_row(
+    broker: Broker, database: Dsns
+) -> None:
+    first = (await accept(broker, echo("a", ordering_key="k"))).written.id
+    second = (await accept(broker, echo("b", ordering_key="k"))).written.id
+    word = await cancel(broker, ADA, second, reason="not needed")
+    assert str(word.command.state) == "cancelled"
+    rows = await fetch(database.owner, "SELECT command_id, kind FROM outbox ORDER BY id")
+    assert [(row["command_id"], row["kind"]) for row in rows] == [
+        (first, "command"),
+        (second, "result"),
+    ]
+    async with tenant_transaction(broker.database.engine, "demo") as conn:
+        found = await commands.find(conn, second)
+        assert found is not None
+        again = await control.cancel(
+            conn,
+            await control.locked(conn, found),
+            policy=await broker.catalog.policy("probe", "echo"),
+            actor="user:ada",
+            reason="again",
+            grace_s=1,
+        )
+    assert again.repeated

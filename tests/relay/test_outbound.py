@@ -1,0 +1,242 @@
+"""From the outbox to Kafka: everything, in shape, whatever goes away."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from app.config import Settings
+from app.devstack.kafka import EmbeddedKafka
+from app.devstack.stack import Dsns
+from app.devstack.tokens import DevIssuer
+from app.edges.broker import Broker
+from tests.conftest import settings_of
+from tests.kernel.calls import accept, echo, fetch, finish
+from tests.relay.conftest import Relay, open_relay
+from tests.stack import wait_for
+
+
+async def read(bootstrap: str, topic: str, wanted: set[UUID], timeout_s: float = 20) -> list[Any]:
+    """The topic's records of these commands, once each has one."""
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", group_id=None
+    )
+    await consumer.start()
+    found: list[Any] = []
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not wanted <= {UUID(one["correlation_id"]) for _, one in found}:
+                record = await consumer.getone()
+                body = orjson.loads(record.value)
+                if UUID(body["correlation_id"]) in wanted:
+                    found.append((record, body))
+    finally:
+        await consumer.stop()
+    return found
+
+
+async def drained(database: Dsns) -> bool:
+    [row] = await fetch(database.owner, "SELECT count(*) AS n FROM outbox")
+    return row["n"] == 0
+
+
+@pytest.mark.guarantee("relay:envelope")
+async def test_a_command_reaches_kafka_with_its_key_headers_and_fields(
+    broker: Broker, relay: Relay, database: Dsns, kafka_bootstrap: str
+) -> None:
+    accepted = await accept(broker, echo("hi", ordering_key="k", priority="high"))
+    [(record, body)] = await read(kafka_bootstrap, "mcp.commands", {accepted.written.id})
+    headers = {name: value.decode() for name, value in record.headers}
+    assert record.key == b"demo:k"
+    assert UUID(headers["message_uuid"])
+    assert headers["correlation_id"] == body["correlation_id"] == str(accepted.written.id)
+    assert (headers["tenant_id"], headers["ordering_key"], headers["attempt"]) == ("demo", "k", "1")
+    assert (body["envelope_version"], body["tool"], body["method"]) == ("1.0", "probe", "echo")
+    assert (body["args"], body["priority"], body["fence"]) == ({"text": "hi"}, "high", 1)
+    assert await wait_for(lambda: drained(database))
+    [event] = await fetch(
+        database.owner, "SELECT body FROM audit.events WHERE type = 'command.dispatched'"
+    )
+    place = orjson.loads(event["body"])
+    assert (place["partition"], place["offset"]) == (record.partition, record.offset)
+
+
+async def test_a_result_is_published_too(
+    broker: Broker, relay: Relay, kafka_bootstrap: str
+) -> None:
+    one = (await accept(broker, echo())).written.id
+    await finish(broker, one, result={"text": "hi"})
+    [(_, body)] = await read(kafka_bootstrap, "mcp.results", {one})
+    assert (body["state"], body["result"]) == ("succeeded", {"text": "hi"})
+
+
+async def test_arguments_by_reference_stay_out_of_kafka(
+    broker: Broker, relay: Relay, database: Dsns, kafka_bootstrap: str
+) -> None:
+    await fetch(
+        database.owner,
+        "UPDATE tools SET policy = policy || '{\"args\": \"by_reference\"}' WHERE name = 'probe_echo'",
+    )
+    one = (await accept(broker, echo("secret"))).written.id
+    [(record, body)] = await read(kafka_bootstrap, "mcp.commands", {one})
+    assert body["args"] == {}
+    assert b"secret" not in record.value
+
+
+@pytest.mark.guarantee("relay:once-each")
+async def test_three_relays_publish_each_of_a_thousand_rows_once(
+    broker: Broker, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
+) -> None:
+    await fetch(database.owner, "UPDATE tenants SET in_flight_max = 5000")
+    await fetch(database.owner, "UPDATE tools SET in_flight_max = 5000")
+    wide = relay_settings.model_copy(update={"relay_batch_max": 50})
+    accepted = await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(1000)))
+    ids = {one.written.id for one in accepted}
+    async with open_relay(wide, "a"), open_relay(wide, "b"), open_relay(wide, "c"):
+        found = await read(kafka_bootstrap, "mcp.commands", ids, 60)
+        assert await wait_for(lambda: drained(database), 20)
+    assert len(found) == 1000
+    [row] = await fetch(
+        database.owner, "SELECT count(*) AS n FROM commands WHERE state = 'dispatched'"
+    )
+    assert row["n"] == 1000
+
+
+@pytest.mark.guarantee("relay:priority")
+async def test_a_critical_call_overtakes_a_thousand_low_ones(
+    broker: Broker, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
+) -> None:
+    await fetch(database.owner, "UPDATE tools SET in_flight_max = 5")
+    low = [accept(broker, echo(str(n), priority="low")) for n in range(1000)]
+    await asyncio.gather(*low)
+    critical = (await accept(broker, echo("now", priority="critical"))).written.id
+    async with open_relay(relay_settings, "a"):
+        await read(kafka_bootstrap, "mcp.commands", {critical})
+        rows = await fetch(
+            database.owner,
+            "SELECT id FROM commands WHERE state = 'dispatched' OR id = $1",
+            critical,
+        )
+    assert len(rows) <= 5, "the window holds, and the critical call was in the first one"
+
+
+@pytest.mark.guarantee("relay:windows")
+async def test_windows_of_tool_and_tenant_hold(
+    broker: Broker, database: Dsns, relay_settings: Settings
+) -> None:
+    await fetch(database.owner, "UPDATE tenants SET in_flight_max = 7")
+    await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(50)))
+
+    async def dispatched() -> int:
+        rows = await fetch(
+            database.owner, "SELECT count(*) AS n FROM commands WHERE state = 'dispatched'"
+        )
+        return rows[0]["n"]
+
+    async with open_relay(relay_settings, "a"), open_relay(relay_settings, "b"):
+        assert await wait_for(lambda: _is(dispatched, 7))
+        [one] = await fetch(
+            database.owner, "SELECT id FROM commands WHERE state = 'dispatched' LIMIT 1"
+        )
+        await finish(broker, one["id"], result={"text": "x"})
+        assert await wait_for(lambda: _is(dispatched, 7))
+        [row] = await fetch(
+            database.owner, "SELECT count(*) AS n FROM outbox WHERE status = 'ready'"
+        )
+        assert row["n"] == 42
+
+
+async def _is(count: Any, wanted: int) -> bool:
+    return await count() == wanted
+
+
+@pytest.mark.guarantee("relay:fair-share")
+async def test_a_tenant_with_many_waiting_calls_does_not_hold_up_another(
+    broker: Broker, database: Dsns, relay_settings: Settings
+) -> None:
+    from tests.kernel.calls import EVE
+
+    await fetch(database.owner, "UPDATE tools SET in_flight_max = 20")
+    await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(2000)))
+    others = [(await accept(broker, echo(str(n)), EVE)).written.id for n in range(10)]
+
+    async def all_out() -> bool:
+        rows = await fetch(
+            database.owner,
+            "SELECT count(*) AS n FROM commands WHERE state = 'dispatched' AND id = ANY ($1)",
+            others,
+        )
+        return rows[0]["n"] == 10
+
+    async with open_relay(relay_settings, "a"):
+        assert await wait_for(all_out), "half of the window is the other tenant's"
+
+
+@pytest.mark.guarantee("relay:rate")
+async def test_a_tenants_rate_bounds_its_dispatches(
+    broker: Broker, database: Dsns, relay_settings: Settings
+) -> None:
+    await fetch(database.owner, "UPDATE tenants SET rate_per_s = 0.001, rate_burst = 3")
+    await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(10)))
+
+    async def out() -> bool:
+        rows = await fetch(
+            database.owner, "SELECT count(*) AS n FROM commands WHERE state = 'dispatched'"
+        )
+        return rows[0]["n"] == 3
+
+    async with open_relay(relay_settings, "a"):
+        assert await wait_for(out)
+        budget = await fetch(database.owner, "SELECT tokens FROM tenant_budgets")
+        assert budget[0]["tokens"] < 1
+
+
+@pytest.mark.guarantee("relay:at-least-once")
+async def test_kafka_killed_under_load_loses_nothing_and_intake_goes_on(
+    broker: Broker, database: Dsns, issuer: DevIssuer
+) -> None:
+    kafka = EmbeddedKafka()
+    await asyncio.to_thread(kafka.start)
+    try:
+        await fetch(database.owner, "UPDATE tenants SET in_flight_max = 5000")
+        await fetch(database.owner, "UPDATE tools SET in_flight_max = 5000")
+        settings = settings_of(
+            database.relay,
+            issuer,
+            kafka_bootstrap=kafka.bootstrap,
+            publish_timeout_s=3,
+            relay_batch_max=20,
+        )
+        async with open_relay(settings, f"a-{uuid4()}"):
+            before = [(await accept(broker, echo(f"a{n}"))).written.id for n in range(50)]
+            kafka.kill()
+            after = [(await accept(broker, echo(f"b{n}"))).written.id for n in range(50)]
+            await asyncio.to_thread(kafka.start)
+            wanted = {*before, *after}
+            found = await read(kafka.bootstrap, "mcp.commands", wanted, 60)
+            assert {UUID(body["correlation_id"]) for _, body in found} == wanted
+            assert await wait_for(lambda: drained(database), 30)
+    finally:
+        await asyncio.to_thread(kafka.stop)
+
+
+@pytest.mark.guarantee("relay:at-least-once")
+async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
+    broker: Broker, database: Dsns, relay: Relay, kafka_bootstrap: str
+) -> None:
+    from app.db import dispatch
+
+    one = (await accept(broker, echo("orphan", ordering_key="o"))).written.id
+    # A dead relay's claim: taken out of the living one's reach, and its lease long over.
+    await fetch(
+        database.owner,
+        "UPDATE outbox SET status = 'claimed', claimed_by = 'dead',"
+        " claimed_until = now() - interval '1 minute' WHERE command_id = $1",
+        one,
+    )
+    assert await dispatch.reclaim(relay.database.pool, limit=10) >= 0
+    relay.outbound.wake()
+    assert await read(kafka_bootstrap, "mcp.commands", {one})
