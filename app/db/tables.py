@@ -501,10 +501,10 @@ AUDIT_MEMBERS: Final = Table(
 AUDIT_WATERMARK: Final = Table(
     "watermark",  # how far the sealer has looked; a hint, rebuilt when lost, proof of nothing
     metadata,
-    Column("only", Boolean, primary_key=True, server_default=text("true")),
+    Column("one_row", Boolean, primary_key=True, server_default=text("true")),
     Column("cluster", BigInteger, nullable=False),  # transaction ids belong to one cluster
     Column("xid", Xid8, nullable=False),
-    CheckConstraint("only", name="one_row"),
+    CheckConstraint("one_row", name="one_row"),
     schema="audit",
 )
 

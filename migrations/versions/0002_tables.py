@@ -138,11 +138,11 @@ def upgrade() -> None:
     op.create_index("ix_seals_seq", "seals", ["tenant_id", "seq_to"], unique=False, schema="audit")
     op.create_table(
         "watermark",
-        sa.Column("only", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("one_row", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("cluster", sa.BigInteger(), nullable=False),
         sa.Column("xid", Xid8(), nullable=False),
-        sa.CheckConstraint("only", name=op.f("ck_watermark_one_row")),
-        sa.PrimaryKeyConstraint("only", name=op.f("pk_watermark")),
+        sa.CheckConstraint("one_row", name=op.f("ck_watermark_one_row")),
+        sa.PrimaryKeyConstraint("one_row", name=op.f("pk_watermark")),
         schema="audit",
     )
     op.create_table(
