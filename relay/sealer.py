@@ -1,0 +1,193 @@
+"""Seals the audit trail: dense numbers, a growing Merkle tree a tenant, signed checkpoints.
+
+It follows the business transactions at a distance of about a second, because a chain inside them
+costs five times the throughput. One relay seals at a time (a lease); a seal is written in one
+transaction with its members, its anchor in the outbox and the watermark, so a crash leaves nothing
+half done. Signing happens outside of it: the events of ended transactions cannot change meanwhile.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import asyncpg
+import orjson
+
+from app import audit
+from app.audit import Kind, Seal
+from app.db import audit_seals, leases
+from app.db.audit_seals import Head, Pending, Sealed, Watermark
+from app.keys import Signer
+
+logger = logging.getLogger(__name__)
+
+LEASE: Final = "sealer"
+SIGNING_MAX: Final = 16
+"""Signatures asked for at a time, of a key service."""
+
+AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this relay has done, for its metrics."""
+
+    events: int = 0
+    seals: int = 0
+    failures: int = 0
+    lag_s: float = 0
+    leading: bool = False
+
+
+class SignerError(Exception):
+    """A signer gave a signature that is not its key's: nothing was written."""
+
+
+class Sealer:
+    """Seals for as long as `run` runs, while it has the lease."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        signers: Sequence[Signer],
+        *,
+        log: str,
+        interval_s: float = 1.0,
+        batch_max: int = 5000,
+        lease_s: float = 15.0,
+        anchor_file: Path | None = None,
+        on_sealed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`log` names this broker in origins; the first signer is the one that seals name."""
+        assert signers, "a seal is signed"
+        self._pool = pool
+        self._signers = tuple(signers)
+        self._keys = {audit.key_id_of(one.public_key): one.public_key for one in signers}
+        self._key_id = audit.key_id_of(signers[0].public_key)
+        self._log = log
+        self._interval_s = interval_s
+        self._batch_max = batch_max
+        self._lease_s = lease_s
+        self._anchor_file = anchor_file
+        self._on_sealed = on_sealed
+        self._owner = uuid4().hex
+        self.counts = Counts()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Seal every interval, and without a pause while there is more than a batch."""
+        while not stop.is_set():
+            try:
+                if await self.tick():
+                    continue
+            except AWAY as error:
+                self.counts.failures += 1
+                logger.warning("sealing waits: %r", error)
+            except Exception:  # a key service has errors of its own
+                self.counts.failures += 1
+                logger.exception("sealing failed")
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        try:
+            await leases.give_back(self._pool, name=LEASE, owner=self._owner)
+        except AWAY as error:
+            logger.info("the sealer's lease runs out by itself: %r", error)
+
+    async def tick(self) -> bool:
+        """Seal one batch if the lease is ours; whether there may be more."""
+        epoch = await leases.take(self._pool, name=LEASE, owner=self._owner, lease_s=self._lease_s)
+        self.counts.leading = epoch is not None
+        if epoch is None:
+            return False
+        mark = await audit_seals.watermark(self._pool)
+        return await (self._follow if mark.adopted else self._adopt)(epoch, mark)
+
+    async def _follow(self, epoch: int, mark: Watermark) -> bool:
+        """Seal what the next ended transactions have written."""
+        upto = await audit_seals.cut(self._pool, after=mark.xid, limit=self._batch_max)
+        if upto is not None:
+            pending = await audit_seals.in_range(self._pool, after=mark.xid, upto=upto.xid)
+            mark = replace(mark, xid=upto.xid)
+            await self._write(epoch, await self._seal(pending), mark)
+        self.counts.lag_s = await audit_seals.lag_s(self._pool, after=mark.xid)
+        return upto is not None and upto.full
+
+    async def _adopt(self, epoch: int, mark: Watermark) -> bool:
+        """Seal what a restored dump has brought; then start over, in this cluster's own ids."""
+        pending = await audit_seals.from_elsewhere(self._pool, limit=self._batch_max)
+        more = sum(len(one.event_ids) for one in pending) == self._batch_max
+        await self._write(epoch, await self._seal(pending), None if more else mark)
+        return True
+
+    async def _seal(self, pending: Sequence[Pending]) -> list[Sealed]:
+        heads = await audit_seals.heads(self._pool, [one.tenant_id for one in pending])
+        slots = asyncio.Semaphore(SIGNING_MAX)
+
+        async def seal(one: Pending) -> Sealed:
+            async with slots:
+                return await self._signed(one, heads[one.tenant_id])
+
+        return list(await asyncio.gather(*(seal(one) for one in pending)))
+
+    async def _signed(self, pending: Pending, head: Head) -> Sealed:
+        tree = head.tree.grown(pending.leaves)
+        name = audit.origin_of(self._log, pending.tenant_id)
+        text = audit.checkpoint_text(origin=name, size=tree.size, root=tree.root)
+        seal = Seal(
+            tenant_id=pending.tenant_id,
+            seal_no=head.seal_no + 1,
+            kind=Kind.EVENTS,
+            seq_from=head.tree.size + 1,
+            seq_to=tree.size,
+            retired_before=None,
+            root=tree.root,
+            frontier=tree.packed,
+            previous=head.digest,
+            key_id=self._key_id,
+            sealed_at=head.now,
+            checkpoint=await self._note(text, name),
+        )
+        text = audit.attestation_text(
+            tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=seal.digest
+        )
+        return Sealed(seal=seal, attestation=await self._note(text, name), pending=pending)
+
+    async def _note(self, text: str, name: str) -> str:
+        """Sign with every key, and look at each signature: what is written stays for good."""
+        signatures: dict[bytes, bytes] = {}
+        for signer in self._signers:
+            signature = await signer.sign(text.encode())
+            if not audit.signed(text.encode(), signature, signer.public_key):
+                raise SignerError("A signer gave a signature that is not its key's.")
+            signatures[signer.public_key] = signature
+        return audit.signed_note(text, signatures, name=name)
+
+    async def _write(self, epoch: int, sealed: Sequence[Sealed], mark: Watermark | None) -> None:
+        async with self._pool.acquire() as conn, conn.transaction():
+            if not await leases.hold(conn, name=LEASE, owner=self._owner, epoch=epoch):
+                logger.warning("another relay seals now")
+                return
+            if sealed:
+                await audit_seals.write(conn, sealed, keys=self._keys)
+            if mark is not None:
+                await audit_seals.move_watermark(conn, cluster=mark.cluster, xid=mark.xid)
+        if not sealed:
+            return
+        self.counts.seals += len(sealed)
+        self.counts.events += sum(len(one.pending.event_ids) for one in sealed)
+        if self._anchor_file is not None:
+            lines = [orjson.dumps(audit_seals.anchor(one)) + b"\n" for one in sealed]
+            await asyncio.to_thread(_append, self._anchor_file, b"".join(lines))
+        self._on_sealed()
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Anchors in a file beside Kafka. A line lost in a crash is made up for by every later one."""
+    with path.open("ab") as file:
+        file.write(lines)
