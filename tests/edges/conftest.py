@@ -1,0 +1,32 @@
+"""The app's edges over HTTP, in the test's process, on a real database."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.devstack.tokens import DevIssuer
+from app.edges.broker import Broker
+from app.edges.server import build
+
+
+@pytest.fixture
+async def http(
+    settings: Settings, broker: Broker, issuer: DevIssuer
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller of tenant demo."""
+    transport = httpx.ASGITransport(app=build(settings, broker), raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://testserver",
+        headers=auth(issuer, "ada"),
+    ) as client:
+        yield client
+
+
+def auth(
+    issuer: DevIssuer, user: str, *scopes: str, tenant: str = "demo", **claims: object
+) -> dict[str, str]:
+    token = issuer.token(tenant=tenant, user=user, scopes=scopes or ("tools",), **claims)
+    return {"Authorization": f"Bearer {token}"}
