@@ -252,6 +252,11 @@ def note_text(note: str) -> str:
     return f"{text}\n" if found else ""
 
 
+def origin_of_note(note: str) -> str:
+    """A checkpoint's first line."""
+    return note.partition("\n")[0]
+
+
 def signers_of(note: str, keys: Mapping[str, bytes]) -> frozenset[str]:
     """Which of the keys (by key id) have signed a note.
 

@@ -1,0 +1,96 @@
+"""`broker-relay anchors`: what Kafka has kept of every seal, for `broker audit verify --anchors`.
+
+The app does not speak Kafka, so the check is two steps; an auditor takes the first with Kafka
+credentials of their own, on a machine of their own.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import orjson
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from app.audit_bundle import AnchorLine
+from app.config import Settings
+from app.envelope import AUDIT
+from relay.kafka import security
+
+logger = logging.getLogger(__name__)
+
+QUIET_S: Final = 30.0
+"""Kafka that gives nothing for so long has failed."""
+
+
+async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes]]:
+    """Every message of mcp.audit from its beginning to where it ends now.
+
+    Raises:
+        TimeoutError: Kafka stopped answering before the end.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        **security(settings.kafka_security),
+    )
+    await consumer.start()
+    try:
+        found = consumer.partitions_for_topic(AUDIT) or await _partitions(consumer)
+        places = [TopicPartition(AUDIT, partition) for partition in sorted(found)]
+        ends = await consumer.end_offsets(places)
+        starts = await consumer.beginning_offsets(places)
+        left = {place for place in places if starts[place] < ends[place]}
+        if left:
+            consumer.assign(sorted(left))
+            await consumer.seek_to_beginning(*left)
+        while left:
+            batches: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
+            async with asyncio.timeout(QUIET_S):
+                while not batches:
+                    batches = await consumer.getmany(*left, timeout_ms=1000)
+            for records in batches.values():
+                for record in records:
+                    yield record
+            left = {place for place in left if await consumer.position(place) < ends[place]}
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer) -> set[int]:
+    """Ask for the topic's metadata: a consumer that has subscribed to nothing has none."""
+    await consumer.topics()
+    return consumer.partitions_for_topic(AUDIT) or set()
+
+
+async def write(settings: Settings, file: BinaryIO) -> int:
+    """Write each anchor with its place in Kafka, a line each; how many.
+
+    What is not an anchor is passed over: whoever may write to the topic must not be able to keep
+    an auditor from reading it.
+    """
+    count = 0
+    async for record in read(settings):
+        try:
+            AnchorLine.model_validate_json(record.value or b"")
+            anchor = orjson.loads(record.value or b"")
+        except ValueError:
+            logger.warning("no anchor at %s:%s", record.partition, record.offset)
+            continue
+        kafka = {"partition": record.partition, "offset": record.offset, "at": record.timestamp}
+        file.write(orjson.dumps(anchor | {"kafka": kafka}) + b"\n")
+        count += 1
+    return count
+
+
+async def export(settings: Settings, path: Path) -> int:
+    """Write all anchors to a new file; how many.
+
+    Raises:
+        FileExistsError: an older export is never overwritten.
+    """
+    with path.open("xb") as file:
+        return await write(settings, file)
