@@ -144,14 +144,18 @@ class Settings(BaseSettings):
         default=30 * 86400, description="An ended command's args and result."
     )
     seal_s: Seconds = Field(default=1, description="Period of the audit sealer.")
-    seal_key_file: Path | None = Field(default=None, description="Ed25519 private key, PEM.")
+    seal_keys: tuple[str, ...] = Field(
+        default=(),
+        description="JSON list of the audit trail's signers: PEM files of Ed25519 keys, or"
+        " package.module:function of a plug-in. None: the trail is not sealed.",
+    )
+    audit_log: str = Field(default="mcpbroker", description="Names this broker in checkpoints.")
 
     metrics_port: int | None = Field(
         default=None, description="Relay: Prometheus and health, if set."
     )
     log_level: str = Field(default="INFO")
     log_json: bool = Field(default=True, description="JSON lines; false is for people.")
-    development: bool = Field(default=False, description="Set by the embedded stack only.")
 
     @model_validator(mode="after")
     def relations(self) -> Self:

@@ -18,9 +18,11 @@ from app.config import Settings
 from app.db import wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
+from app.keys import signer
 from relay.clock import Clock
 from relay.kafka import Publisher
 from relay.outbound import Outbound
+from relay.sealer import Sealer
 
 logger = logging.getLogger("relay")
 
@@ -49,6 +51,18 @@ async def serve(settings: Settings) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(outbound.run(stop))
                 group.create_task(clock.run(stop))
+                if settings.seal_keys:
+                    sealer = Sealer(
+                        database.pool,
+                        [signer(spec) for spec in settings.seal_keys],
+                        log=settings.audit_log,
+                        interval_s=settings.seal_s,
+                        lease_s=max(4.0, 4 * settings.seal_s),
+                        on_sealed=notifier.outbox,
+                    )
+                    group.create_task(sealer.run(stop))
+                else:
+                    logger.warning("the audit trail is not sealed: set MCP_BROKER_SEAL_KEYS")
         finally:
             for task in (*helpers, stop_waits):
                 task.cancel()

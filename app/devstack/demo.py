@@ -16,10 +16,18 @@ from mcp.client.streamable_http import streamable_http_client
 from rich.console import Console
 from rich.table import Table
 
-from app.devstack.stack import Stack
+from app.audit import key_id_of, signers_of
+from app.devstack.stack import TENANT, Stack
+from app.keys import load_public
 
 PROTOCOL: Final = "2026-07-28"
 CALL_S: Final = 120.0
+SEALED_S: Final = 10.0
+
+UNSEALED: Final = """
+    SELECT EXISTS (SELECT FROM audit.events e
+                    WHERE NOT EXISTS (SELECT FROM audit.members m WHERE m.event_id = e.event_id))
+"""
 
 TRAIL: Final = """
     SELECT occurred_at, type, actor, attempt, state_from, state_to, body::text AS body
@@ -118,7 +126,30 @@ class Demo:
         return ok
 
     async def _audit(self) -> bool:
-        return True
+        """Verify the audit trail as an auditor would: with the key's public half, in SQL."""
+        self._title("The audit trail proves itself")
+        assert self._stack.dsns is not None
+        public = load_public(self._stack.seal_public)
+        conn = await asyncpg.connect(self._stack.dsns.owner)
+        try:
+            until = time.monotonic() + SEALED_S
+            while await conn.fetchval(UNSEALED) and time.monotonic() < until:  # noqa: ASYNC110 another process seals
+                await asyncio.sleep(0.2)
+            found = await conn.fetchrow("SELECT * FROM audit.verify($1)", TENANT)
+            seal = await conn.fetchrow("SELECT * FROM audit.sealing WHERE tenant_id = $1", TENANT)
+        finally:
+            await conn.close()
+        assert found is not None
+        if seal is None:
+            self._console.print("[red]nothing was sealed[/red]")
+            return False
+        signed = bool(signers_of(seal["checkpoint"], {key_id_of(key): key for key in public}))
+        self._console.print(
+            f"audit.verify: ok={found['ok']}, {found['events']} events in {found['seals']} seals,"
+            f" signature {'good' if signed else 'BAD'}"
+        )
+        self._console.print(f"[dim]{seal['checkpoint'].strip()}[/dim]")
+        return bool(found["ok"]) and signed
 
     def _title(self, text: str) -> None:
         self._console.print()

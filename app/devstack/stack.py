@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+import orjson
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app import catalog_file
+from app import catalog_file, keys
 from app.db import catalog, migrate
 from app.db.catalog import Tenant
 from app.devstack import paths
@@ -182,6 +183,9 @@ class Stack:
         self.workspace = home / "workspace"
         home.mkdir(parents=True, exist_ok=True)
         self.workspace.mkdir(exist_ok=True)
+        self.seal_key, self.seal_public = home / "seal.pem", home / "seal.pub.pem"
+        if not self.seal_key.exists():
+            keys.generate(self.seal_key, self.seal_public)
         self.issuer = DevIssuer(home, audience=f"{self.url}/mcp")
         self.postgres = EmbeddedPostgres(detached=detached)
         self.kafka = EmbeddedKafka(detached=detached)
@@ -198,7 +202,7 @@ class Stack:
             "MCP_BROKER_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "MCP_BROKER_PUBLIC_URL": self.url,
             "MCP_BROKER_ISSUERS": self.issuer.setting(),
-            "MCP_BROKER_DEVELOPMENT": "true",
+            "MCP_BROKER_SEAL_KEYS": orjson.dumps([str(self.seal_key)]).decode(),
         }
 
     def start(self) -> None:
