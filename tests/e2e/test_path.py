@@ -31,15 +31,15 @@ async def ended(http: httpx2.AsyncClient, correlation_id: str, timeout_s: float 
 async def test_an_mcp_client_clones_a_repository_with_live_progress(world: World) -> None:
     said: list[tuple[float, str | None]] = []
 
-    async def progress(value: float, total: float | None, message: str | None) -> None:
-        said.append((value, message))
+    async def heard(progress: float, total: float | None, message: str | None) -> None:
+        said.append((progress, message))
 
     async with world.mcp() as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         assert names == sorted(names)
         assert {"git_clone", "git_delete", "command_status"} <= set(names)
         arguments = {"repo": str(world.repo), "dest": "one"}
-        result = await client.call_tool("git_clone", arguments, progress_callback=progress)
+        result = await client.call_tool("git_clone", arguments, progress_callback=heard)
     assert not result.is_error, result.content
     assert result.structured_content["head"] == head_of(str(world.repo))
     assert (Path(result.structured_content["path"]) / "README").read_text() == "hello\n"

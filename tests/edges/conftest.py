@@ -1,6 +1,7 @@
 """The app's edges over HTTP, in the test's process, on a real database."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ async def http(
 
 
 def auth(
-    issuer: DevIssuer, user: str, *scopes: str, tenant: str = "demo", **claims: object
+    issuer: DevIssuer, user: str, *scopes: str, tenant: str = "demo", **claims: Any
 ) -> dict[str, str]:
     token = issuer.token(tenant=tenant, user=user, scopes=scopes or ("tools",), **claims)
     return {"Authorization": f"Bearer {token}"}

@@ -30,7 +30,7 @@ async def read(bootstrap: str, topic: str, wanted: set[UUID], timeout_s: float =
         async with asyncio.timeout(timeout_s):
             while not wanted <= {UUID(one["correlation_id"]) for _, one in found}:
                 record = await consumer.getone()
-                body = orjson.loads(record.value)
+                body = orjson.loads(record.value or b"")
                 if UUID(body["correlation_id"]) in wanted:
                     found.append((record, body))
     finally:
