@@ -1,0 +1,345 @@
+"""The sealer: every event once, in its transaction's order, whoever else seals, crashes or waits."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import asyncpg
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from app import audit
+from app.audit_bundle import parse_anchors
+from app.keys import FileSigner, signer
+from relay.sealer import Sealer, SignerError
+from tests.audit.conftest import LOG, Log, sealer
+from tests.stack import wait_for
+
+COUNTS = (
+    "SELECT count(*) AS n, coalesce(max(seq), 0) AS top FROM audit.members WHERE tenant_id = $1"
+)
+
+
+async def sealed(log: Log, tenant: str = "demo") -> int:
+    """How many events are sealed; their numbers are dense."""
+    row = await log.owner.fetchrow(COUNTS, tenant)
+    assert row is not None
+    assert row["n"] == row["top"]
+    return row["n"]
+
+
+@pytest.mark.guarantee("audit:sealed-once")
+async def test_events_get_dense_numbers_and_one_seal_a_tenant_a_batch(log: Log) -> None:
+    await log.append(7)
+    await log.append(3, tenant="other")
+    await log.seal()
+    await log.append(2)
+    await log.seal()
+    await log.seal()
+    rows = await log.owner.fetch(
+        "SELECT tenant_id, seal_no, seq_from, seq_to FROM audit.seals ORDER BY 1, 2"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("demo", 1, 1, 7),
+        ("demo", 2, 8, 9),
+        ("other", 1, 1, 3),
+    ]
+    assert (await log.verify())["ok"]
+    assert (await log.verify("other"))["ok"]
+    assert (await log.check()).fault is None
+
+
+async def test_python_and_sql_compute_the_same_leaf_seal_and_root(log: Log) -> None:
+    await log.append(3, body='{"b": 1,\n "a":  "\u00e9\u2028\\u0041", "n": 1.50}')
+    await log.owner.execute(
+        "INSERT INTO audit.events (tenant_id, type, actor) VALUES ('demo', '', '5:x,')"
+    )
+    await log.seal()
+    report = await log.check()
+    assert report.fault is None
+    verified = await log.verify()
+    assert (report.root, report.size) == (verified["root"], 4)
+    assert await log.owner.fetchval("SELECT bool_and(digest = audit.seal_v1(s)) FROM audit.seals s")
+
+
+@pytest.mark.guarantee("audit:sealed-once")
+async def test_a_transaction_that_commits_late_is_sealed_after_those_that_overtook_it(
+    log: Log,
+) -> None:
+    late = await asyncpg.connect(log.dsns.owner)
+    insert = "INSERT INTO audit.events (tenant_id, type, actor) VALUES ('demo', $1, 'x')"
+    async with late.transaction():
+        await late.execute(insert, "late")
+        await log.append(3)
+        await log.seal()
+        assert await sealed(log) == 0, "an open transaction could still write below them"
+        assert log.sealer.counts.lag_s > 0
+    await log.append(1)
+    await log.seal()
+    assert await sealed(log) == 5
+    assert (await log.verify())["ok"]
+    assert log.sealer.counts.lag_s == 0
+    await late.close()
+
+
+async def test_a_batch_is_bounded_and_never_splits_a_transaction(log: Log) -> None:
+    many = "INSERT INTO audit.events (tenant_id, type, actor) SELECT 'demo', 'x', 'x' FROM generate_series(1, $1::int)"
+    await log.append(5)
+    await log.owner.execute(many, 30)
+    await log.append(4)
+    small = sealer(log.pool, log.key, batch_max=10)
+    sizes = [0]
+    while await small.tick():
+        sizes.append(await sealed(log))
+    assert await sealed(log) == 39
+    assert [size for size in sizes if 0 < size < 35] == [], "the large transaction is whole"
+    assert (await log.verify())["ok"]
+
+
+@pytest.mark.guarantee("audit:sealed-once")
+async def test_of_many_sealers_one_seals_and_another_takes_over(log: Log) -> None:
+    one = sealer(log.pool, log.key)
+    others = [sealer(log.pool, log.key) for _ in range(3)]
+    await log.append(5)
+    while await one.tick():
+        pass
+    await log.append(5)
+    await asyncio.gather(*(other.tick() for other in others))
+    assert one.counts.leading
+    assert not any(other.counts.leading for other in others)
+    assert await sealed(log) == 5
+    await log.owner.execute("UPDATE leases SET until = now() - interval '1 second'")
+    await asyncio.gather(*(other.tick() for other in others))
+    assert sum(other.counts.leading for other in others) == 1
+    assert await sealed(log) == 10
+    assert (await log.verify())["ok"]
+
+
+class SlowSigner(FileSigner):
+    """Signs when told to."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        super().__init__(key)
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def sign(self, message: bytes) -> bytes:
+        self.asked.set()
+        await self.go.wait()
+        return await super().sign(message)
+
+
+@pytest.mark.guarantee("audit:sealed-once")
+async def test_a_sealer_that_lost_its_lease_while_it_signed_writes_nothing(log: Log) -> None:
+    await log.append(0)
+    await log.seal()
+    await log.append(5)
+    slow = SlowSigner(log.key)
+    old = Sealer(log.pool, [slow], log=LOG)
+    await log.owner.execute("DELETE FROM leases")
+    ticking = asyncio.create_task(old.tick())
+    async with asyncio.timeout(5):
+        await slow.asked.wait()
+    await log.owner.execute("UPDATE leases SET until = now() - interval '1 second'")
+    new = sealer(log.pool, log.key)
+    assert await wait_for(lambda: _leads(new))
+    slow.go.set()
+    await ticking
+    assert await sealed(log) == 5
+    assert old.counts.seals == 0
+    assert (await log.verify())["ok"]
+
+
+async def _leads(one: Sealer) -> bool:
+    await one.tick()
+    return one.counts.leading and one.counts.events == 5
+
+
+@pytest.mark.guarantee("audit:sealed-once")
+async def test_a_fault_at_any_statement_leaves_no_half_seal(log: Log) -> None:
+    await log.append(4)
+    await log.append(2, tenant="other")
+    for n in itertools.count(1):
+        try:
+            await broken_tick(log, n)
+        except asyncpg.DataError:
+            assert await sealed(log) == 0, f"torn write at statement {n}"
+            assert await log.anchors() == []
+        else:
+            break
+    assert n > 5, "the fault never happened"
+    await log.seal()
+    assert await sealed(log) == 4
+    assert len(await log.anchors()) == 2
+
+
+async def broken_tick(log: Log, number: int) -> None:
+    """Ticks of which the n-th statement of a transaction fails in the database."""
+    counter = itertools.count(1)
+
+    class Connection(asyncpg.Connection):
+        async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+            if args and next(counter) == number:
+                await super().execute("SELECT 1 / 0")
+            return await super().execute(query, *args, timeout=timeout)
+
+    pool = await asyncpg.create_pool(
+        log.dsns.relay, min_size=1, max_size=2, connection_class=Connection
+    )
+    try:
+        broken = sealer(pool, log.key)
+        await log.owner.execute("DELETE FROM leases")
+        while await broken.tick():
+            pass
+    finally:
+        await pool.close()
+
+
+async def test_a_log_without_its_watermark_is_read_again_and_sealed_no_twice(log: Log) -> None:
+    await log.append(6)
+    await log.seal()
+    await log.owner.execute("DELETE FROM audit.watermark")
+    await log.append(2)
+    await log.seal()
+    assert await sealed(log) == 8
+    assert (await log.verify())["ok"]
+
+
+async def test_what_a_restored_dump_brings_is_sealed_and_what_follows_too(log: Log) -> None:
+    """In a new cluster transaction ids start over: old events seem to come from the future."""
+    await log.append(3)
+    await log.seal()
+    await log.owner.execute("UPDATE audit.watermark SET cluster = 1, xid = '99999999999'")
+    await log.owner.execute(
+        "INSERT INTO audit.events (tenant_id, type, actor, xid)"
+        " SELECT 'demo', 'restored', 'x', '99999999998' FROM generate_series(1, 25)"
+    )
+    await log.append(2)
+    small = sealer(log.pool, log.key, batch_max=10)
+    await log.owner.execute("DELETE FROM leases")
+    while await small.tick():
+        pass
+    assert await sealed(log) == 30
+    await log.append(1)
+    while await small.tick():
+        pass
+    assert await sealed(log) == 31
+    assert (await log.verify())["ok"]
+
+
+async def test_while_keys_rotate_both_sign_and_either_one_is_enough_to_verify(log: Log) -> None:
+    await log.append(2)
+    await log.seal()
+    new = Ed25519PrivateKey.generate()
+    both = Sealer(log.pool, [FileSigner(new), FileSigner(log.key)], log=LOG)
+    await log.owner.execute("DELETE FROM leases")
+    await log.append(2)
+    while await both.tick():
+        pass
+    report = await log.check()
+    assert report.fault is None, "an auditor who pins the old key"
+    assert (await log.verify())["ok"]
+    after = Sealer(log.pool, [FileSigner(new)], log=LOG)
+    await log.owner.execute("DELETE FROM leases")
+    await log.append(1)
+    while await after.tick():
+        pass
+    report = await log.check()
+    assert report.fault is not None
+    assert "not signed by a known key" in report.fault.reason
+    assert (report.fault.seal_no, report.fault.seq) == (3, 5)
+    assert (await log.check(pinned=False)).fault is None
+    assert len(await log.owner.fetch("SELECT FROM audit.keys")) == 2
+
+
+class BadSigner(FileSigner):
+    async def sign(self, message: bytes) -> bytes:
+        return await super().sign(message + b"!")
+
+
+async def test_a_false_signature_is_not_written(log: Log) -> None:
+    await log.append(1)
+    bad = Sealer(log.pool, [BadSigner(log.key)], log=LOG)
+    await bad.tick()
+    with pytest.raises(SignerError):
+        await bad.tick()
+    assert await sealed(log) == 0
+
+
+async def test_a_plug_in_signs_instead_of_a_file(tmp_path: Path) -> None:
+    made = signer("tests.audit.test_sealer:key_service")
+    assert audit.signed(b"x", await made.sign(b"x"), made.public_key)
+
+
+def key_service() -> FileSigner:
+    """What a KMS plug-in offers."""
+    return FileSigner(Ed25519PrivateKey.generate())
+
+
+async def test_each_seal_has_its_anchor_in_the_outbox_and_in_the_file(
+    log: Log, tmp_path: Path
+) -> None:
+    path = tmp_path / "anchors.ndjson"
+    woken = asyncio.Event()
+    made = sealer(log.pool, log.key, anchor_file=path, on_sealed=woken.set)
+    for _ in range(3):
+        await log.append(2)
+        while await made.tick():
+            pass
+    assert woken.is_set()
+    anchors = await log.anchors()
+    assert [anchor.seal_no for anchor in anchors] == [1, 2, 3]
+    assert list(parse_anchors(path.read_bytes().splitlines())) == anchors
+    [row] = await log.owner.fetch(
+        "SELECT topic, key, tenant_id, payload FROM outbox WHERE kind = 'audit' AND"
+        " (payload ->> 'seal_no')::int = 3"
+    )
+    assert (row["topic"], row["key"], row["tenant_id"]) == ("mcp.audit", "demo", "demo")
+    checkpoint = orjson.loads(row["payload"])["checkpoint"]
+    assert checkpoint.startswith(f"{LOG}/demo\n6\n")
+    assert audit.signers_of(checkpoint, log.keys)
+    assert (await log.check(anchors=anchors)).anchors == 3
+
+
+async def test_run_seals_until_it_is_told_to_stop_and_gives_the_lease_back(log: Log) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(sealer(log.pool, log.key, interval_s=0.05, lease_s=60).run(stop))
+    await log.append(3)
+    await wait_for(lambda: _count(log, 3))
+    await log.append(3)
+    await wait_for(lambda: _count(log, 6))
+    stop.set()
+    async with asyncio.timeout(5):
+        await running
+    await log.append(1)
+    await log.seal()
+    assert await sealed(log) == 7, "another sealer need not wait for the lease to run out"
+
+
+async def _count(log: Log, wanted: int) -> bool:
+    return await sealed(log) == wanted
+
+
+async def test_a_tick_costs_the_batch_and_not_the_history(log: Log) -> None:
+    await log.owner.execute(
+        "INSERT INTO audit.events (tenant_id, type, actor)"
+        " SELECT 'demo', 'x', 'x' FROM generate_series(1, 20000)"
+    )
+    await log.seal()
+    await log.append(10)
+    await log.owner.execute("SELECT pg_stat_force_next_flush()")
+    before = await _reads(log)
+    await log.seal()
+    await log.owner.execute("SELECT pg_stat_force_next_flush()")
+    assert await sealed(log) == 20010
+    assert await _reads(log) - before < 200, "rows of events read for ten new ones"
+
+
+async def _reads(log: Log) -> int:
+    rows = await log.pool.fetch("SELECT pg_stat_force_next_flush()")
+    assert rows
+    return await log.owner.fetchval(
+        "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables"
+        " WHERE schemaname = 'audit' AND relname LIKE 'events\\_%'"
+    )
