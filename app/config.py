@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     kafka_replication: Count = Field(default=1, description="Replicas of a topic that we create.")
 
     host: str = Field(default="127.0.0.1", description="Where the app listens.")
-    port: int = Field(default=8080, ge=0, le=65535)
+    port: int = Field(default=8080, ge=0, le=65535, description="0: a free one.")
     public_url: str = Field(
         default="http://127.0.0.1:8080",
         description="How clients reach the app; the token audience's base.",
@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(
         default=None, description="Relay: Prometheus and health, if set."
     )
-    log_level: str = Field(default="INFO")
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(default=True, description="JSON lines; false is for people.")
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """What every edge works with, and the few things that they all do with a command."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -23,6 +24,8 @@ from app.intake import Intake
 from app.policy import Identity, Tool
 from app.results import Leases, Word
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broker:
@@ -44,6 +47,8 @@ class Broker:
 
     def say(self, word: Word) -> None:
         """Wake whoever waits for what a committed transaction changed."""
+        moved = {"correlation_id": str(word.command.id), "attempt": word.command.attempt}
+        logger.info(str(word.command.state), extra=moved)
         self.hub.changed(word.woken)
         self.notifier.commands(word.woken)
         if word.outbox:
@@ -75,6 +80,15 @@ async def submit(
     """
     call, tool = await broker.catalog.prepare(who, request)
     written = await broker.intake.accept(call)
+    logger.info(
+        "accepted" if written.new else "found again",
+        extra={
+            "correlation_id": str(written.id),
+            "tenant_id": who.tenant_id,
+            "tool": call.tool,
+            "method": call.method,
+        },
+    )
     view = await broker.catalog.tenant(who.tenant_id)
     tenant_s = None if view is None else view.tenant.inline_wait_s
     bound_s = tool.policy.inline_wait_s or tenant_s or broker.settings.inline_wait_s

@@ -1,4 +1,8 @@
-"""The whole stack, once a session: two apps, two relays, one EDA, real servers."""
+"""The whole stack, once a module: two apps, two relays, one EDA, real servers.
+
+It ends with its module: the servers are the session's, and EDA would run a playbook for every
+command that a later test publishes.
+"""
 
 import asyncio
 import subprocess
@@ -70,7 +74,7 @@ def make_repo(path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(
     template: PostgresServer,
     kafka_bootstrap: str,
