@@ -240,7 +240,10 @@ async def finish(
         if current and command.outcome_unknown and command.ordering_key is not None:
             # What was unknown is known now: the key that waited for it may go on.
             await heads.unblock(
-                conn, tenant_id=command.tenant_id, ordering_key=command.ordering_key
+                conn,
+                tenant_id=command.tenant_id,
+                ordering_key=command.ordering_key,
+                blocked_reason=blocked_reason(command),
             )
             await heads.release(conn, [(command.tenant_id, command.ordering_key)])
     fields = {"correlation_id": str(command_id), "state": str(command.state)}
@@ -350,7 +353,7 @@ async def end(
             tenant_id=ended.tenant_id,
             ordering_key=ended.ordering_key,
             command_id=ended.id,
-            blocked_reason=f"outcome of {ended.id} unknown" if blocks else None,
+            blocked_reason=blocked_reason(ended) if blocks else None,
         )
         released = await heads.release(conn, [(ended.tenant_id, ended.ordering_key)])
     return Word(command=ended, woken=(ended.id, *released), outbox=True)
@@ -402,6 +405,11 @@ def outcome(command: Command) -> dict[str, Any]:
         "outcome_unknown": command.outcome_unknown,
         "finished_at": instant(command.finished_at),
     }
+
+
+def blocked_reason(command: Command) -> str:
+    """What a key says that waits for this command's outcome; only its own word lifts it."""
+    return f"outcome of {command.id} unknown"
 
 
 def frees_on_delivery(command: Command) -> bool:

@@ -201,10 +201,20 @@ FREE_DELIVERED: Final = """
 
 RELEASE: Final = RELEASE_SQL.format(tenants="$1", keys="$2")
 
+# As after a relay's death: what has moved on while the relay tried needs no publishing.
 UNCLAIM: Final = """
+    WITH over AS (
+        DELETE FROM outbox o
+         USING commands c
+         WHERE o.id = ANY ($1::bigint[]) AND o.status = 'claimed' AND o.claimed_by = $2
+           AND o.kind = 'command' AND c.id = o.command_id
+           AND (c.state <> 'queued' OR c.attempt <> o.attempt)
+        RETURNING o.id
+    )
     UPDATE outbox
        SET status = 'ready', claimed_by = NULL, claimed_until = NULL
      WHERE id = ANY ($1::bigint[]) AND status = 'claimed' AND claimed_by = $2
+       AND id NOT IN (SELECT id FROM over)
 """
 
 DUE: Final = """

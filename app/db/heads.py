@@ -27,7 +27,8 @@ FREE: Final = text("""
 UNBLOCK: Final = text("""
     UPDATE ordering_heads
        SET blocked_reason = NULL, moved_at = now()
-     WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key AND blocked_reason IS NOT NULL
+     WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key
+       AND blocked_reason = :blocked_reason
     RETURNING 1
 """)
 
@@ -97,9 +98,15 @@ async def free(
     await conn.execute(FREE, values)
 
 
-async def unblock(conn: AsyncConnection, *, tenant_id: str, ordering_key: str) -> bool:
-    """Lift a block; False where there was none."""
-    values = {"tenant_id": tenant_id, "ordering_key": ordering_key}
+async def unblock(
+    conn: AsyncConnection, *, tenant_id: str, ordering_key: str, blocked_reason: str
+) -> bool:
+    """Lift a block of this reason; False where there was none. Another one stays."""
+    values = {
+        "tenant_id": tenant_id,
+        "ordering_key": ordering_key,
+        "blocked_reason": blocked_reason,
+    }
     return bool(await conn.scalar(UNBLOCK, values))
 
 

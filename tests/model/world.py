@@ -1,0 +1,121 @@
+"""The real use cases on a real database, on an event loop of their own, for a test that is not async."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import Any, Self, TypeVar
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app import catalog_file
+from app.config import Settings
+from app.db import dispatch, migrate
+from app.db.dispatch import Acked, Claimed
+from app.db.engine import open_database
+from app.db.wakeups import Notifier
+from app.devstack.stack import Dsns
+from app.edges.broker import Broker
+from app.edges.server import open_broker
+from relay.clock import Clock
+
+T = TypeVar("T")
+
+TOOLS = Path(__file__).resolve().parent.parent / "chaos" / "tools.yml"
+STEP_S = 20.0
+LEASE_S = 10_000.0
+
+LOOK = """
+    SELECT c.id, c.state, c.attempt, c.held, c.key_seq, c.ordering_key, c.finished_at,
+           c.lease_until, c.outcome_unknown, c.cancel_target,
+           (SELECT count(*) FROM audit.events e
+             WHERE e.command_id = c.id AND e.type = 'command.accepted') AS accepted,
+           (SELECT count(*) FROM audit.events e
+             WHERE e.command_id = c.id AND e.type IN (
+                   'command.succeeded', 'command.failed', 'command.cancelled',
+                   'command.timed_out', 'command.dead_lettered')) AS ended
+      FROM commands c
+"""
+ROWS = "SELECT command_id, attempt, status FROM outbox WHERE kind = 'command'"
+CLEAR = "TRUNCATE commands, outbox, ordering_heads, progress CASCADE"
+
+
+class World:
+    """One app's and one relay's parts. `run` runs a coroutine to its end, with a bound."""
+
+    broker: Broker
+    relay: asyncpg.Pool
+    clock: Clock
+    owner: asyncpg.Connection
+
+    def __init__(self, database: Dsns, app: Settings, relay: Settings) -> None:
+        self._database = database
+        self._settings = app, relay
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._stack = AsyncExitStack()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STEP_S)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.run(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STEP_S)
+        self._loop.close()
+
+    async def _open(self) -> None:
+        app, relay = self._settings
+        engine = create_async_engine(migrate.async_url(self._database.owner))
+        await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
+        await engine.dispose()
+        self.owner = await asyncpg.connect(self._database.owner)
+        self._stack.push_async_callback(self.owner.close)
+        self.broker = await self._stack.enter_async_context(open_broker(app))
+        opened = await self._stack.enter_async_context(open_database(relay, name="relay"))
+        self.relay = opened.pool
+        notifier = Notifier(opened.pool, coalesce_ms=relay.notify_coalesce_ms)
+        self.clock = Clock(opened.engine, opened.pool, notifier, relay, random=Random(1))
+
+    def clear(self) -> None:
+        self.run(self.owner.execute(CLEAR))
+
+    def execute(self, statement: str, *values: Any) -> None:
+        self.run(self.owner.execute(statement, *values))
+
+    def look(self) -> tuple[dict[UUID, asyncpg.Record], dict[tuple[UUID, int], str]]:
+        """Every command with its audit counts, and every unpublished attempt."""
+
+        async def read() -> tuple[list[asyncpg.Record], list[asyncpg.Record]]:
+            return await self.owner.fetch(LOOK), await self.owner.fetch(ROWS)
+
+        found, rows = self.run(read())
+        places = {(row["command_id"], row["attempt"]): row["status"] for row in rows}
+        assert len(places) == len(rows), "an attempt has one outbox row"
+        return {row["id"]: row for row in found}, places
+
+    def claim_rows(self, relay: str) -> list[Claimed]:
+        return self.run(
+            dispatch.claim_commands(
+                self.relay, relay=relay, batch_max=100, window=40, aging_s=60, lease_s=LEASE_S
+            )
+        )
+
+    def publish(self, claimed: list[Claimed], relay: str) -> None:
+        acked = [Acked(claimed=one, partition=0, offset=n) for n, one in enumerate(claimed)]
+        self.run(dispatch.published(self.relay, acked, relay=relay, claim_wait_s=LEASE_S))
+
+    def unclaim(self, claimed: list[Claimed], relay: str) -> None:
+        self.run(dispatch.unclaim(self.relay, claimed, relay=relay))
+
+    def tick(self) -> None:
+        self.run(self.clock.tick())
