@@ -211,6 +211,7 @@ def check(
             header.tenant_id,
             keys=brought if keys is None else keys,
             anchors=anchors,
+            pinned=keys is not None,
             retired_before=header.retired_before,
         )
         match line:

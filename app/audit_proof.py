@@ -78,11 +78,16 @@ class Check:
         *,
         keys: Mapping[str, bytes],
         anchors: Iterable[Anchor] = (),
+        pinned: bool = True,
         retired_before: datetime | None = None,
     ) -> None:
-        """`retired_before` is a claim; the log's own retirement seals must bear it out."""
+        """Against keys that are not pinned anchors are believed as they are: they are all there is.
+
+        `retired_before` is a claim; the log's own retirement seals must bear it out.
+        """
         self._tenant_id = tenant_id
         self._keys = keys
+        self._pinned = pinned
         self._retired_claim = retired_before
         self._retired: datetime | None = None
         self._anchors: dict[int, Anchor] = {}
@@ -136,8 +141,9 @@ class Check:
         )
         note = anchor.attestation
         if audit.note_text(note) != text or not audit.signers_of(note, self._keys):
-            self._anchors_unsigned += 1  # anyone who can write to the topic could have put it there
-            return
+            self._anchors_unsigned += 1
+            if self._pinned:
+                return  # anyone who can write to the topic could have put it there
         known = self._anchors.setdefault(anchor.seal_no, anchor)
         if known.digest != anchor.digest and self._fault is None:
             self._fault = Fault(reason=FORK, seal_no=anchor.seal_no)
@@ -177,7 +183,7 @@ class Check:
             reason = "seal has a size that its kind does not have"
         else:
             return None
-        return Fault(reason=reason, seal_no=seal.seal_no, seq=seal.seq_from)
+        return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
 
     def _misplaced(self, line: SignedSeal) -> Fault | None:
         """A seal that does not go on where the log ended."""
@@ -214,7 +220,7 @@ class Check:
         self._signed_by |= signers
         if reason is None:
             return None
-        return Fault(reason=reason, seal_no=seal.seal_no, seq=seal.seq_from)
+        return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
 
     def _member(self, line: Member) -> Fault | None:
         seal = None if self._head is None else self._head.seal

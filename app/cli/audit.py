@@ -74,6 +74,7 @@ def verify(
                 tenant,
                 keys=known,
                 anchors=load_anchors(anchors),
+                pinned=pinned is not None,
                 retired_before=seen.retired_before,
             )
             async for line in audit_export.log(conn, tenant):

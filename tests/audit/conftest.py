@@ -66,12 +66,8 @@ class Log:
         self, tenant: str = "demo", *, anchors: list[Anchor] | None = None, pinned: bool = True
     ) -> Report:
         """The check that believes no function of the database."""
-        return await check(
-            self.owner,
-            tenant,
-            keys=self.keys if pinned else await audit_export.keys(self.owner),
-            anchors=anchors or [],
-        )
+        keys = self.keys if pinned else await audit_export.keys(self.owner)
+        return await check(self.owner, tenant, keys=keys, anchors=anchors or [], pinned=pinned)
 
     async def anchors(self) -> list[Anchor]:
         """What was published, as Kafka would have it."""
@@ -93,11 +89,22 @@ class Log:
 
 
 async def check(
-    conn: asyncpg.Connection, tenant: str, *, keys: dict[str, bytes], anchors: list[Anchor]
+    conn: asyncpg.Connection,
+    tenant: str,
+    *,
+    keys: dict[str, bytes],
+    anchors: list[Anchor],
+    pinned: bool = True,
 ) -> Report:
     async with conn.transaction(isolation=None):
         seen = await audit_export.overview(conn, tenant)
-        made = Check(tenant, keys=keys, anchors=anchors, retired_before=seen.retired_before)
+        made = Check(
+            tenant,
+            keys=keys,
+            anchors=anchors,
+            pinned=pinned,
+            retired_before=seen.retired_before,
+        )
         async for line in audit_export.log(conn, tenant):
             made.add(line)
     return made.report()
