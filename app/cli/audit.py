@@ -166,7 +166,7 @@ def verify_bundle(
             )
 
     header, report = run(work())
-    if report.seals == 0:
+    if report.seals == 0 and report.fault is None:
         raise unchecked("the bundle has no seal")
     conclude(header.tenant_id, report, report.fault, pinned=pinned is not None, as_json=as_json)
 
@@ -240,7 +240,7 @@ def conclude(
             "reason": fault.reason,
             "seal_no": fault.seal_no,
             "seq": fault.seq,
-            "event_id": fault.event_id,
+            "event_id": None if fault.event_id is None else str(fault.event_id),
         },
     }
     if as_json:
