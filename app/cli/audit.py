@@ -84,6 +84,8 @@ def verify(
     verified, report = run(work())
     if report is None:
         raise unchecked(verified.reason or "nothing to verify")
+    if verified.ok:
+        need_anchors(anchors, report)
     fault = report.fault
     if fault is None and not verified.ok:
         fault = Fault(
@@ -168,6 +170,7 @@ def verify_bundle(
     header, report = run(work())
     if report.seals == 0 and report.fault is None:
         raise unchecked("the bundle has no seal")
+    need_anchors(anchors, report)
     conclude(header.tenant_id, report, report.fault, pinned=pinned is not None, as_json=as_json)
 
 
@@ -217,6 +220,15 @@ def load_anchors(path: Path | None) -> list[Anchor]:
         return []
     with path.open("rb") as lines:
         return list(audit_bundle.parse_anchors(lines))
+
+
+def need_anchors(path: Path | None, report: Report) -> None:
+    """Anchors that were asked for and are not there must not pass for anchors that agree."""
+    if path is not None and report.anchors == 0 and report.fault is None:
+        raise unchecked(
+            f"{path} has no anchor of this log that a known key has signed"
+            f" ({report.anchors_unsigned} others)"
+        )
 
 
 def conclude(

@@ -113,6 +113,9 @@ async def test_nothing_to_check_is_exit_code_2(log: Log, tmp_path: Path) -> None
     assert (await broker_audit("verify", "demo", *url, "--keys", tmp_path / "no")).exit_code == 2
     assert (await broker_audit("export", "other", *url)).exit_code == 2
     assert (await broker_audit("verify-bundle", tmp_path / "none")).exit_code == 2
+    (tmp_path / "empty.ndjson").touch()
+    empty = ("--anchors", tmp_path / "empty.ndjson")
+    assert (await broker_audit("verify", "demo", *url, *empty)).exit_code == 2
     unreachable = "postgresql://x@127.0.0.1:1/x"
     assert (await broker_audit("verify", "demo", "--database-url", unreachable)).exit_code == 2
 
