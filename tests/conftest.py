@@ -1,8 +1,10 @@
 """One fixture interface over given, Docker's and embedded servers."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -16,6 +18,17 @@ from tests import stack
 from tests.stack import PostgresServer
 
 AUDIENCE = "http://testserver/mcp"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No process that a test started is there when the last test is done."""
+    marker = f"MCP_BROKER_TESTS={uuid4()}"
+    name, _, value = marker.partition("=")
+    os.environ[name] = value
+    yield
+    left = stack.left_behind(marker)
+    assert not left, "\n".join(["still running:", *left])
 
 
 @pytest.fixture(scope="session")

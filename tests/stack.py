@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ import asyncpg
 from app.db import migrate
 from app.devstack.kafka import EmbeddedKafka
 from app.devstack.postgres import EmbeddedPostgres
+from app.devstack.process import descendants
 from app.devstack.stack import Dsns, create_logins, dsns, seed
 
 T = TypeVar("T")
@@ -101,6 +103,21 @@ async def _execute(dsn: str, statement: str) -> None:
         await conn.execute(statement)
     finally:
         await conn.close()
+
+
+def left_behind(marker: str) -> list[str]:
+    """What still runs below this process, or (on Linux) anywhere with a marked environment."""
+    pids = set(descendants(os.getpid()))
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it ended meanwhile, or is not ours
+            if marker.encode() in environ.read_bytes():
+                pids.add(int(environ.parent.name))
+    return [f"{pid} {command_of(pid)}" for pid in sorted(pids) if alive(pid)]
+
+
+def command_of(pid: int) -> str:
+    argv = ["ps", "-o", "args=", "-p", str(pid)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def alive(pid: int) -> bool:
