@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-UV := 0.13.9
 REPO ?= .
 PORT ?= 8080
 
@@ -14,7 +13,7 @@ help: ## Show this.
 setup: $(VENV)/.done ## Make .venv from the lock file (other targets do it by themselves).
 
 $(VENV)/.done: pyproject.toml uv.lock scripts/bootstrap.py
-	$(PYTHON) scripts/bootstrap.py $(VENV) $(UV)
+	$(PYTHON) scripts/bootstrap.py $(VENV)
 	@touch $@
 
 demo: setup ## Clone a repository through the whole stack, crash it, verify it. REPO=path or URL.
