@@ -233,6 +233,8 @@ class Check:
             claim = self._retired_claim
             if claim is None or line.occurred_at >= claim:
                 reason = "event is gone: it was deleted, or its time, tenant or member was altered"
+        elif (line.event.event_id, line.event.occurred_at) != (line.event_id, line.occurred_at):
+            reason = "member and event are not of one another"
         elif audit.leaf_of(line.event) != line.leaf:
             reason = "event was altered: its fields do not give the leaf that was sealed"
         if reason is not None:

@@ -150,6 +150,9 @@ class Settings(BaseSettings):
         " package.module:function of a plug-in. None: the trail is not sealed.",
     )
     audit_log: str = Field(default="mcpbroker", description="Names this broker in checkpoints.")
+    anchor_file: Path | None = Field(
+        default=None, description="Relay: a file that each seal's anchor is added to, beside Kafka."
+    )
 
     metrics_port: int | None = Field(
         default=None, description="Relay: Prometheus and health, if set."

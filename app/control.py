@@ -1,13 +1,19 @@
-"""What users and operators may do to an accepted command: cancel, approve, redrive, discard."""
+"""What users and operators may do to an accepted command: cancel, approve, redrive, discard.
+
+Each takes a command that `locked` gave, in the caller's transaction.
+"""
+
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.command import Event, State
 from app.db import commands, heads, outbox
 from app.db.commands import Command
-from app.envelope import CONTROL
+from app.envelope import COMMANDS, CONTROL
+from app.errors import NotCancellableError
 from app.policy import ToolPolicy
-from app.results import Word, end
+from app.results import Word, blocked_reason, end
 
 
 async def cancel(
@@ -70,6 +76,91 @@ async def stop(
     }
     await outbox.append(conn, asked, kind="control", topic=CONTROL, payload=said)
     return Word(command=asked, cancel_requested=True, woken=(asked.id,), outbox=True)
+
+
+async def decide(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    approve: bool,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+) -> Word:
+    """Let a command go that waits for an approval, or end it.
+
+    Raises:
+        NotCancellableError: it does not wait for one.
+    """
+    decision = "approved" if approve else "denied"
+    decided = await commands.decide(conn, command, decision=decision, actor=actor, reason=reason)
+    if decided is None:
+        raise NotCancellableError(f"Command {command.id} does not wait for an approval.")
+    if not approve:
+        error = {"code": "denied", "message": reason}
+        return await end(conn, decided, policy=policy, event=Event.CANCEL, actor=actor, error=error)
+    if not decided.held:
+        await outbox.make_ready(conn, decided.id)
+    return Word(command=decided, woken=(decided.id,), outbox=True)
+
+
+async def redrive(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+    deadline_s: float,
+) -> Word:
+    """Give a dead letter a new attempt: its key, its arguments and its place in order stay.
+
+    Raises:
+        NotCancellableError: it is no dead letter, or was discarded.
+    """
+    if command.state is not State.DEAD_LETTERED or command.discarded_at is not None:
+        raise NotCancellableError(f"Command {command.id} is not among the dead letters.")
+    queued = await commands.requeue(
+        conn,
+        command,
+        event=Event.REDRIVE,
+        actor=actor,
+        body={"reason": reason},
+        attempts_max=command.attempt + policy.retry.attempts_max,
+        deadline_s=deadline_s,
+        held=command.ordering_key is not None,
+    )
+    assert queued is not None, "the row is locked and its state was read under the lock"
+    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=0)
+    # Its number is lower than that of whatever waits, so it is the next of its key.
+    released = await _go_on(conn, command)
+    return Word(command=queued, woken=(queued.id, *released), outbox=True)
+
+
+async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason: str) -> Word:
+    """Settle a dead letter by hand: it leaves the list, and its key goes on without it.
+
+    Raises:
+        NotCancellableError: it is no dead letter, or was discarded.
+    """
+    discarded = await commands.discard(conn, command, actor=actor, reason=reason)
+    if discarded is None:
+        raise NotCancellableError(f"Command {command.id} is not among the dead letters.")
+    released = await _go_on(conn, command)
+    return Word(command=discarded, woken=(discarded.id, *released), outbox=True)
+
+
+async def _go_on(conn: AsyncConnection, command: Command) -> list[UUID]:
+    """Lift the block that an unknown outcome put on its key, and release the key's next."""
+    if command.ordering_key is None:
+        return []
+    await heads.unblock(
+        conn,
+        tenant_id=command.tenant_id,
+        ordering_key=command.ordering_key,
+        blocked_reason=blocked_reason(command),
+    )
+    return await heads.release(conn, [(command.tenant_id, command.ordering_key)])
 
 
 async def locked(conn: AsyncConnection, command: Command) -> Command:

@@ -17,7 +17,7 @@ from app.db.commands import Command
 from app.db.engine import tenant_transaction
 from app.envelope import COMMANDS, DEADLETTER, RESULTS, instant
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
-from app.policy import Dedupe, Identity, Ordering, ToolPolicy, allowed_by_binding
+from app.policy import Dedupe, Identity, ToolPolicy, allowed_by_binding
 
 ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})
 
@@ -410,8 +410,3 @@ def outcome(command: Command) -> dict[str, Any]:
 def blocked_reason(command: Command) -> str:
     """What a key says that waits for this command's outcome; only its own word lifts it."""
     return f"outcome of {command.id} unknown"
-
-
-def frees_on_delivery(command: Command) -> bool:
-    """Whether its key goes on once the command is in Kafka."""
-    return command.ordering == Ordering.DELIVERY

@@ -9,9 +9,13 @@ import logging
 import os
 import signal
 import socket
+import sys
+from pathlib import Path
 from random import SystemRandom
 
 import uvloop
+from aiokafka.errors import KafkaError
+from pydantic import SecretStr
 
 from app import config, logs
 from app.config import Settings
@@ -19,6 +23,7 @@ from app.db import wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
 from app.keys import signer
+from relay import anchors
 from relay.clock import Clock
 from relay.kafka import Publisher
 from relay.outbound import Outbound
@@ -58,6 +63,7 @@ async def serve(settings: Settings) -> None:
                         log=settings.audit_log,
                         interval_s=settings.seal_s,
                         lease_s=max(4.0, 4 * settings.seal_s),
+                        anchor_file=settings.anchor_file,
                         on_sealed=notifier.outbox,
                     )
                     group.create_task(sealer.run(stop))
@@ -78,7 +84,19 @@ async def _wake_on_stop(stop: asyncio.Event, outbound: Outbound) -> None:
 def main() -> None:
     """The console script."""
     parser = argparse.ArgumentParser(prog="broker-relay", description=__doc__)
-    parser.parse_args()
+    commands = parser.add_subparsers(dest="command")
+    export = commands.add_parser("anchors", help="write what Kafka has kept of the audit seals")
+    export.add_argument("--out", type=Path, required=True, help="a new NDJSON file")
+    arguments = parser.parse_args()
+    if arguments.command == "anchors":
+        # An auditor has no business with the database here.
+        kafka_only = Settings(database_url=SecretStr("postgresql://not-used"))
+        try:
+            count = asyncio.run(anchors.export(kafka_only, arguments.out))
+        except (KafkaError, OSError, LookupError) as error:
+            sys.exit(f"no anchors: {error}")
+        sys.stderr.write(f"{count} anchors\n")
+        return
     settings = config.load()
     logs.configure(level=settings.log_level, json=settings.log_json)
     uvloop.run(serve(settings))

@@ -29,8 +29,10 @@ async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes
 
     Raises:
         TimeoutError: Kafka stopped answering before the end.
+        LookupError: there is no such topic.
     """
     consumer = AIOKafkaConsumer(
+        AUDIT,
         bootstrap_servers=settings.kafka_bootstrap,
         group_id=None,
         enable_auto_commit=False,
@@ -39,14 +41,12 @@ async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes
     )
     await consumer.start()
     try:
-        found = consumer.partitions_for_topic(AUDIT) or await _partitions(consumer)
-        places = [TopicPartition(AUDIT, partition) for partition in sorted(found)]
+        places = consumer.assignment()
+        if not places:
+            raise LookupError(f"Kafka has no topic {AUDIT}.")
         ends = await consumer.end_offsets(places)
         starts = await consumer.beginning_offsets(places)
         left = {place for place in places if starts[place] < ends[place]}
-        if left:
-            consumer.assign(sorted(left))
-            await consumer.seek_to_beginning(*left)
         while left:
             batches: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
             async with asyncio.timeout(QUIET_S):
@@ -58,12 +58,6 @@ async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes
             left = {place for place in left if await consumer.position(place) < ends[place]}
     finally:
         await consumer.stop()
-
-
-async def _partitions(consumer: AIOKafkaConsumer) -> set[int]:
-    """Ask for the topic's metadata: a consumer that has subscribed to nothing has none."""
-    await consumer.topics()
-    return consumer.partitions_for_topic(AUDIT) or set()
 
 
 async def write(settings: Settings, file: BinaryIO) -> int:

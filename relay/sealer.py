@@ -64,6 +64,7 @@ class Sealer:
     ) -> None:
         """`log` names this broker in origins; the first signer is the one that seals name."""
         assert signers, "a seal is signed"
+        assert audit.origin_of(log, "tenant"), "a log's name that no note can carry fails at start"
         self._pool = pool
         self._signers = tuple(signers)
         self._keys = {audit.key_id_of(one.public_key): one.public_key for one in signers}

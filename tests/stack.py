@@ -53,12 +53,8 @@ def postgres_server() -> Generator[PostgresServer]:
         with PostgresContainer("postgres:18", driver=None) as container:
             yield PostgresServer(container.get_connection_url())
     else:
-        server = EmbeddedPostgres()
-        server.start()
-        try:
+        with EmbeddedPostgres() as server:
             yield PostgresServer(server.dsn, server)
-        finally:
-            server.stop()
 
 
 @contextmanager
@@ -72,12 +68,8 @@ def kafka_bootstrap() -> Generator[str]:
         with KafkaContainer().with_kraft() as container:
             yield container.get_bootstrap_server()
     else:
-        broker = EmbeddedKafka()
-        broker.start()
-        try:
+        with EmbeddedKafka() as broker:
             yield broker.bootstrap
-        finally:
-            broker.stop()
 
 
 async def make_template(superuser_dsn: str) -> None:
@@ -109,6 +101,14 @@ async def _execute(dsn: str, statement: str) -> None:
         await conn.execute(statement)
     finally:
         await conn.close()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits for its parent's look does not."""
+    done = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0 and not done.stdout.strip().startswith("Z")
 
 
 async def wait_for(condition: Callable[[], Awaitable[T]], timeout_s: float = 5.0) -> T:

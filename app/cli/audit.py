@@ -84,6 +84,8 @@ def verify(
     verified, report = run(work())
     if report is None:
         raise unchecked(verified.reason or "nothing to verify")
+    if verified.ok:
+        need_anchors(anchors, report)
     fault = report.fault
     if fault is None and not verified.ok:
         fault = Fault(
@@ -166,8 +168,9 @@ def verify_bundle(
             )
 
     header, report = run(work())
-    if report.seals == 0:
+    if report.seals == 0 and report.fault is None:
         raise unchecked("the bundle has no seal")
+    need_anchors(anchors, report)
     conclude(header.tenant_id, report, report.fault, pinned=pinned is not None, as_json=as_json)
 
 
@@ -219,6 +222,15 @@ def load_anchors(path: Path | None) -> list[Anchor]:
         return list(audit_bundle.parse_anchors(lines))
 
 
+def need_anchors(path: Path | None, report: Report) -> None:
+    """Anchors that were asked for and are not there must not pass for anchors that agree."""
+    if path is not None and report.anchors == 0 and report.fault is None:
+        raise unchecked(
+            f"{path} has no anchor of this log that a known key has signed"
+            f" ({report.anchors_unsigned} others)"
+        )
+
+
 def conclude(
     tenant: str, report: Report, fault: Fault | None, *, pinned: bool, as_json: bool
 ) -> None:
@@ -240,7 +252,7 @@ def conclude(
             "reason": fault.reason,
             "seal_no": fault.seal_no,
             "seq": fault.seq,
-            "event_id": fault.event_id,
+            "event_id": None if fault.event_id is None else str(fault.event_id),
         },
     }
     if as_json:

@@ -17,6 +17,21 @@ APPEND: Final = text("""
 """)
 
 
+STORY: Final = text("""
+    SELECT occurred_at AS at, type AS what, actor, attempt, state_from, state_to, body
+      FROM audit.events
+     WHERE command_id = :command_id
+     ORDER BY occurred_at
+     LIMIT 1000
+""")
+
+
+async def story(conn: AsyncConnection, command_id: UUID) -> list[dict[str, Any]]:
+    """What happened to a command, oldest first: at, what, actor, attempt, states, body."""
+    rows = await conn.execute(STORY, {"command_id": command_id})
+    return [dict(row) for row in rows.mappings()]
+
+
 async def append(
     conn: AsyncConnection,
     *,

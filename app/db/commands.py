@@ -221,6 +221,26 @@ RUNTIME_IS_OVER: Final = text("""
     SELECT hard_stop_at <= clock_timestamp() FROM commands WHERE id = :id
 """)
 
+DECIDE: Final = text(f"""
+    WITH moved AS (
+        UPDATE commands c
+           SET approval = :decision
+         WHERE c.id = :id AND c.approval = 'pending' AND c.state = 'queued'
+        RETURNING {COLUMNS}
+    ), audited AS ({AUDIT})
+    SELECT * FROM moved
+""")
+
+DISCARD: Final = text(f"""
+    WITH moved AS (
+        UPDATE commands c
+           SET discarded_at = now()
+         WHERE c.id = :id AND c.state = 'dead_lettered' AND c.discarded_at IS NULL
+        RETURNING {COLUMNS}
+    ), audited AS ({AUDIT})
+    SELECT * FROM moved
+""")
+
 NOTE: Final = text(f"""
     WITH moved AS (SELECT {COLUMNS} FROM commands c WHERE c.id = :id), audited AS ({AUDIT})
     SELECT 1
@@ -429,6 +449,38 @@ async def past_deadline(conn: AsyncConnection, *, limit: int) -> list[UUID]:
 async def past_lease(conn: AsyncConnection, *, limit: int) -> list[UUID]:
     """Commands whose adapter, or whose delivery, has been silent for too long."""
     return list((await conn.execute(PAST_LEASE, {"limit": limit})).scalars())
+
+
+async def decide(
+    conn: AsyncConnection, command: Command, *, decision: str, actor: str, reason: str
+) -> Command | None:
+    """Record an operator's word on a pending command; None where it is not pending."""
+    assert decision in {"approved", "denied"}
+    values = {
+        "id": command.id,
+        "decision": decision,
+        "type": f"command.{decision}",
+        "actor": actor,
+        "state_from": command.state,
+        "body": dump({"reason": reason}),
+    }
+    row = (await conn.execute(DECIDE, values)).mappings().one_or_none()
+    return None if row is None else Command.of(row)
+
+
+async def discard(
+    conn: AsyncConnection, command: Command, *, actor: str, reason: str
+) -> Command | None:
+    """Take a dead letter off the list; None where it is not on it."""
+    values = {
+        "id": command.id,
+        "type": "command.discarded",
+        "actor": actor,
+        "state_from": command.state,
+        "body": dump({"reason": reason}),
+    }
+    row = (await conn.execute(DISCARD, values)).mappings().one_or_none()
+    return None if row is None else Command.of(row)
 
 
 async def lease_is_over(conn: AsyncConnection, command_id: UUID) -> bool:

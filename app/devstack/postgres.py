@@ -1,21 +1,28 @@
 """A real PostgreSQL 18 out of a wheel, on loopback, with its durable defaults."""
 
+import contextlib
 import grp
 import hashlib
 import importlib.util
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from app.devstack import paths
 from app.devstack.process import Process
 
 READY_S: Final = 60.0
+# Below what Linux and macOS lend to the near ends of connections: a client that keeps trying a
+# dead server's port could be lent that very port, connect to itself, and keep the server from it.
+PORTS: Final = range(15_000, 30_000)
+PORT_TRIES: Final = 100
 SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -29,9 +36,11 @@ SETTINGS: Final = {
 
 def free_port() -> int:
     """A loopback port that nobody has now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    for port in random.SystemRandom().sample(PORTS, PORT_TRIES):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError(f"none of {PORT_TRIES} ports in {PORTS} is free")
 
 
 def unprivileged() -> int | None:
@@ -57,6 +66,7 @@ class EmbeddedPostgres:
         data: Path | None = None,
         port: int | None = None,
         binaries: Path | None = None,
+        settings: Mapping[str, str] | None = None,
         detached: bool = False,
     ) -> None:
         self._own = data is None
@@ -64,8 +74,16 @@ class EmbeddedPostgres:
         self.port = port or free_port()
         self._user = unprivileged()
         self._binaries = self._reachable(binaries or wheel_binaries())
+        self._settings = SETTINGS | dict(settings or {})
         self._process: Process | None = None
         self._detached = detached
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def dsn(self) -> str:
@@ -84,7 +102,7 @@ class EmbeddedPostgres:
         if not (data / "PG_VERSION").exists():
             self._init(data)
         argv: list[str | Path] = [self._binaries / "postgres", "-D", data, "-p", str(self.port)]
-        for name, value in SETTINGS.items():
+        for name, value in self._settings.items():
             argv += ["-c", f"{name}={value}"]
         log = self.home / "postgres.log"
         self._process = Process(
@@ -94,15 +112,20 @@ class EmbeddedPostgres:
             env=self._env(),
             cwd=self.home,
             user=self._user,
+            stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave
             detached=self._detached,
         )
         self._process.start()
-        self._process.wait_ready(self._answers, timeout_s=READY_S)
+        try:
+            self._process.wait_ready(self._answers, timeout_s=READY_S)
+        except BaseException:
+            self._process.kill()
+            raise
 
     def stop(self) -> None:
         """Stop it, fast and clean, and remove its data if it was ours."""
         if self._process is not None:
-            self._process.stop(number=signal.SIGINT)
+            self._process.stop()
         if self._own:
             shutil.rmtree(self.home, ignore_errors=True)
 
@@ -114,7 +137,7 @@ class EmbeddedPostgres:
     def restart(self) -> None:
         """Stop and start on the same port and data."""
         assert self._process is not None
-        self._process.stop(number=signal.SIGINT)
+        self._process.stop()
         self.start()
 
     def _init(self, data: Path) -> None:
@@ -141,25 +164,25 @@ class EmbeddedPostgres:
 
     def _answers(self) -> bool:
         done = subprocess.run(  # noqa: S603 argv is ours, no shell
-            [self._pg_isready(), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+            [self._binaries / "pg_isready", "-q", "-U", "postgres", "-d", self.dsn],
             env=self._env(),
             check=False,
         )
         return done.returncode == 0
-
-    def _pg_isready(self) -> Path:
-        return self._binaries / "pg_isready"
 
     def _reachable(self, binaries: Path) -> Path:
         """The programs, where the unprivileged user can run them: a private checkout is not."""
         if self._user is None or _passable(binaries, self._user):
             return binaries
         # The libraries are found beside the programs, so the whole installation comes along.
-        home = Path("/tmp/mcp-broker-postgres")  # noqa: S108 made below with our own ownership
+        home = Path("/tmp/mcp-broker-postgres")  # noqa: S108 refused unless it is ours
         stamp = f"{binaries}:{binaries.stat().st_mtime_ns}"
+        home.mkdir(exist_ok=True)
+        if home.lstat().st_uid != os.geteuid():
+            raise RuntimeError(f"{home} is another user's: remove it")
+        home.chmod(0o755)
         copy = home / hashlib.sha256(stamp.encode()).hexdigest()[:16]
         if not copy.exists():
-            home.mkdir(mode=0o755, exist_ok=True)
             part = copy.with_suffix(f".{os.getpid()}")
             shutil.copytree(binaries.parent, part, symlinks=True)
             try:

@@ -1,8 +1,9 @@
-"""A child process with its own group, a log file, a bounded readiness and no survivors."""
+"""A child process with a log file, a bounded readiness and no survivors."""
 
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,14 +22,12 @@ class NotReadyError(RuntimeError):
     """A process ended, or its time ran out, before it was ready; has the end of its log."""
 
 
-def _die_with_parent() -> None:
-    # Between fork and exec, so no more than one call.
-    if sys.platform == "linux":
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Process:
-    """One server process and the children it may start."""
+    """One server process and the children it may start.
+
+    On Linux it gets its stop signal when its starter dies, unless it is detached. The kernel
+    takes the starting thread for the parent, so start it from one that lives as long.
+    """
 
     def __init__(
         self,
@@ -39,6 +38,7 @@ class Process:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         user: int | None = None,
+        stop_signal: int = signal.SIGTERM,
         detached: bool = False,
     ) -> None:
         self.name = name
@@ -47,7 +47,9 @@ class Process:
         self._env = dict(os.environ if env is None else env)
         self._cwd = cwd
         self._user = user
+        self._stop_signal = stop_signal
         self._detached = detached
+        self._log_start = 0
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,6 +67,7 @@ class Process:
         """Start it; output is appended to the log."""
         assert not self.running
         with self.log.open("ab") as output:
+            self._log_start = output.tell()
             self._popen = subprocess.Popen(  # noqa: S603 argv is ours, no shell
                 self._argv,
                 stdin=subprocess.DEVNULL,
@@ -77,7 +80,7 @@ class Process:
                 group=self._user,
                 extra_groups=[] if self._user is not None else None,
                 # A stack left running (`make up`) outlives its starter.
-                preexec_fn=None if self._detached else _die_with_parent,  # noqa: PLW1509
+                preexec_fn=None if self._detached else self._die_with_parent,  # noqa: PLW1509
             )
 
     def wait_ready(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
@@ -94,6 +97,12 @@ class Process:
                 raise NotReadyError(f"{self.name} not ready in {timeout_s} s:\n{self.tail()}")
             time.sleep(POLL_S)
 
+    def logged(self, pattern: re.Pattern[bytes]) -> bool:
+        """Whether its log, since its last start, has a match."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return pattern.search(log.read()) is not None
+
     def tail(self, lines: int = 30) -> str:
         """The end of the log."""
         if not self.log.exists():
@@ -105,21 +114,28 @@ class Process:
         if self.running:
             os.kill(self.pid, number)
 
-    def stop(self, *, number: int = signal.SIGTERM, timeout_s: float = STOP_S) -> None:
-        """Ask it to end, then kill whatever is left of its group."""
-        if self._popen is None:
+    def stop(self, *, timeout_s: float = STOP_S) -> None:
+        """Ask it to end, then kill whatever is left of it and its children."""
+        if self._popen is None or not self.running:
             return
-        self.send(number)
+        below = descendants(self.pid)
+        self.send(self._stop_signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout_s)
         self.kill()
+        _kill_each(below)
 
     def kill(self) -> None:
-        """Kill -9 the whole group, at once."""
-        if self._popen is None:
+        """Kill -9 it and every process below it, at once, as the machine's crash would."""
+        if self._popen is None or not self.running:
             return
+        # Stopped first, or it could start a child that the list misses. A group's kill is not
+        # enough: PostgreSQL's backends and ansible-runner's playbooks lead sessions of their own.
+        self.send(signal.SIGSTOP)
+        below = descendants(self.pid)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
+        _kill_each(below)
         self._popen.wait()
 
     def kill_leader(self) -> None:
@@ -127,3 +143,46 @@ class Process:
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()
+
+    def _die_with_parent(self) -> None:
+        # Between fork and exec, so no more than one call.
+        if sys.platform == "linux":
+            LIBC.prctl(PR_SET_PDEATHSIG, self._stop_signal)
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one, whatever their group or session."""
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
+    found: list[int] = []
+    level = [pid]
+    while level:
+        level = [child for parent in level for child in children.get(parent, [])]
+        found += level
+    return found
+
+
+def _parents() -> list[tuple[int, int]]:
+    """Every process and its parent."""
+    found: list[tuple[int, int]] = []
+    if sys.platform == "linux":
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                # pid (any name) state parent …
+                after_name = stat.read_text(errors="replace").rpartition(")")[2].split()
+                found.append((int(stat.parent.name), int(after_name[1])))
+        return found
+    listed = subprocess.run(
+        ["/bin/ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    )
+    for line in listed.stdout.splitlines():
+        child, parent = line.split()
+        found.append((int(child), int(parent)))
+    return found
+
+
+def _kill_each(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

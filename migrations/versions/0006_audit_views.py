@@ -63,7 +63,7 @@ DENIALS = """
            e.type AS what, e.tool, e.method, e.command_id, e.body ->> 'reason' AS reason,
            e.body AS details, e.event_id
       FROM audit.events e
-     WHERE e.type LIKE '%.denied' OR e.type LIKE '%.refused' OR e.type LIKE '%.failed_login'
+     WHERE e.type LIKE '%.denied' OR e.type LIKE '%.refused' OR e.type = 'login.failed'
 """
 
 SEALING = """

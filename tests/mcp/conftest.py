@@ -1,0 +1,87 @@
+"""Two app replicas as processes, with a short inline wait; the test is the adapter."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from app.devstack.postgres import free_port
+from app.devstack.stack import AppProcess, Dsns
+from app.devstack.tokens import DevIssuer
+from tests import stack as servers
+from tests.conftest import AUDIENCE
+from tests.stack import PostgresServer
+
+ERAS = ["2026-07-28", "legacy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Front:
+    """A running app, and how to reach it as a client and as an adapter."""
+
+    app: AppProcess
+    issuer: DevIssuer
+    dsns: Dsns
+
+    def http(self, user: str, *scopes: str, tenant: str = "demo") -> httpx2.AsyncClient:
+        token = self.issuer.token(tenant=tenant, user=user, scopes=scopes or ("tools",))
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx2.AsyncClient(base_url=self.app.url, headers=headers, timeout=30)
+
+    @asynccontextmanager
+    async def client(
+        self,
+        user: str = "ada",
+        *,
+        mode: str = "2026-07-28",
+        tenant: str = "demo",
+        **options: Any,
+    ) -> AsyncGenerator[Client]:
+        async with self.http(user, tenant=tenant) as http:
+            transport = streamable_http_client(f"{self.app.url}/mcp", http_client=http)
+            async with Client(transport, mode=mode, **options) as made:  # pyright: ignore[reportArgumentType]
+                yield made
+
+    async def say(self, command_id: str, path: str, **body: Any) -> Any:
+        """One word of an adapter."""
+        async with self.http("eda", "results:write", tenant="adapters") as http:
+            answer = await http.post(f"/results/{command_id}{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def newest(self, user: str = "ada") -> str:
+        """The user's newest command, once there is one that is open."""
+        async with asyncio.timeout(5), self.http(user) as http:
+            while True:
+                found = (await http.get("/commands", params={"state": "queued"})).json()["commands"]
+                if found:
+                    return found[0]["correlation_id"]
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def front(
+    template: PostgresServer, issuer: DevIssuer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Front]:
+    home = tmp_path_factory.mktemp("front")
+    dsns = asyncio.run(servers.clone(template.superuser_dsn))
+    env = {
+        "MCP_BROKER_DATABASE_URL": dsns.app,
+        "MCP_BROKER_ISSUERS": issuer.setting(),
+        "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
+        "MCP_BROKER_INLINE_WAIT_S": "1.5",
+        "MCP_BROKER_HEARTBEAT_S": "0.3",
+        "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
+    }
+    app = AppProcess(home=home, env=env, port=free_port(), name="app")
+    app.start()
+    try:
+        yield Front(app=app, issuer=issuer, dsns=dsns)
+    finally:
+        app.process.stop()
