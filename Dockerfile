@@ -2,7 +2,7 @@
 #   serve (default) | migrate | relay | eda
 # Build: docker build -t mcp-broker .   EDA's part (ansible, Java) comes with --build-arg EXTRAS="--extra eda".
 FROM python:3.12-slim AS build
-COPY --from=ghcr.io/astral-sh/uv:0.9 /uv /usr/local/bin/uv
+RUN pip install --no-cache-dir uv==0.13.9
 ARG EXTRAS=""
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=/opt/broker
 WORKDIR /src

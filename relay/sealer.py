@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -108,6 +109,22 @@ class Sealer:
         mark = await audit_seals.watermark(self._pool)
         return await (self._follow if mark.adopted else self._adopt)(epoch, mark)
 
+    async def retire(self, before: datetime) -> bool:
+        """Say in every log, sealed, that its events older than this may be gone.
+
+        Retention calls it before it drops partitions; their leaves stay in `members`, so all that
+        is left can still be proved. False: another relay seals, or it took over meanwhile.
+        """
+        epoch = await leases.take(self._pool, name=LEASE, owner=self._owner, lease_s=self._lease_s)
+        if epoch is None:
+            return False
+        tenants = await audit_seals.unretired(self._pool, before=before)
+        nothing = [
+            Pending(tenant_id=tenant_id, event_ids=(), occurred_ats=(), leaves=())
+            for tenant_id in tenants
+        ]
+        return await self._write(epoch, await self._seal(nothing, retired_before=before), None)
+
     async def _follow(self, epoch: int, mark: Watermark) -> bool:
         """Seal what the next ended transactions have written."""
         upto = await audit_seals.cut(self._pool, after=mark.xid, limit=self._batch_max)
@@ -125,27 +142,31 @@ class Sealer:
         await self._write(epoch, await self._seal(pending), None if more else mark)
         return True
 
-    async def _seal(self, pending: Sequence[Pending]) -> list[Sealed]:
+    async def _seal(
+        self, pending: Sequence[Pending], *, retired_before: datetime | None = None
+    ) -> list[Sealed]:
         heads = await audit_seals.heads(self._pool, [one.tenant_id for one in pending])
         slots = asyncio.Semaphore(SIGNING_MAX)
 
         async def seal(one: Pending) -> Sealed:
             async with slots:
-                return await self._signed(one, heads[one.tenant_id])
+                return await self._signed(one, heads[one.tenant_id], retired_before)
 
         return list(await asyncio.gather(*(seal(one) for one in pending)))
 
-    async def _signed(self, pending: Pending, head: Head) -> Sealed:
+    async def _signed(
+        self, pending: Pending, head: Head, retired_before: datetime | None
+    ) -> Sealed:
         tree = head.tree.grown(pending.leaves)
         name = audit.origin_of(self._log, pending.tenant_id)
         text = audit.checkpoint_text(origin=name, size=tree.size, root=tree.root)
         seal = Seal(
             tenant_id=pending.tenant_id,
             seal_no=head.seal_no + 1,
-            kind=Kind.EVENTS,
+            kind=Kind.EVENTS if retired_before is None else Kind.RETIREMENT,
             seq_from=head.tree.size + 1,
             seq_to=tree.size,
-            retired_before=None,
+            retired_before=retired_before,
             root=tree.root,
             frontier=tree.packed,
             previous=head.digest,
@@ -168,23 +189,24 @@ class Sealer:
             signatures[signer.public_key] = signature
         return audit.signed_note(text, signatures, name=name)
 
-    async def _write(self, epoch: int, sealed: Sequence[Sealed], mark: Watermark | None) -> None:
+    async def _write(self, epoch: int, sealed: Sequence[Sealed], mark: Watermark | None) -> bool:
         async with self._pool.acquire() as conn, conn.transaction():
             if not await leases.hold(conn, name=LEASE, owner=self._owner, epoch=epoch):
                 logger.warning("another relay seals now")
-                return
+                return False
             if sealed:
                 await audit_seals.write(conn, sealed, keys=self._keys)
             if mark is not None:
                 await audit_seals.move_watermark(conn, cluster=mark.cluster, xid=mark.xid)
         if not sealed:
-            return
+            return True
         self.counts.seals += len(sealed)
         self.counts.events += sum(len(one.pending.event_ids) for one in sealed)
         if self._anchor_file is not None:
             lines = [orjson.dumps(audit_seals.anchor(one)) + b"\n" for one in sealed]
             await asyncio.to_thread(_append, self._anchor_file, b"".join(lines))
         self._on_sealed()
+        return True
 
 
 def _append(path: Path, lines: bytes) -> None:

@@ -111,7 +111,7 @@ def alive(pid: int) -> bool:
     return done.returncode == 0 and not done.stdout.strip().startswith("Z")
 
 
-async def wait_for(condition: Callable[[], Awaitable[T]], timeout_s: float = 5.0) -> T:
+async def wait_for(condition: Callable[[], Awaitable[T]], timeout_s: float = 15.0) -> T:
     """The condition's first truthy value, awaited with a bound."""
     async with asyncio.timeout(timeout_s):
         while True:

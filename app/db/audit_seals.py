@@ -82,6 +82,14 @@ HEADS: Final = """
       ) AS s ON true
 """
 
+UNRETIRED: Final = """
+    SELECT tenant_id
+      FROM audit.seals
+     GROUP BY tenant_id
+    HAVING coalesce(max(retired_before), '-infinity') < $1
+     ORDER BY tenant_id
+"""
+
 INSERT_KEYS: Final = """
     INSERT INTO audit.keys (key_id, public_key)
     SELECT * FROM unnest($1::text[], $2::bytea[])
@@ -207,6 +215,11 @@ async def heads(conn: Connection | asyncpg.Pool, tenants: Sequence[str]) -> dict
             now=row["now"],
         )
     return found
+
+
+async def unretired(pool: asyncpg.Pool, *, before: datetime) -> list[str]:
+    """The tenants whose logs do not say yet that events older than this may be gone."""
+    return [row["tenant_id"] for row in await pool.fetch(UNRETIRED, before)]
 
 
 async def write(conn: Connection, sealed: Sequence[Sealed], *, keys: dict[str, bytes]) -> None:

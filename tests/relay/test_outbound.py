@@ -240,3 +240,23 @@ async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
     assert await dispatch.reclaim(relay.database.pool, limit=10) >= 0
     relay.outbound.wake()
     assert await read(kafka_bootstrap, "mcp.commands", {one})
+
+
+@pytest.mark.guarantee("ordering:delivery")
+async def test_commands_ordered_by_delivery_reach_kafka_in_order_without_waiting_for_their_ends(
+    broker: Broker, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
+) -> None:
+    await fetch(
+        database.owner,
+        "UPDATE tools SET policy = policy || '{\"ordering\": \"delivery\"}' WHERE name = 'probe_echo'",
+    )
+    ids = [
+        (await accept(broker, echo(str(n), ordering_key="d", idempotency_key=str(n)))).written.id
+        for n in range(5)
+    ]
+    [row] = await fetch(database.owner, "SELECT count(*) AS n FROM outbox WHERE status = 'ready'")
+    assert row["n"] == 1
+    async with open_relay(relay_settings, "a"), open_relay(relay_settings, "b"):
+        found = await read(kafka_bootstrap, "mcp.commands", set(ids))
+    assert len({record.partition for record, _ in found}) == 1
+    assert [UUID(body["correlation_id"]) for _, body in found] == ids

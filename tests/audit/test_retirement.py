@@ -1,0 +1,92 @@
+"""Events may go by a signed retirement, and only so: the rest of the log still proves itself."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.audit.conftest import Log
+from tests.audit.tampering import GONE, tamper
+
+OLD = datetime(2020, 2, 15, tzinfo=UTC)
+BEFORE = datetime(2020, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def aged(log: Log) -> Log:
+    """Seal 1: events 1-4, of which 1-3 are old; seal 2: events 5-6."""
+    await log.owner.execute(
+        "CREATE TABLE audit.events_202002 PARTITION OF audit.events"
+        " FOR VALUES FROM ('2020-02-01+00') TO ('2020-03-01+00')"
+    )
+    await log.owner.execute(
+        "INSERT INTO audit.events (tenant_id, type, actor, occurred_at)"
+        " SELECT 'demo', 'old', 'x', $1 FROM generate_series(1, 3)",
+        OLD,
+    )
+    await log.append(1)
+    await log.seal()
+    await log.append(2)
+    await log.seal()
+    return log
+
+
+async def drop(log: Log) -> None:
+    await log.owner.execute("DROP TABLE audit.events_202002")
+
+
+async def test_a_partition_that_is_dropped_without_a_retirement_is_found(aged: Log) -> None:
+    await drop(aged)
+    found = await aged.verify()
+    assert (found["ok"], found["seq"]) == (False, 1)
+    report = await aged.check()
+    assert report.fault is not None
+    assert (report.fault.seq, "event is gone" in report.fault.reason) == (1, True)
+
+
+@pytest.mark.guarantee("audit:retirement")
+async def test_after_a_signed_retirement_the_old_events_may_go_and_the_rest_is_proved(
+    aged: Log,
+) -> None:
+    assert await aged.sealer.retire(BEFORE)
+    assert await aged.sealer.retire(BEFORE)
+    assert await aged.owner.fetchval("SELECT count(*) FROM audit.seals") == 3, "said once"
+    await drop(aged)
+    await aged.append(2)
+    await aged.seal()
+    found = await aged.verify()
+    assert (found["ok"], found["size"]) == (True, 8), found
+    assert (await aged.check(anchors=await aged.anchors())).fault is None
+    row = await aged.owner.fetchrow("SELECT retired_before FROM audit.sealing")
+    assert row is not None
+    assert row["retired_before"] == BEFORE
+    proofs = await aged.owner.fetch(
+        "SELECT p.seq FROM audit.members m, audit.prove(m.event_id) p ORDER BY 1"
+    )
+    assert [row["seq"] for row in proofs] == list(range(1, 9))
+    await tamper(aged.owner, [GONE.format(seqs="= 5")])
+    found = await aged.verify()
+    assert (found["ok"], found["seq"]) == (False, 5), "what is younger may not go"
+    report = await aged.check()
+    assert report.fault is not None
+    assert report.fault.seq == 5
+
+
+@pytest.mark.guarantee("audit:retirement")
+async def test_a_retirement_that_nobody_signed_is_found(aged: Log) -> None:
+    await aged.sealer.retire(datetime(2019, 1, 1, tzinfo=UTC))
+    await drop(aged)
+    forge = (
+        "UPDATE audit.seals SET retired_before = '2020-03-01+00' WHERE kind = 'retirement'",
+        "UPDATE audit.seals s SET digest = audit.seal_v1(s) WHERE kind = 'retirement'",
+        (
+            "UPDATE audit.seals SET attestation = replace(attestation,"
+            " split_part(attestation, E'\\n', 3), encode(digest, 'base64')) WHERE kind = 'retirement'"
+        ),
+    )
+    await tamper(aged.owner, list(forge[:1]))
+    assert not (await aged.verify())["ok"]
+    await tamper(aged.owner, list(forge[1:]))
+    assert (await aged.verify())["ok"], "SQL cannot check signatures"
+    report = await aged.check()
+    assert report.fault is not None
+    assert "not signed by a known key" in report.fault.reason
