@@ -8,12 +8,12 @@ from typing import Final
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import timeouts
 from app.config import Settings
 from app.db import catalog, dispatch
+from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.policy import ToolPolicy
 from app.results import Word
@@ -69,7 +69,7 @@ class Clock:
         while not stop.is_set():
             try:
                 await self.tick()
-            except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except AWAY as error:
                 logger.warning("timers wait for postgres: %r", error)
             try:
                 async with asyncio.timeout(self._settings.clock_s):

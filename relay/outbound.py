@@ -16,6 +16,7 @@ import orjson
 from app.config import Settings
 from app.db import dispatch
 from app.db.dispatch import Acked, Claimed
+from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.envelope import envelope, headers
 from relay.kafka import Publisher, PublishError, Record
@@ -23,7 +24,6 @@ from relay.kafka import Publisher, PublishError, Record
 logger = logging.getLogger(__name__)
 
 BACKOFF_S: Final = 1.0
-AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 @dataclass(slots=True)

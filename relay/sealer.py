@@ -22,6 +22,7 @@ from app import audit
 from app.audit import Kind, Seal
 from app.db import audit_seals, leases
 from app.db.audit_seals import Head, Pending, Sealed, Watermark
+from app.db.engine import AWAY
 from app.keys import Signer
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 LEASE: Final = "sealer"
 SIGNING_MAX: Final = 16
 """Signatures asked for at a time, of a key service."""
-
-AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 @dataclass(slots=True)

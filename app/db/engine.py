@@ -8,6 +8,8 @@ from typing import Any, Final
 import asyncpg
 import orjson
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.config import Settings
@@ -15,6 +17,18 @@ from app.db.migrate import async_url
 
 SCOPE: Final = text(
     "SELECT set_config('app.tenants', CAST(CAST(:tenants AS text[]) AS text), true)"
+)
+
+# What a loop outlives, to try again: the server is away, the pool is empty, or a connection was
+# cut in the middle of a statement, which asyncpg may meet as an internal error.
+AWAY: Final = (
+    OSError,
+    TimeoutError,
+    DBAPIError,
+    PoolTimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
 )
 
 # An idle transaction pins vacuum's horizon and the audit sealer's; ours never wait for a network

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from app.db.engine import SERVER_SETTINGS
+from app.db.engine import AWAY, SERVER_SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Notifier:
             ]
             try:
                 await self._pool.execute(NOTIFY, [c for c, _ in said], [p for _, p in said])
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except AWAY as error:
                 logger.warning("wakeup not sent, polling covers it: %r", error)
 
 
@@ -83,7 +83,7 @@ async def listen(dsn: str, handlers: dict[str, Callable[[str], None]], *, name: 
                     handler("")
                 await lost.wait()
             logger.warning("listening connection lost, reconnecting")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        except AWAY as error:
             logger.warning("cannot listen, polling covers it: %r", error)
         await asyncio.sleep(RECONNECT_S)
 

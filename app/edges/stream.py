@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import commands, progress, wakeups
 from app.db.commands import Command
-from app.db.engine import tenant_transaction
+from app.db.engine import AWAY, tenant_transaction
 from app.db.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ class Hub:
             try:
                 for start in range(0, len(dirty), LOAD_MAX):
                     await self._load(dirty[start : start + LOAD_MAX])
-            except (DBAPIError, OSError, TimeoutError) as error:
+            except AWAY as error:
                 logger.warning("waiters wait for postgres: %r", error)
                 self._dirty.update(dirty)
                 await asyncio.sleep(self._poll_s)

@@ -1,0 +1,74 @@
+"""Kill -9 everything at random under load; then every promise must have been kept."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from random import Random, SystemRandom
+
+import pytest
+
+from app.devstack.tokens import DevIssuer
+from tests.chaos.checks import LEFT, STUCK, look, violations
+from tests.chaos.fleet import AWAY, Fleet, Monkey, open_fleet
+from tests.chaos.load import Caller
+from tests.conftest import AUDIENCE
+
+SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_SECONDS", "25"))
+CALLERS = 8
+SETTLE_S = float(os.environ.get("MCP_BROKER_CHAOS_SETTLE", "90"))
+
+
+async def settle(fleet: Fleet) -> float:
+    """Wait until nothing is open or unpublished; how long it took."""
+    began, left = time.monotonic(), {"open": -1}
+    while time.monotonic() - began < SETTLE_S:
+        try:
+            [left] = await look(fleet.dsns.owner, LEFT)
+        except AWAY:
+            left = {"open": -1}
+        if not any(left.values()):
+            return time.monotonic() - began
+        await asyncio.sleep(0.3)
+    stuck = await look(fleet.dsns.owner, STUCK)
+    stuck += [{"dead": one.name, "log": one.tail()} for one in fleet.processes if not one.running]
+    raise AssertionError(f"not settled in {SETTLE_S} s: {left}\n" + "\n".join(map(str, stuck)))
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(int(SECONDS + SETTLE_S + 240))
+@pytest.mark.guarantee("chaos:conservation")
+async def test_whatever_is_killed_every_call_ends_once_in_order_with_one_effect(
+    home: Path, issuer: DevIssuer, pytestconfig: pytest.Config
+) -> None:
+    chosen = int(os.environ.get("MCP_BROKER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
+    say = pytestconfig.get_terminal_writer().line
+    say(f"\nchaos: MCP_BROKER_CHAOS_SEED={chosen} MCP_BROKER_CHAOS_SECONDS={SECONDS:g}")
+    random = Random(chosen)
+    async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp")) as fleet:
+        callers = [
+            Caller(
+                number,
+                fleet.urls,
+                issuer.token(tenant="demo", user=f"user-{number}", scopes=["tools"]),
+                Random(random.random()),
+            )
+            for number in range(CALLERS)
+        ]
+        monkey = Monkey(fleet, Random(random.random()))
+        until = time.monotonic() + SECONDS
+        async with asyncio.TaskGroup() as group:
+            for caller in callers:
+                group.create_task(caller.run(until))
+            group.create_task(monkey.rage(SECONDS))
+        await fleet.whole()
+        settled_s = await settle(fleet)
+        promised = {key: one for caller in callers for key, one in caller.accepted.items()}
+        wrong, counts = await violations(fleet, promised)
+        wrong += [problem for caller in callers for problem in caller.wrong]
+        answers = sum((caller.counts for caller in callers), start=monkey.done.__class__())
+    say(f"chaos: kills {dict(monkey.done)}")
+    say(f"chaos: answers {dict(answers)}; settled in {settled_s:.1f} s")
+    say(f"chaos: {counts}")
+    assert promised, "the load was accepted"
+    assert not wrong, f"seed {chosen}:\n" + "\n".join(wrong)
