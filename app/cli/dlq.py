@@ -1,0 +1,152 @@
+"""`broker dlq`: look at dead letters, redrive or discard them.
+
+Talks HTTP to a running app, with an operator's token from MCP_BROKER_TOKEN.
+"""
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import httpx
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, help=__doc__)
+
+PATH: Final = "/operator/dead-letters"
+TIMEOUT_S: Final = 60.0
+
+Url = Annotated[str, typer.Option("--url", envvar="MCP_BROKER_URL", help="Of the app.")]
+Token = Annotated[
+    str,
+    typer.Option("--token", envvar="MCP_BROKER_TOKEN", help="An operator's.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option("--reason", help="For the audit trail.")]
+Tool = Annotated[str | None, typer.Option(help="Of this tool only.")]
+
+LOCAL: Final = "http://127.0.0.1:8080"
+
+
+def ask(url: str, token: str, method: str, path: str, **parts: Any) -> dict[str, Any]:
+    """One request; a refusal is its detail on standard error, and exit code 1."""
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        answer = httpx.request(
+            method, url.rstrip("/") + path, headers=headers, timeout=TIMEOUT_S, **parts
+        )
+        body = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise fail(f"{url}: {error}") from error
+    if answer.is_error:
+        raise fail(str(body.get("detail") or body.get("title") or body))
+    return body
+
+
+def fail(message: str) -> typer.Exit:
+    """Say what is wrong, on standard error, and leave with 1."""
+    typer.echo(message, err=True)
+    return typer.Exit(1)
+
+
+def known(**values: Any) -> dict[str, Any]:
+    """What was given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def show_letters(found: list[dict[str, Any]]) -> None:
+    """As a table."""
+    table = Table("Id", "Tool", "Attempts", "Error", "Given up")
+    for one in found:
+        error = one.get("error") or {}
+        said = error.get("code") or error.get("message") or ""
+        table.add_row(
+            one["correlation_id"],
+            f"{one['tool']}/{one['method']}",
+            str(one["attempt"]),
+            f"{said}{' (outcome unknown)' if one.get('outcome_unknown') else ''}",
+            one.get("finished_at", ""),
+        )
+    Console().print(table)
+
+
+def echo(body: Any) -> None:
+    """As JSON."""
+    typer.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+
+
+@app.command("list")
+def list_(
+    token: Token,
+    url: Url = LOCAL,
+    tool: Tool = None,
+    before: Annotated[UUID | None, typer.Option(help="Go on after this one.")] = None,
+    limit: int = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Your tenant's dead letters, the latest first."""
+    wanted = known(
+        tool=tool,
+        before=None if before is None else str(before),
+        limit=limit,
+    )
+    body = ask(url, token, "GET", PATH, params=wanted)
+    if as_json:
+        echo(body)
+        return
+    show_letters(body["dead_letters"])
+    if body["before"] is not None:
+        typer.echo(f"more: --before {body['before']}")
+
+
+@app.command()
+def show(command: UUID, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """One command and the history of its attempts."""
+    body = ask(url, token, "GET", f"{PATH}/{command}")
+    if as_json:
+        echo(body)
+        return
+    show_letters([body])
+    for one in body["history"]:
+        typer.echo(orjson.dumps(one).decode())
+
+
+@app.command()
+def redrive(
+    token: Token,
+    command: Annotated[UUID | None, typer.Argument(help="One; else by filter.")] = None,
+    url: Url = LOCAL,
+    reason: Annotated[str | None, typer.Option(help="For the audit trail.")] = None,
+    tool: Tool = None,
+    limit: int = 100,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; else a dry run.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give one dead letter, or those that a filter takes, a new attempt."""
+    if reason is None and (yes or command is not None):
+        raise fail("It takes a --reason.")
+    if command is not None:
+        if tool is not None:
+            raise fail("One command takes no filter.")
+        body = ask(url, token, "POST", f"{PATH}/{command}/redrive", json={"reason": reason})
+        echo(body) if as_json else typer.echo(f"queued: attempt {body['attempt']}")
+        return
+    many = {"dry_run": not yes, "limit": limit, "reason": reason or "dry run"}
+    body = ask(url, token, "POST", f"{PATH}/redrive", json=known(tool=tool) | many)
+    if as_json:
+        echo(body)
+        return
+    for one in body["commands"]:
+        typer.echo(one)
+    done = "redriven" if yes else "would be redriven; --yes --reason … does it"
+    typer.echo(f"{len(body['commands'])} {done}")
+
+
+@app.command()
+def discard(
+    command: UUID, reason: Reason, token: Token, url: Url = LOCAL, as_json: AsJson = False
+) -> None:
+    """Take a dead letter off the list for good."""
+    body = ask(url, token, "POST", f"{PATH}/{command}/discard", json={"reason": reason})
+    echo(body) if as_json else typer.echo("discarded")
