@@ -77,18 +77,14 @@ class Outbound:
                 if claimed:
                     await self._send(claimed)
                     continue
-                pause_s = self._settings.poll_s
+                await _wait(woken, self._settings.poll_s)
             except PublishError as error:
                 logger.warning("kafka is away, the outbox waits: %s", error)
-                pause_s = BACKOFF_S
+                # Not until woken: under load wakeups come all the time.
+                await _wait(stop, BACKOFF_S)
             except AWAY as error:
                 logger.warning("postgres is away: %r", error)
-                pause_s = BACKOFF_S
-            try:
-                async with asyncio.timeout(pause_s):
-                    await woken.wait()
-            except TimeoutError:
-                continue
+                await _wait(stop, BACKOFF_S)
 
     async def _claim_commands(self) -> list[Claimed]:
         return await dispatch.claim_commands(
@@ -129,6 +125,14 @@ class Outbound:
                 "published",
                 extra={"correlation_id": str(one.claimed.command_id), "topic": one.claimed.topic},
             )
+
+
+async def _wait(event: asyncio.Event, at_most_s: float) -> None:
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        return
 
 
 def record(claimed: Claimed) -> Record:

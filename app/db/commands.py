@@ -96,6 +96,18 @@ LIST: Final = text(f"""
      LIMIT :limit
 """)
 
+# In the order in which they died, which is that of their keys.
+DEAD: Final = text(f"""
+    SELECT {COLUMNS}
+      FROM commands c
+     WHERE c.tenant_id = :tenant_id AND c.state = 'dead_lettered' AND c.discarded_at IS NULL
+       AND (CAST(:tool AS text) IS NULL OR c.tool = :tool)
+       AND (CAST(:after AS uuid) IS NULL OR (c.finished_at, c.id) >
+            (SELECT f.finished_at, f.id FROM commands f WHERE f.id = :after))
+     ORDER BY c.finished_at, c.id
+     LIMIT :limit
+""")
+
 AUDIT: Final = """
     INSERT INTO audit.events
            (tenant_id, type, actor, user_id, command_id, saga_id, tool, method, attempt,
@@ -293,6 +305,16 @@ async def list_newest(
             "limit": limit,
         },
     )
+    return [Command.of(row) for row in rows.mappings()]
+
+
+async def list_dead(
+    conn: AsyncConnection, *, tenant_id: str, tool: str | None, after: UUID | None, limit: int
+) -> list[Command]:
+    """A tenant's dead letters that are not discarded, oldest first, after one of them."""
+    assert 0 < limit <= LIST_MAX
+    values = {"tenant_id": tenant_id, "tool": tool, "after": after, "limit": limit}
+    rows = await conn.execute(DEAD, values)
     return [Command.of(row) for row in rows.mappings()]
 
 

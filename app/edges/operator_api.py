@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import control
-from app.command import State
-from app.db import audit_events
+from app.db import audit_events, commands
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, find, listing, view
+from app.edges.broker import Broker, find, view
 from app.edges.http_api import identity_of, reply
 from app.edges.identity import OPERATE, need
 from app.envelope import instant
+from app.errors import NotCancellableError
 from app.policy import Identity, ToolPolicy
 from app.results import Word
 
@@ -97,31 +97,25 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         """End a command whose tool asks for an approval."""
         return await decided(request, correlation_id, body, approve=False)
 
+    async def waiting(
+        who: Identity, *, tool: str | None, after: UUID | None, limit: int
+    ) -> list[Command]:
+        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+            return await commands.list_dead(
+                conn, tenant_id=who.tenant_id, tool=tool, after=after, limit=limit
+            )
+
     @made.get("/dead-letters")
     async def dead_letters(
         request: Request,
         tool: str | None = None,
-        before: UUID | None = None,
+        after: UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:
-        """The tenant's dead letters that are not discarded, newest first."""
-        found = await waiting(operator_of(request), tool=tool, before=before, limit=limit)
+        """The tenant's dead letters that are not discarded, oldest first."""
+        found = await waiting(operator_of(request), tool=tool, after=after, limit=limit)
         more = str(found[-1].id) if len(found) == limit else None
-        return reply(200, {"dead_letters": [view(one) for one in found], "before": more})
-
-    async def waiting(
-        who: Identity, *, tool: str | None, before: UUID | None, limit: int
-    ) -> list[Command]:
-        found = await listing(
-            broker,
-            who,
-            states=[State.DEAD_LETTERED],
-            tool=tool,
-            before=before,
-            limit=limit,
-            everyone=True,
-        )
-        return [one for one in found if one.discarded_at is None]
+        return reply(200, {"dead_letters": [view(one) for one in found], "after": more})
 
     @made.get("/dead-letters/{correlation_id}")
     async def dead_letter(request: Request, correlation_id: UUID) -> Response:
@@ -143,12 +137,16 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
     async def redrive_many(request: Request, body: RedriveBody) -> Response:
         """Give many a new attempt, oldest first; by default only say which they would be."""
         who = operator_of(request)
-        found = await waiting(who, tool=body.tool, before=None, limit=body.limit)
-        ids = [one.id for one in reversed(found)]
-        if not body.dry_run:
-            for one in ids:
-                await redrive_one(who, one, body.reason)
-        return reply(200, {"dry_run": body.dry_run, "commands": [str(one) for one in ids]})
+        found = await waiting(who, tool=body.tool, after=None, limit=body.limit)
+        taken: list[str] = []
+        for one in found:
+            if not body.dry_run:
+                try:
+                    await redrive_one(who, one.id, body.reason)
+                except NotCancellableError:
+                    continue  # another operator was first
+            taken.append(str(one.id))
+        return reply(200, {"dry_run": body.dry_run, "commands": taken})
 
     @made.post("/dead-letters/{correlation_id}/discard")
     async def discard(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
