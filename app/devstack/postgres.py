@@ -174,22 +174,34 @@ class EmbeddedPostgres:
         """The programs, where the unprivileged user can run them: a private checkout is not."""
         if self._user is None or _passable(binaries, self._user):
             return binaries
-        # The libraries are found beside the programs, so the whole installation comes along.
         home = Path("/tmp/mcp-broker-postgres")  # noqa: S108 refused unless it is ours
-        stamp = f"{binaries}:{binaries.stat().st_mtime_ns}"
         home.mkdir(exist_ok=True)
         if home.lstat().st_uid != os.geteuid():
             raise RuntimeError(f"{home} is another user's: remove it")
         home.chmod(0o755)
-        copy = home / hashlib.sha256(stamp.encode()).hexdigest()[:16]
+        # By content, so that many checkouts share one copy.
+        program = (binaries / "postgres").read_bytes()
+        copy = home / hashlib.sha256(program).hexdigest()[:16]
         if not copy.exists():
             part = copy.with_suffix(f".{os.getpid()}")
-            shutil.copytree(binaries.parent, part, symlinks=True)
+            _copy_installation(binaries, part)
             try:
                 part.rename(copy)
             except OSError:
                 shutil.rmtree(part)  # another process was first
-        return copy / binaries.name
+        return copy.joinpath(*binaries.parts[-3:])
+
+
+def _copy_installation(binaries: Path, to: Path) -> None:
+    """Copy the programs with all that they find by a path relative to theirs."""
+    installation, package = binaries.parent, binaries.parent.parent
+    # Where the wheel keeps the libraries that it brings along.
+    libraries = package.with_name(f"{package.name}.libs")
+    shutil.copytree(installation, to / package.name / installation.name, symlinks=True)
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name, symlinks=True)
+    to.chmod(0o755)
+    (to / package.name).chmod(0o755)
 
 
 def _passable(path: Path, user: int) -> bool:

@@ -1,6 +1,8 @@
 """The embedded PostgreSQL: durable, killable, and gone when stopped."""
 
 import asyncio
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.devstack.postgres import PORTS, EmbeddedPostgres, free_port
+from app.devstack.postgres import PORTS, EmbeddedPostgres, free_port, wheel_binaries
 from app.devstack.process import STOP_S, descendants
 from tests.stack import alive, wait_for
 
@@ -87,3 +89,15 @@ def test_a_free_port_is_none_that_a_client_could_be_lent() -> None:
     lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
     if lent.exists() and int(lent.read_text().split()[0]) == 32768:  # the default
         assert PORTS[-1] < 32768
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as somebody else")
+async def test_it_runs_out_of_a_folder_that_only_root_can_enter(tmp_path: Path) -> None:
+    wheel = wheel_binaries()
+    package = wheel.parent.parent
+    private = tmp_path / "root-only"
+    shutil.copytree(wheel.parent, private / package.name / wheel.parent.name)
+    shutil.copytree(package.with_name(f"{package.name}.libs"), private / f"{package.name}.libs")
+    private.chmod(0o700)
+    with EmbeddedPostgres(binaries=private.joinpath(*wheel.parts[-3:])) as server:
+        assert str(await value(server, "SHOW server_version")).startswith("18.")
