@@ -81,14 +81,14 @@ def list_(
     token: Token,
     url: Url = LOCAL,
     tool: Tool = None,
-    before: Annotated[UUID | None, typer.Option(help="Go on after this one.")] = None,
+    after: Annotated[UUID | None, typer.Option(help="Go on after this one.")] = None,
     limit: int = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Your tenant's dead letters, the latest first."""
+    """Your tenant's dead letters, oldest first."""
     wanted = known(
         tool=tool,
-        before=None if before is None else str(before),
+        after=None if after is None else str(after),
         limit=limit,
     )
     body = ask(url, token, "GET", PATH, params=wanted)
@@ -96,8 +96,8 @@ def list_(
         echo(body)
         return
     show_letters(body["dead_letters"])
-    if body["before"] is not None:
-        typer.echo(f"more: --before {body['before']}")
+    if body["after"] is not None:
+        typer.echo(f"more: --after {body['after']}")
 
 
 @app.command()

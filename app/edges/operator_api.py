@@ -40,7 +40,7 @@ class RedriveBody(ReasonBody):
 Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[Word]]
 
 
-def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
+def router(broker: Broker) -> APIRouter:  # noqa: C901, PLR0915 it holds the routes
     """The routes of operators; each works on the token's own tenant."""
     made = APIRouter(prefix="/operator")
 
