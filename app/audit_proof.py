@@ -228,7 +228,7 @@ class Check:
         if seal is None or line.seq > seal.seq_to or line.seq < seal.seq_from:
             reason = "member has no seal: the seal was deleted, or the member was inserted"
         elif line.seq != self._tree.size + 1:
-            reason = f"member {self._tree.size + 1} is missing; the next one is named"
+            reason = f"member {self._tree.size + 1} is missing; what stands there is named"
         elif line.event is None:
             claim = self._retired_claim
             if claim is None or line.occurred_at >= claim:

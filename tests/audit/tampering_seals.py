@@ -47,6 +47,21 @@ SEALS = [
         )
     ),
     Case(
+        name="seal of another tenant's log, made to fit as well as it can be without the key",
+        statements=[
+            SEAL.format(change="checkpoint = replace(checkpoint, '/demo', '/other')", no=1),
+            RESEAL.format(no=1),
+            SEAL.format(
+                change="attestation = replace(attestation, split_part(attestation, E'\\n', 3),"
+                " encode(digest, 'base64'))",
+                no=1,
+            ),
+        ],
+        seq=1,
+        seal_no=1,
+        reason="checkpoint does not",
+    ),
+    Case(
         name="seals.attestation replaced by the next one's",
         statements=[
             (
