@@ -25,8 +25,8 @@ up: setup ## Start the stack and leave it running. PORT=8080.
 down: setup ## End what `make up` started.
 	$(BIN)/broker dev down
 
-test: setup ## All tests, on real servers.
-	$(BIN)/python -m pytest
+test: setup ## All tests, on real servers. The chaos run's seed is fixed here: SEED=2.
+	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(BIN)/python -m pytest
 
 chaos: setup ## Kill things at random for longer. SECONDS=900 SEED=…
 	MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) $(BIN)/python -m pytest tests/chaos -s -m chaos --timeout 3600

@@ -16,7 +16,7 @@ from tests.conftest import AUDIENCE
 
 SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_SECONDS", "25"))
 CALLERS = 8
-SETTLE_S = float(os.environ.get("MCP_BROKER_CHAOS_SETTLE", "90"))
+SETTLE_S = float(os.environ.get("MCP_BROKER_CHAOS_SETTLE", "180"))
 
 
 async def settle(fleet: Fleet) -> float:
