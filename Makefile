@@ -29,7 +29,7 @@ test: setup ## All tests, on real servers. The chaos run's seed is fixed here: S
 	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(BIN)/python -m pytest
 
 chaos: setup ## Kill things at random for longer. SECONDS=900 SEED=…
-	MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) $(BIN)/python -m pytest tests/chaos -s -m chaos --timeout 3600
+	MCP_BROKER_CHAOS_SEED=$(SEED) MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) $(BIN)/python -m pytest tests/chaos -s -m chaos --timeout 3600
 
 check: setup ## Format, lint, types, import contracts.
 	$(BIN)/ruff format --check
