@@ -5,7 +5,7 @@ waited for; the wait belongs to the request, the command does not.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
@@ -14,6 +14,7 @@ from mcp.server import Server
 from mcp.server.context import ServerRequestContext
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
+from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 
 from app.catalog import Request
@@ -23,11 +24,12 @@ from app.edges.broker import Accepted, Broker, cancel, find, submit
 from app.edges.identity import CALL, need
 from app.edges.mcp_replies import accepted_reply, final_reply, problem_reply, shown_tool
 from app.edges.stream import Watch
-from app.envelope import KEY_META, traceparent
+from app.envelope import KEY_META, Key, traceparent
 from app.errors import BadRequestError, BrokerError
 from app.policy import Identity
 
 Context = ServerRequestContext[Any, Any]
+KeySource = Literal["meta", "header", "body"]
 
 INSTRUCTIONS: Final = (
     "Tools here start durable work: once a call is accepted it runs to its end even if you"
@@ -38,6 +40,9 @@ INSTRUCTIONS: Final = (
 URI: Final = "command://"
 SILENCE_S: Final = 0.5
 """Progress is coalesced to at most one notification in this time."""
+PERCENT_MAX: Final = 99.0
+"""The highest progress said of an adapter's percent; what is above is for heartbeats."""
+KEY: Final = TypeAdapter[str](Key)
 
 
 def identity_of(ctx: Context) -> Identity:
@@ -107,12 +112,15 @@ class Front:
             tool = await self._broker.catalog.by_name(params.name)
             if tool is None:
                 raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
+            if tool.policy.task == "required" and tool in await self._broker.catalog.visible(who):
+                mcp_tasks.need_declared(ctx)
+            key, source = idempotency_key(ctx)
             request = Request(
                 tool=tool.tool,
                 method=tool.method,
                 args=params.arguments or {},
-                idempotency_key=idempotency_key(ctx),
-                key_source="meta" if meta(ctx).get(KEY_META) else "header",
+                idempotency_key=key,
+                key_source=source,
                 accept_async=True,
                 traceparent=traceparent(meta(ctx).get("traceparent")),
             )
@@ -147,22 +155,26 @@ class Front:
 
     async def _follow(self, ctx: Context, watch: Watch, wait_s: float) -> Command | None:
         """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""
-        heartbeat_s = self._broker.settings.heartbeat_s
-        until = anyio.current_time() + wait_s
-        said = -1.0
-        while True:
-            left_s = until - anyio.current_time()
-            if left_s <= 0:
-                return None
-            newest = await watch.change(min(left_s, heartbeat_s))
-            if newest is not None and newest.final:
-                return newest
-            if anyio.current_time() >= until:
-                return None
-            # Percent where the adapter gives it; else, and between words, a little more.
-            percent = newest.percent if newest is not None else None
-            said = min(99.9, max(said + 0.01, percent or 0.0))
-            await ctx.session.report_progress(round(said, 2), 100.0, message_of(newest))
+        now = anyio.current_time()
+        until, said_at, said = now + wait_s, now - SILENCE_S, -0.1
+        newest: Command | None = None
+        unsaid = False
+        while now < until:
+            due = said_at + (SILENCE_S if unsaid else self._broker.settings.heartbeat_s)
+            if now >= due:
+                # Percent where the adapter gives it; else, and between words, a little more.
+                percent = 0.0 if newest is None else newest.percent or 0.0
+                said = max(said + (100 - said) / 1000, min(percent, PERCENT_MAX))
+                await ctx.session.report_progress(said, 100.0, message_of(newest))
+                said_at, unsaid = now, False
+            else:
+                change = await watch.change(min(due, until) - now)
+                if change is not None and change.final:
+                    return change
+                if change is not None:
+                    newest, unsaid = change, True
+            now = anyio.current_time()
+        return None
 
     async def _list_resources(
         self, _ctx: Context, _params: types.PaginatedRequestParams | None
@@ -203,19 +215,31 @@ def meta(ctx: Context) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def idempotency_key(ctx: Context) -> str | None:
-    """The caller's key: from `_meta`, else the header (never the JSON-RPC id).
+def idempotency_key(ctx: Context) -> tuple[str | None, KeySource]:
+    """The caller's key and where it stood: `_meta`, the header, the params (never the JSON-RPC id).
 
     Raises:
-        BadRequestError: it is not 1 to 255 printable ASCII characters.
+        BadRequestError: it is not 1 to 255 printable ASCII characters, or two places differ.
     """
-    header = None if ctx.request is None else ctx.request.headers.get("idempotency-key")
-    key = meta(ctx).get(KEY_META) or header
-    if key is None:
-        return None
-    if not isinstance(key, str) or not (0 < len(key) <= 255) or not key.isprintable():  # noqa: PLR2004
-        raise BadRequestError("An idempotency key is 1 to 255 printable ASCII characters.")
-    return key
+    assert ctx.request is not None, "served over HTTP only"
+    sources: tuple[tuple[KeySource, Any], ...] = (
+        ("meta", meta(ctx).get(KEY_META)),
+        ("header", ctx.request.headers.get("idempotency-key")),
+        ("body", (ctx.params or {}).get("idempotencyKey")),
+    )
+    found = [one for one in sources if one[1] is not None]
+    if not found:
+        return None, "meta"
+    source, first = found[0]
+    if any(key != first for _, key in found):
+        raise BadRequestError("_meta, header and params name different idempotency keys.")
+    try:
+        key = KEY.validate_python(first, strict=True)
+    except ValidationError as error:
+        raise BadRequestError(
+            "An idempotency key is 1 to 255 printable ASCII characters. Nothing was started."
+        ) from error
+    return key, source
 
 
 def message_of(command: Command | None) -> str | None:

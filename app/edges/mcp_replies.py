@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import orjson
 from mcp import types
+from pydantic import ValidationError
 
 from app.command import State
 from app.db.commands import Command
@@ -13,6 +14,8 @@ from app.policy import Tool
 
 META: Final = "dev.mcpbroker/command"
 POLL_MS: Final = 2000
+REASON_MAX: Final = 2000
+"""Characters of an adapter's reason in an answer's text."""
 
 ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -94,22 +97,22 @@ def final_reply(
     assert command.final
     shown = {META: about(command, accepted)}
     if command.state is not State.SUCCEEDED:
+        body: dict[str, Any] = {"command_id": str(command.id)}
+        if len(orjson.dumps(command.error)) <= inline_bytes_max:
+            body["error"] = command.error
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=failure_text(command)), link(command)],
-            structured_content={"command_id": str(command.id), "error": command.error},
+            structured_content=body,
             is_error=True,
             _meta=shown,
         )
-    native = native_content(command.result)
-    if native is not None:
-        native.meta = shown
-        return native
     result = command.result if isinstance(command.result, dict) else {"result": command.result}
-    text = orjson.dumps(result).decode()
-    if len(text) > inline_bytes_max:
+    written = orjson.dumps(result)
+    text = written.decode()
+    if len(written) > inline_bytes_max:
         note = (
-            f"Succeeded. The result has {len(text)} bytes, too many to inline: read the resource"
-            f" command://{command.id}. It begins: {text[:500]}"
+            f"Succeeded. The result has {len(written)} bytes, too many to inline: read the"
+            f" resource command://{command.id}. It begins: {text[:500]}"
         )
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=note), link(command)],
@@ -120,6 +123,10 @@ def final_reply(
             },
             _meta=shown,
         )
+    native = native_content(result)
+    if native is not None:
+        native.meta = shown
+        return native
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text)],
         structured_content=result,
@@ -127,17 +134,23 @@ def final_reply(
     )
 
 
-def native_content(result: Any) -> types.CallToolResult | None:
-    """An adapter may answer in MCP's own content blocks: `{"mcp": {"content": […], …}}`."""
-    if not isinstance(result, dict) or set(result) != {"mcp"}:
+def native_content(result: dict[str, Any]) -> types.CallToolResult | None:
+    """An adapter may answer in MCP's own content blocks: `{"mcp": {"content": […], …}}`.
+
+    What is not of MCP's shape is a result like any other.
+    """
+    if set(result) != {"mcp"}:
         return None
-    return types.CallToolResult.model_validate(result["mcp"])
+    try:
+        return types.CallToolResult.model_validate(result["mcp"])
+    except ValidationError:
+        return None
 
 
 def failure_text(command: Command) -> str:
     """What went wrong and what to do, for a model to read."""
     error = command.error or {}
-    said = error.get("message") or error.get("code") or "no reason given"
+    said = str(error.get("message") or error.get("code") or "no reason given")[:REASON_MAX]
     match command.state:
         case State.FAILED:
             text = f"The tool failed: {said}"
@@ -168,8 +181,9 @@ def status_reply(command: Command, *, inline_bytes_max: int) -> types.CallToolRe
     """A command's state as a tool's result: structured, never an error in itself."""
     shown = view(command)
     text = orjson.dumps(shown, default=str).decode()
-    if len(text) > inline_bytes_max:
-        shown.pop("result", None)
+    if len(text.encode()) > inline_bytes_max:
+        for large in ("result", "error"):
+            shown.pop(large, None)
         shown["result_uri"] = f"command://{command.id}"
         text = orjson.dumps(shown, default=str).decode()
     return types.CallToolResult(

@@ -51,15 +51,8 @@ class Tasks:
     async def start(
         self, ctx: Context, _params: types.CallToolRequestParams, accepted: Accepted
     ) -> dict[str, Any] | None:
-        """A task handle for a client that declared the extension; None for every other.
-
-        Raises:
-            MCPError: the tool is served as a task only and the client did not declare them.
-        """
-        mode = accepted.tool.policy.task
-        if not declared(ctx):
-            return None
-        if mode == "forbidden":
+        """A task handle for a client that declared the extension; None for every other."""
+        if not declared(ctx) or accepted.tool.policy.task == "forbidden":
             return None
         who = _identity(ctx)
         command = await find(self._broker, who, accepted.written.id)
@@ -84,6 +77,7 @@ class Tasks:
         return shown | ({"statusMessage": line[:200]} if line else {})
 
     async def _find(self, ctx: Context, params: TaskParams) -> tuple[Identity, Command]:
+        need_declared(ctx)
         who = _identity(ctx)
         named = None if ctx.request is None else ctx.request.headers.get("mcp-name")
         if named is not None and named != params.task_id:
@@ -116,6 +110,17 @@ def declared(ctx: Context) -> bool:
     """Whether this request's client declared the tasks extension."""
     capabilities = ctx.session.client_capabilities
     return bool(capabilities and capabilities.extensions and EXTENSION in capabilities.extensions)
+
+
+def need_declared(ctx: Context) -> None:
+    """Refuse a client that did not declare the extension.
+
+    Raises:
+        MCPError: it did not; the error names the capability.
+    """
+    if not declared(ctx):
+        wanted = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+        raise MCPError(MISSING_CAPABILITY, f"Declare the extension {EXTENSION}", wanted)
 
 
 def status(command: Command) -> str:

@@ -1,16 +1,20 @@
-"""Two app replicas as processes, with a short inline wait; the test is the adapter."""
+"""An app as a process, with a short inline wait; the test is the adapter."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from app import catalog_file
+from app.db import migrate
 from app.devstack.postgres import free_port
 from app.devstack.stack import AppProcess, Dsns
 from app.devstack.tokens import DevIssuer
@@ -65,18 +69,28 @@ class Front:
                 await asyncio.sleep(0.02)
 
 
+async def offer(owner_dsn: str, tools: Path) -> None:
+    """Put a file's tools beside the shipped ones."""
+    engine = create_async_engine(migrate.async_url(owner_dsn))
+    try:
+        await catalog_file.apply(engine, catalog_file.parse(tools), prune=False)
+    finally:
+        await engine.dispose()
+
+
 @pytest.fixture(scope="module")
 def front(
     template: PostgresServer, issuer: DevIssuer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
     home = tmp_path_factory.mktemp("front")
     dsns = asyncio.run(servers.clone(template.superuser_dsn))
+    asyncio.run(offer(dsns.owner, Path(__file__).with_name("tools.yml")))
     env = {
         "MCP_BROKER_DATABASE_URL": dsns.app,
         "MCP_BROKER_ISSUERS": issuer.setting(),
         "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
-        "MCP_BROKER_INLINE_WAIT_S": "1.5",
-        "MCP_BROKER_HEARTBEAT_S": "0.3",
+        "MCP_BROKER_INLINE_WAIT_S": "1",
+        "MCP_BROKER_HEARTBEAT_S": "0.2",
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
     }
     app = AppProcess(home=home, env=env, port=free_port(), name="app")

@@ -6,37 +6,13 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from tests.kernel.calls import fetch
 from tests.mcp.conftest import Front
-
-VERSION = "2026-07-28"
-TASKS = "io.modelcontextprotocol/tasks"
-
-
-async def rpc(http: httpx2.AsyncClient, method: str, name: str, params: dict[str, Any]) -> Any:
-    """One request; `name` is the Mcp-Name header."""
-    meta = {
-        "io.modelcontextprotocol/protocolVersion": VERSION,
-        "io.modelcontextprotocol/clientCapabilities": {"extensions": {TASKS: {}}},
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-    }
-    headers = {
-        "MCP-Protocol-Version": VERSION,
-        "Mcp-Method": method,
-        "Mcp-Name": name,
-        "Accept": "application/json, text/event-stream",
-    }
-    params = params | {"_meta": meta}
-    body = {"jsonrpc": "2.0", "id": str(uuid4()), "method": method, "params": params}
-    return (await http.post("/mcp", json=body, headers=headers)).json()
+from tests.mcp.wire import TASKS, call, message, send, task
 
 
 async def start(http: httpx2.AsyncClient, text: str) -> Any:
-    params = {"name": "probe_echo", "arguments": {"text": text}}
-    return (await rpc(http, "tools/call", "probe_echo", params))["result"]
-
-
-async def task(http: httpx2.AsyncClient, verb: str, task_id: str, name: str | None = None) -> Any:
-    return await rpc(http, f"tasks/{verb}", name or task_id, {"taskId": task_id})
+    return (await call(http, "probe_echo", {"text": text}, extensions=(TASKS,)))["result"]
 
 
 @pytest.mark.guarantee("mcp:tasks")
@@ -81,3 +57,55 @@ async def test_foreign_unknown_and_misnamed_tasks_are_refused(front: Front) -> N
         assert foreign["code"] == -32602
         assert (await task(ada, "get", one, name="another"))["error"]["code"] == -32020
         assert (await task(ada, "result", one))["error"]["code"] == -32601
+
+
+async def test_a_client_that_did_not_declare_tasks_gets_none(front: Front) -> None:
+    before = await fetch(front.dsns.owner, "SELECT count(*) AS n FROM commands")
+    async with front.http("ada") as http:
+        one: dict[str, Any] = {"taskId": str(uuid4())}
+        tool: dict[str, Any] = {"name": "policy_task_only", "arguments": {}}
+        for method, name, params in (
+            ("tasks/get", one["taskId"], one),
+            ("tasks/cancel", one["taskId"], one),
+            ("tools/call", tool["name"], tool),
+        ):
+            sent = await send(http, method, params, name=name)
+            error = message(sent)["error"]
+            assert error["code"] == -32021
+            assert TASKS in error["data"]["requiredCapabilities"]["extensions"]
+    assert await fetch(front.dsns.owner, "SELECT count(*) AS n FROM commands") == before
+
+
+async def test_a_tool_that_is_a_task_only_is_one_for_a_client_that_declares_them(
+    front: Front,
+) -> None:
+    async with front.http("ada") as http:
+        made = (await call(http, "policy_task_only", {}, extensions=(TASKS,)))["result"]
+        assert made["resultType"] == "task"
+        assert (await task(http, "get", made["taskId"]))["result"]["status"] == "working"
+
+
+async def test_an_update_that_nothing_asked_for_is_acknowledged_to_the_owner_only(
+    front: Front,
+) -> None:
+    async with front.http("ada") as ada, front.http("bob") as bob:
+        one = (await start(ada, "update"))["taskId"]
+        answers: dict[str, Any] = {"inputResponses": {"never-asked": {"action": "accept"}}}
+        assert (await task(ada, "update", one, **answers))["result"]["resultType"] == "complete"
+        assert (await task(ada, "get", one))["result"]["status"] == "working"
+        assert (await task(bob, "update", one, **answers))["error"]["code"] == -32602
+        assert (await task(bob, "cancel", one))["error"]["code"] == -32602
+
+
+async def test_a_cancel_of_a_running_task_asks_its_adapter_which_may_still_complete(
+    front: Front,
+) -> None:
+    async with front.http("ada") as http:
+        one = (await start(http, "late"))["taskId"]
+        await front.say(one, "/claim", attempt=1, adapter="run")
+        await task(http, "cancel", one)
+        assert (await task(http, "get", one))["result"]["status"] == "working"
+        asked = await front.say(one, "/progress", stage="half")
+        assert asked["cancel_requested"]
+        await front.say(one, "", status="ok", result={"text": "late"})
+        assert (await task(http, "get", one))["result"]["status"] == "completed"
