@@ -22,7 +22,13 @@ from app.db.commands import Command
 from app.edges import mcp_builtin, mcp_tasks
 from app.edges.broker import Accepted, Broker, cancel, find, submit
 from app.edges.identity import CALL, need
-from app.edges.mcp_replies import accepted_reply, final_reply, problem_reply, shown_tool
+from app.edges.mcp_replies import (
+    accepted_reply,
+    final_reply,
+    problem_reply,
+    protocol_error,
+    shown_tool,
+)
 from app.edges.stream import Watch
 from app.envelope import KEY_META, Key, traceparent
 from app.errors import BadRequestError, BrokerError
@@ -150,6 +156,9 @@ class Front:
             raise
         if ended is None:
             return accepted_reply(await find(self._broker, who, accepted.written.id), accepted)
+        broken = protocol_error(ended)
+        if broken is not None:
+            raise MCPError.from_error_data(broken)
         limit = self._broker.settings.result_inline_bytes_max
         return final_reply(ended, accepted, inline_bytes_max=limit)
 
@@ -203,7 +212,9 @@ class Front:
                 raise BadRequestError("Resources here are command://<command_id>.")
             command = await find(self._broker, identity_of(ctx), UUID(uri.removeprefix(URI)))
         except (BrokerError, ValueError) as error:
-            raise MCPError(types.INVALID_PARAMS, f"Resource not found: {uri}") from error
+            raise MCPError(
+                types.INVALID_PARAMS, f"Resource not found: {uri}", {"uri": uri}
+            ) from error
         text = mcp_builtin.as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")

@@ -147,6 +147,19 @@ def native_content(result: dict[str, Any]) -> types.CallToolResult | None:
         return None
 
 
+def protocol_error(command: Command) -> types.ErrorData | None:
+    """An adapter may end a call in a JSON-RPC error: `{…, "mcp": {"code": …, "message": …}}`.
+
+    It is for what is not the tool's own failure; those are results with `isError`.
+    """
+    if command.state is not State.FAILED or "mcp" not in (command.error or {}):
+        return None
+    try:
+        return types.ErrorData.model_validate((command.error or {})["mcp"])
+    except ValidationError:
+        return None
+
+
 def failure_text(command: Command) -> str:
     """What went wrong and what to do, for a model to read."""
     error = command.error or {}

@@ -11,7 +11,7 @@ from mcp.shared.exceptions import MCPError
 from app.command import State
 from app.db.commands import Command
 from app.edges.broker import Accepted, Broker, cancel, find
-from app.edges.mcp_replies import META, POLL_MS, about, final_reply
+from app.edges.mcp_replies import META, POLL_MS, about, final_reply, protocol_error
 from app.envelope import instant
 from app.errors import BrokerError
 from app.policy import Identity
@@ -92,6 +92,9 @@ class Tasks:
         shown = self._shown(command) | {"resultType": "complete"}
         if command.state is State.CANCELLED or not command.final:
             return shown
+        broken = protocol_error(command)
+        if broken is not None:
+            return shown | {"error": broken.model_dump(mode="json", exclude_none=True)}
         limit = self._broker.settings.result_inline_bytes_max
         reply = final_reply(command, None, inline_bytes_max=limit)
         return shown | {"result": reply.model_dump(mode="json", by_alias=True, exclude_none=True)}
@@ -127,6 +130,8 @@ def status(command: Command) -> str:
     """A command's state in the extension's words: `failed` is for JSON-RPC errors only."""
     if command.state is State.CANCELLED:
         return "cancelled"
+    if protocol_error(command) is not None:
+        return "failed"
     return "completed" if command.final else "working"
 
 

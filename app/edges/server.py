@@ -50,6 +50,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         path: str = scope["path"]
+        # White space around a value is no part of it (RFC 9110, 5.5), and httptools leaves it.
+        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         try:
             if path not in PUBLIC and not path.startswith(METADATA):
                 token = bearer(HTTPConnection(scope))

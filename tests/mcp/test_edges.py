@@ -11,7 +11,7 @@ from mcp.shared.exceptions import MCPError
 from app.envelope import KEY_META
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import Front
-from tests.mcp.wire import call, message, send
+from tests.mcp.wire import call, message, send, task
 
 META = "dev.mcpbroker/command"
 
@@ -155,3 +155,18 @@ async def test_a_result_of_any_json_is_answered(front: Front, result: Any, shown
     assert not answer.get("isError")
     assert shown in answer["content"][0]["text"]
     assert len(answer["content"][0]["text"]) < 1000
+
+
+async def test_an_adapter_may_end_a_call_in_a_protocol_error_and_a_task_has_failed_then(
+    front: Front,
+) -> None:
+    broken = {"code": -32603, "message": "no controller"}
+    error = {"code": "crashed", "message": "?", "retryable": False, "mcp": broken}
+    async with front.http("ada") as http:
+        calling = asyncio.create_task(call(http, "probe_echo", {"text": "breaks"}))
+        one = await front.newest()
+        await front.say(one, "", status="error", error=error)
+        assert (await calling)["error"] == broken
+        shown = (await task(http, "get", one))["result"]
+    assert (shown["status"], shown["error"]) == ("failed", broken)
+    assert "result" not in shown

@@ -1,0 +1,79 @@
+"""An app whose `conformance` tenant has the suite's fixtures, behind a proxy with its token."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app import catalog_file
+from app.db import catalog, migrate
+from app.db.catalog import Tenant
+from app.devstack.postgres import free_port
+from app.devstack.stack import AppProcess
+from app.devstack.tokens import DevIssuer
+from app.policy import Grant
+from tests import stack as servers
+from tests.conformance.fixtures import TOOLS
+from tests.conformance.proxy import proxy
+from tests.conftest import AUDIENCE
+from tests.mcp.adapter import serving
+from tests.stack import PostgresServer
+
+TENANT = "conformance"
+
+
+async def offer(owner_dsn: str) -> None:
+    """The tenant, and its fixtures in the catalog; no other tenant may call them."""
+    engine = create_async_engine(migrate.async_url(owner_dsn))
+    tenant = Tenant(
+        tenant_id=TENANT,
+        state="active",
+        weight=1,
+        rate_per_s=None,
+        rate_burst=100,
+        in_flight_max=100,
+        queued_max=1000,
+        inline_wait_s=None,
+    )
+    grant = Grant(subject_kind="tenant", subject="*", pattern="fixture/*", effect="allow")
+    try:
+        file = catalog_file.parse(Path(__file__).with_name("tools.yml"))
+        await catalog_file.apply(engine, file, prune=False)
+        async with engine.begin() as conn:
+            await catalog.put_tenant(conn, tenant, title="Conformance")
+            await catalog.put_grants(conn, TENANT, [grant])
+    finally:
+        await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+async def url(
+    template: PostgresServer, issuer: DevIssuer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[str]:
+    """Where the suite reaches the MCP endpoint without a token."""
+    dsns = await servers.clone(template.superuser_dsn)
+    await offer(dsns.owner)
+    env = {
+        "MCP_BROKER_DATABASE_URL": dsns.app,
+        "MCP_BROKER_ISSUERS": issuer.setting(),
+        "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
+        "MCP_BROKER_INLINE_WAIT_S": "20",
+    }
+    home = tmp_path_factory.mktemp("conformance")
+    app = AppProcess(home=home, env=env, port=free_port(), name="app")
+    app.start()
+    token = issuer.token(tenant=TENANT, user="suite", scopes=["tools"])
+    adapter = issuer.token(tenant="adapters", user="fixtures", scopes=["results:write"])
+    headers = {"Authorization": f"Bearer {adapter}"}
+    try:
+        async with (
+            httpx2.AsyncClient(base_url=app.url, headers=headers, timeout=30) as http,
+            serving(owner_dsn=dsns.owner, http=http, tools=TOOLS),
+            proxy(port=app.port, token=token) as port,
+        ):
+            yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        await asyncio.to_thread(app.process.stop)

