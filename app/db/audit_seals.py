@@ -121,12 +121,13 @@ MOVE_WATERMARK: Final = """
         ON CONFLICT (one_row) DO UPDATE SET cluster = excluded.cluster, xid = excluded.xid
 """
 
-LAG: Final = """
+LAG: Final = f"""
     SELECT coalesce(extract(epoch FROM clock_timestamp() - (
-               SELECT occurred_at
-                 FROM audit.events
-                WHERE xid > $1::bigint::text::xid8
-                ORDER BY xid
+               SELECT e.occurred_at
+                 FROM audit.events e
+                WHERE e.xid > $1::bigint::text::xid8
+                  AND e.xid < pg_snapshot_xmax(pg_current_snapshot()) AND {UNSEALED}
+                ORDER BY e.xid
                 LIMIT 1)), 0)::float8
 """
 

@@ -1,5 +1,6 @@
 """ansible-rulebook as a child process, on the Java of a wheel, with our collection."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -11,9 +12,12 @@ import orjson
 from app.devstack import paths
 from app.devstack.kafka import java_env
 from app.devstack.process import Process
+from app.envelope import COMMANDS
 
 READY_S: Final = 60.0
-ASSIGNED: Final = re.compile(r"mcpbroker\.eda\.kafka: assigned [1-9]")
+ASSIGNED: Final = re.compile(rb"mcpbroker\.eda\.kafka: assigned [1-9]")
+# A full engine waits this long for its adapters; then ansible-rulebook stops reading for good.
+BACK_PRESSURE_S: Final = 30 * 24 * 3600
 
 
 class EmbeddedEda:
@@ -28,19 +32,38 @@ class EmbeddedEda:
         token: str,
         workspace: Path,
         group: str = "mcp-broker-eda",
+        topic: str = COMMANDS,
+        rulebook: Path | None = None,
+        variables: Mapping[str, object] | None = None,
         actions_max: int = 20,
         env: Mapping[str, str] | None = None,
         detached: bool = False,
     ) -> None:
+        root = paths.checkout()
+        host, _, port = kafka.rpartition(":")
         self._home = home
-        self._kafka = kafka
-        self._group = group
+        self._rulebooks = root / "rulebooks"
+        self._rulebook = rulebook or self._rulebooks / "rulebook_mcp.yml"
+        self._variables: dict[str, object] = {
+            "kafka_brokers": [kafka],
+            "kafka_host": host,
+            "kafka_port": port,
+            "kafka_group": group,
+            "commands_topic": topic,
+            "playbooks": str(root / "playbooks"),
+            **(variables or {}),
+        }
         self._actions_max = actions_max
         self._detached = detached
         self._env = {
+            "ANSIBLE_COLLECTIONS_PATH": str(self._rulebooks / "collections"),
+            "ANSIBLE_HOME": str(home / "ansible"),
             "MCP_BROKER_URL": broker_url,
             "MCP_BROKER_TOKEN": token,
             "MCP_WORKSPACE": str(workspace),
+            # A local path is what a demo clones. Elsewhere it would open this machine's files,
+            # other tenants' clones among them, to every caller.
+            "MCP_GIT_PROTOCOLS": "file:https:ssh",
             **(env or {}),
         }
         self._process: Process | None = None
@@ -53,46 +76,25 @@ class EmbeddedEda:
 
     def start(self) -> None:
         """Start it and wait until Kafka has given it partitions."""
-        root = paths.checkout()
         self._home.mkdir(parents=True, exist_ok=True)
         variables = self._home / "eda-vars.yml"
-        variables.write_bytes(
-            orjson.dumps(
-                {
-                    "kafka_brokers": [self._kafka],
-                    "kafka_group": self._group,
-                    "playbooks": str(root / "playbooks"),
-                }
-            )
-        )
+        variables.write_bytes(orjson.dumps(self._variables))
         programs = Path(sys.executable).parent
-        rulebooks = root / "rulebooks"
         env = java_env() | self._env
-        env |= {
-            "PATH": f"{programs}:{env['PATH']}",
-            "ANSIBLE_COLLECTIONS_PATH": str(rulebooks / "collections"),
-            "ANSIBLE_LOCALHOST_WARNING": "false",
-            "ANSIBLE_PIPELINING": "true",
-            "ANSIBLE_HOME": str(self._home / "ansible"),
-            "ANSIBLE_NOCOLOR": "1",
-        }
-        log = self._home / "eda.log"
-        seen = log.stat().st_size if log.exists() else 0
-        argv: list[str | Path] = [programs / "ansible-rulebook"]
-        argv += ["--rulebook", rulebooks / "rulebook_mcp.yml"]
-        argv += ["--inventory", rulebooks / "inventory.yml", "--vars", variables]
+        env["PATH"] = f"{programs}{os.pathsep}{env['PATH']}"
+        argv: list[str | Path] = [programs / "ansible-rulebook", "--rulebook", self._rulebook]
+        argv += ["--inventory", self._rulebooks / "inventory.yml", "--vars", variables]
         argv += ["--max-concurrent-actions", str(self._actions_max), "--shutdown-delay", "1"]
-        self._process = Process(
-            "eda", argv, log=log, env=env, cwd=self._home, detached=self._detached
-        )
-        self._process.start()
-
-        def assigned() -> bool:
-            with log.open("rb") as file:
-                file.seek(seen)
-                return ASSIGNED.search(file.read().decode(errors="replace")) is not None
-
-        self._process.wait_ready(assigned, timeout_s=READY_S)
+        argv += ["--max-back-pressure-timeout", str(BACK_PRESSURE_S)]
+        log = self._home / "eda.log"
+        process = Process("eda", argv, log=log, env=env, cwd=self._home, detached=self._detached)
+        self._process = process
+        process.start()
+        try:
+            process.wait_ready(lambda: process.logged(ASSIGNED), timeout_s=READY_S)
+        except BaseException:
+            process.kill()
+            raise
 
     def stop(self) -> None:
         """Stop it and whatever playbook it runs."""

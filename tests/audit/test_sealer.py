@@ -227,6 +227,7 @@ async def test_what_a_restored_dump_brings_is_sealed_and_what_follows_too(log: L
         pass
     assert await sealed(log) == 31
     assert (await log.verify())["ok"]
+    assert small.counts.lag_s == 0, "what the dump brought is sealed, whatever its ids"
 
 
 async def test_while_keys_rotate_both_sign_and_either_one_is_enough_to_verify(log: Log) -> None:

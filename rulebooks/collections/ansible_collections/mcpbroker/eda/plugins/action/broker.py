@@ -1,123 +1,109 @@
-"""Speak to the MCP broker's results API from a playbook, in the controller's own process.
+"""Speak to the MCP broker's results API from a playbook.
 
-An action plugin, not a module: nothing is copied or forked, so a report costs milliseconds.
-The address and token come from the environment (MCP_BROKER_URL, and MCP_BROKER_TOKEN or
-MCP_BROKER_TOKEN_FILE), so that no play, log or event ever holds them.
+An action plugin, not a module: nothing is copied to a host, so a word costs milliseconds.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import time
-import urllib.error
 import uuid
 
 from ansible.errors import AnsibleActionFail
-from ansible.module_utils.urls import open_url
 from ansible.plugins.action import ActionBase
+from ansible_collections.mcpbroker.eda.plugins.module_utils import results
+from ansible_collections.mcpbroker.eda.plugins.module_utils.results import Command
 
 DOCUMENTATION = """
 options:
   op: {choices: [claim, progress, result, error, reject], required: true}
-  command: {description: The event's body, the command's envelope., required: true}
-  stage: {description: progress}
-  percent: {description: progress}
-  message: {description: "progress, error, reject"}
-  result: {description: result}
-  run: {description: "claim: names this run; made once a run by default"}
+  command: {description: The envelope; by default the event's body or the variable mcp_command.}
+  run: {description: "claim: names this run; made once a run by default."}
+  stage: {description: "progress: what is being done.", required: for progress}
+  percent: {description: "progress: how far it is."}
+  message: {description: "progress, error, reject: words for people."}
+  retryable: {description: "error: false where another try cannot help.", default: true}
+  result: {description: "result: what the caller gets."}
 """
 
-TRIES = 8
-TIMEOUT_S = 15
-TRANSIENT = {408, 429, 500, 502, 503, 504}
+EXAMPLES = """
+- mcpbroker.eda.broker: {op: claim}
+  register: claimed
+  no_log: true   # its answer holds the arguments
+"""
 
-RUN = f"{os.uname().nodename}:{os.getppid()}:{uuid.uuid4()}"
-
-
-def _token() -> str:
-    path = os.environ.get("MCP_BROKER_TOKEN_FILE")
-    if path:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    token = os.environ.get("MCP_BROKER_TOKEN")
-    if not token:
-        raise AnsibleActionFail("set MCP_BROKER_TOKEN or MCP_BROKER_TOKEN_FILE for the adapters")
-    return token
-
-
-def _post(path: str, body: dict) -> tuple[int, dict]:
-    """POST, again while the broker is away: every route of the results API may be repeated."""
-    url = os.environ.get("MCP_BROKER_URL", "http://127.0.0.1:8080").rstrip("/") + path
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_token()}"}
-    for attempt in range(1, TRIES + 1):
-        try:
-            answer = open_url(
-                url,
-                data=json.dumps(body).encode(),
-                headers=headers,
-                method="POST",
-                timeout=TIMEOUT_S,
-                use_proxy=False,
-            )
-            return answer.status, json.loads(answer.read() or b"{}")
-        except urllib.error.HTTPError as error:
-            if error.code not in TRANSIENT or attempt == TRIES:
-                try:
-                    return error.code, json.loads(error.read() or b"{}")
-                except ValueError:
-                    return error.code, {}
-        except OSError as error:
-            if attempt == TRIES:
-                raise AnsibleActionFail(f"the broker does not answer: {error}") from error
-        time.sleep(min(10.0, 0.2 * 2**attempt) * (0.5 + random.random() / 2))
-    raise AssertionError("unreachable")
+RETURN = """
+proceed: {description: "claim: whether to go on."}
+args: {description: "claim: the command's arguments, as data that is never templated."}
+command: {description: "claim: correlation_id, attempt, tenant_id, tool, method, ordering_key."}
+lease_s: {description: "claim: how long this run may be silent."}
+deadline_at: {description: "claim: when the caller's deadline is."}
+reason: {description: "claim: why not to go on."}
+"""
 
 
 class ActionModule(ActionBase):
     """One word to the broker."""
 
     def run(self, tmp=None, task_vars=None):
-        """Send it; `claim` and `progress` return the broker's answer."""
+        """Say it; a refusal of progress fails the task, so that a play's rescue ends the work."""
         result = super().run(tmp, task_vars)
         args = self._task.args
-        command = args["command"]
-        base = f"/results/{command['correlation_id']}"
-        attempt = int(command.get("attempt") or 1)
-        match args["op"]:
+        envelope = results.envelope_of(args, task_vars or {})
+        command = results.command_of(envelope)
+        op = args.get("op")
+        if command is None:
+            if op != "reject":
+                raise AnsibleActionFail("this event is no command: it has no correlation_id")
+            # A record that is no command has nobody to answer to.
+            return result | {"changed": False, "rejected": False, "record": repr(envelope)[:1000]}
+        match op:
             case "claim":
-                run = args.get("run") or RUN
-                status, answer = _post(f"{base}/claim", {"attempt": attempt, "adapter": run})
-                if status not in {200, 404, 409, 410}:
-                    raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")
-                result.update(changed=False, proceed=bool(answer.get("proceed")))
-                # The arguments may be secret: this task is to be run with no_log.
-                result.update(args=answer.get("args"), reason=answer.get("reason", status))
-                return result
+                return result | _claim(command, args.get("run"))
             case "progress":
-                body = {"stage": args["stage"], "attempt": attempt}
-                if args.get("percent") is not None:
-                    body["percent"] = float(args["percent"])
-                if args.get("message"):
-                    body["message"] = str(args["message"])[:2000]
-                status, answer = _post(f"{base}/progress", body)
-                asked = bool(answer.get("cancel_requested")) or status in {404, 409, 410}
-                if asked:
+                percent, message = args.get("percent"), args.get("message")
+                go_on = results.say_progress(
+                    command, stage=args["stage"], percent=percent, message=message
+                )
+                if not go_on:
                     raise AnsibleActionFail("cancelled: the broker asked this run to stop")
-                result.update(changed=False, cancel_requested=asked)
-                return result
+                return result | {"changed": False}
             case "result":
-                body = {"status": "ok", "result": args.get("result"), "attempt": attempt}
+                body = {"status": "ok", "result": args.get("result"), "attempt": command.attempt}
+                return result | _last_word(command.path, body)
             case "error":
                 error = {"code": "adapter_error", "message": str(args["message"])[:4000]}
-                body = {"status": "error", "error": error, "attempt": attempt}
+                if not args.get("retryable", True):
+                    error["retryable"] = False
+                body = {"status": "error", "error": error, "attempt": command.attempt}
+                return result | _last_word(command.path, body)
             case "reject":
-                base, body = f"{base}/reject", {"reason": str(args["message"])[:500]}
-            case other:
-                raise AnsibleActionFail(f"no such op: {other}")
-        status, answer = _post(base, body)
-        result.update(changed=True, status=status, answer=answer)
-        if status not in {200, 404, 409, 410}:
-            raise AnsibleActionFail(f"{args['op']} answered {status}: {answer.get('detail')}")
-        return result
+                reason = args.get("message") or f"no rule takes {command.tool}.{command.method}"
+                said = _last_word(f"{command.path}/reject", {"reason": str(reason)[:500]})
+                return result | said | {"rejected": True}
+        raise AnsibleActionFail(f"no such op: {op}")
+
+
+def _claim(command: Command, run: object) -> dict:
+    # One name in all tries of this claim: the broker tells a lost answer from a redelivery by it.
+    name = str(run or f"{os.uname().nodename}:{os.getppid()}:{uuid.uuid4()}")
+    body = {"attempt": command.attempt, "adapter": name[:200]}
+    status, answer = results.post(f"{command.path}/claim", body, patience_s=results.CLAIM_S)
+    if status != 200 and status not in results.STALE:
+        raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")
+    return {
+        "changed": False,
+        "proceed": status == 200 and answer.get("proceed") is True,
+        "reason": answer.get("reason") or answer.get("detail") or str(status),
+        "args": answer.get("args") or {},
+        "lease_s": answer.get("lease_s"),
+        "deadline_at": answer.get("deadline_at"),
+        "command": vars(command) | {},
+    }
+
+
+def _last_word(path: str, body: dict) -> dict:
+    """Report how it ended. A word that comes too late is the broker's to record, not an error."""
+    status, answer = results.post(path, body, patience_s=results.LAST_WORD_S)
+    if status != 200 and status not in results.STALE:
+        raise AnsibleActionFail(f"the broker answered {status}: {answer.get('detail')}")
+    return {"changed": True, "status": status, "state": answer.get("state")}

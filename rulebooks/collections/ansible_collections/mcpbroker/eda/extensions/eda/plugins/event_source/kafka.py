@@ -1,139 +1,280 @@
-"""kafka.py: commands from the MCP broker as events; a drop-in for ansible.eda.kafka.
+"""kafka.py: commands from the MCP broker as events, with the options of ansible.eda.kafka.
 
-Arguments (as ansible.eda.kafka has them):
-    host, port, or brokers (list of host:port)
-    topic, topics or topic_pattern
-    group_id: consumers of one group share the partitions (default mcp-broker-eda)
-    offset: where a new group starts, earliest (default) or latest
-    security_protocol, cafile, certfile, keyfile, password, check_hostname, verify_mode
-    sasl_mechanism, sasl_plain_username, sasl_plain_password
-    feedback: accepted; the rule engine's acknowledgement is awaited where it is true
+It runs within ansible-rulebook, which holds it back while `--max-concurrent-actions` run. What
+it promises (docs/ADAPTERS.md has the whole):
 
-An offset is committed after the rule engine has taken the event. The engine takes no more than
-`--max-concurrent-actions` at a time, so this holds back with it. An event that is lost between
-that commit and the adapter's claim is sent again by the broker when the claim does not come.
-
-A record that is not a JSON object is handed on as {"unparseable": "<first bytes>"}: rules see it,
-and none of the commands' rules takes it.
+- An event's offset is committed after the rule engine has taken the event, not after its action
+  has ended. What a crash loses in between, the broker sends again as its claim does not come.
+- While the engine is held back at most one record is handed over and not yet taken, and none of
+  those that the consumer has fetched ahead is committed.
+- No record is dropped: what is not a JSON object becomes {"unparseable": "<its first bytes>"}.
+- No string of an event is a template to Ansible, whoever wrote it.
 """
 
 import asyncio
+import base64
 import json
 import logging
 import ssl
 import uuid
+from datetime import datetime, timezone
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.helpers import create_ssl_context
+
+DOCUMENTATION = """
+options:
+  host: {description: "Broker; with port."}
+  port: {description: "Broker's port.", default: 9092}
+  brokers: {description: "List of host:port, instead of host and port."}
+  topic: {description: "One of topic, topics and topic_pattern is required."}
+  topics: {description: "List of topics."}
+  topic_pattern: {description: "Regular expression of topics."}
+  group_id: {description: "Processes of one group share the partitions.", default: mcp-broker-eda}
+  offset: {description: "Where a new group starts.", choices: [earliest, latest], default: earliest}
+  encoding: {description: "Of headers and values.", default: utf-8}
+  metadata_max_age_ms: {description: "How soon new topics and partitions are seen.", default: 5000}
+  security_protocol: {choices: [PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL], default: PLAINTEXT}
+  cafile: {description: "Authorities of the brokers' certificates."}
+  certfile: {description: "This client's certificate."}
+  keyfile: {description: "Its key."}
+  password: {description: "The key's."}
+  check_hostname: {default: true}
+  verify_mode: {choices: [CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED], default: CERT_REQUIRED}
+  sasl_mechanism: {default: PLAIN}
+  sasl_plain_username: {}
+  sasl_plain_password: {}
+  sasl_kerberos_service_name: {default: kafka}
+  sasl_kerberos_domain_name: {}
+  feedback:
+    description: Commit when the engine acknowledges; ansible-rulebook wants --persistence-id for it.
+    default: false
+  feedback_timeout: {description: "Accepted and not needed: a busy engine may take its time."}
+"""
 
 logger = logging.getLogger(__name__)
 
 COMMIT_S = 1.0
 SHOWN_BYTES = 200
-FEEDBACK_S = 120
+RETRY_MAX_S = 30.0
+# A full engine holds the source for as long as its adapters run, and a group must not lose a
+# member for being busy; the heartbeat goes on meanwhile.
+POLL_INTERVAL_MS = 7 * 24 * 3600 * 1000
+TEMPLATE_MARKS = ("{{", "{%", "{#", "#jinja2:")
+COORDINATES = uuid.NAMESPACE_OID
 
 
-class Joined(ConsumerRebalanceListener):
-    """Says when partitions came, which tells whoever started this that it is ready."""
+class Ledger(ConsumerRebalanceListener):
+    """Knows which records the engine has taken, and commits them; also before they move away."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._waiting: Any = None
+        self._taken: dict[TopicPartition, int] = {}
+        self._committed_at = 0.0
+
+    def handed_over(self, record: Any) -> None:
+        """A record is in the engine's queue. It holds one: the one before has been taken."""
+        self.all_taken()
+        self._waiting = record
+
+    def all_taken(self) -> None:
+        """The engine's queue is empty."""
+        if self._waiting is not None:
+            place = TopicPartition(self._waiting.topic, self._waiting.partition)
+            self._taken[place] = self._waiting.offset + 1
+            self._waiting = None
+
+    async def commit_if_due(self) -> None:
+        """Commit what was taken, once a second."""
+        now = asyncio.get_running_loop().time()
+        if now - self._committed_at >= COMMIT_S:
+            self._committed_at = now
+            await self.commit()
+
+    async def commit(self) -> None:
+        """Commit what was taken; what fails is tried with the next."""
+        mine = self._consumer.assignment()
+        offsets = {place: offset for place, offset in self._taken.items() if place in mine}
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except (KafkaError, IllegalStateError) as error:
+            logger.warning("offsets are not committed yet: %r", error)
+            return
+        for place, offset in offsets.items():
+            if self._taken.get(place) == offset:
+                del self._taken[place]
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        """Nothing: offsets are committed as they go."""
+        """Commit, so that the next owner starts after what was taken here."""
+        await self.commit()
+        for place in revoked:
+            self._taken.pop(place, None)
 
     async def on_partitions_assigned(self, assigned: Any) -> None:
-        """Say so."""
+        """Say so, which tells whoever started this process that it is ready."""
         print(f"mcpbroker.eda.kafka: assigned {len(assigned)} partitions", flush=True)
-
-
-def _tls(args: dict[str, Any]) -> ssl.SSLContext | None:
-    if "SSL" not in args.get("security_protocol", "PLAINTEXT"):
-        return None
-    context = create_ssl_context(
-        cafile=args.get("cafile"),
-        certfile=args.get("certfile"),
-        keyfile=args.get("keyfile"),
-        password=args.get("password"),
-    )
-    context.check_hostname = bool(args.get("check_hostname", True))
-    if args.get("verify_mode") == "CERT_NONE":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
-    brokers = args.get("brokers") or f"{args.get('host')}:{args.get('port', 9092)}"
-    return AIOKafkaConsumer(
-        bootstrap_servers=brokers,
-        group_id=args.get("group_id") or "mcp-broker-eda",
-        auto_offset_reset=args.get("offset", "earliest"),
-        enable_auto_commit=False,
-        max_poll_records=1,
-        # Topics and partitions that are made after the start are seen after this.
-        metadata_max_age_ms=5000,
-        # Back pressure can hold the loop for as long as the longest adapter; the heartbeat
-        # goes on meanwhile, and a group must not be lost for being busy.
-        max_poll_interval_ms=24 * 3600 * 1000,
-        security_protocol=args.get("security_protocol", "PLAINTEXT"),
-        ssl_context=_tls(args),
-        sasl_mechanism=args.get("sasl_mechanism", "PLAIN"),
-        sasl_plain_username=args.get("sasl_plain_username"),
-        sasl_plain_password=args.get("sasl_plain_password"),
-    )
-
-
-def _event(record: Any) -> dict[str, Any]:
-    headers = {name: value.decode(errors="replace") for name, value in record.headers or ()}
-    try:
-        body = json.loads(record.value)
-        if not isinstance(body, dict) or not body:
-            raise ValueError("not a JSON object")
-    except (TypeError, ValueError, UnicodeDecodeError):
-        body = {"unparseable": repr((record.value or b"")[:SHOWN_BYTES])}
-    meta: dict[str, Any] = {
-        "headers": headers,
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
-    }
-    try:
-        meta["uuid"] = str(uuid.UUID(headers.get("message_uuid", "")))
-    except ValueError:
-        logger.warning("a record without message_uuid at %s", meta)
-    return {"body": body, "meta": meta}
 
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Feed the rule engine until cancelled."""
-    feedback = args.get("eda_feedback_queue")
-    consumer = _consumer(args)
-    if args.get("topic_pattern"):
-        topics, pattern = (), args["topic_pattern"]
-    else:
-        topics, pattern = args.get("topics") or [args["topic"]], None
-    await consumer.start()
+    _check(args)
+    consumer = await _started(args)
     try:
-        consumer.subscribe(topics=topics, pattern=pattern, listener=Joined())
-        done: dict[TopicPartition, int] = {}
-        committed_at = 0.0
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                record = await asyncio.wait_for(consumer.getone(), COMMIT_S)
-            except asyncio.TimeoutError:
-                record = None
-            if record is not None:
-                # Waits while the engine is at its limit of actions.
-                await queue.put(_event(record))
-                if feedback is not None:
-                    await asyncio.wait_for(feedback.get(), FEEDBACK_S)
-                done[TopicPartition(record.topic, record.partition)] = record.offset + 1
-            if done and loop.time() - committed_at >= COMMIT_S:
-                mine = consumer.assignment()
-                offsets = {place: offset for place, offset in done.items() if place in mine}
-                if offsets:
-                    await consumer.commit(offsets)
-                done.clear()
-                committed_at = loop.time()
+        ledger = Ledger(consumer)
+        topics = args.get("topics") or [args.get("topic")]
+        pattern = args.get("topic_pattern")
+        consumer.subscribe(topics=() if pattern else topics, pattern=pattern, listener=ledger)
+        await _feed(queue, consumer, ledger, args)
     finally:
         await consumer.stop()
+
+
+async def _feed(
+    queue: asyncio.Queue[Any], consumer: AIOKafkaConsumer, ledger: Ledger, args: dict[str, Any]
+) -> None:
+    feedback = args.get("eda_feedback_queue")
+    encoding = args.get("encoding", "utf-8")
+    engine: asyncio.Queue[Any] = getattr(queue, "queue", queue)  # behind the event filters
+    while True:
+        record = await _next(consumer)
+        if record is not None:
+            await queue.put(event_of(record, encoding))  # waits while the engine is held back
+            ledger.handed_over(record)
+        if feedback is not None and record is not None:
+            await feedback.get()
+            ledger.all_taken()
+        elif engine.empty():
+            ledger.all_taken()
+        await ledger.commit_if_due()
+
+
+async def _next(consumer: AIOKafkaConsumer) -> Any:
+    """The next record, or None after a second without one."""
+    try:
+        found = await consumer.getmany(timeout_ms=int(COMMIT_S * 1000), max_records=1)
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        logger.warning("Kafka is away: %r", error)
+        await asyncio.sleep(COMMIT_S)
+        return None
+    return next((record for records in found.values() for record in records), None)
+
+
+def event_of(record: Any, encoding: str = "utf-8") -> dict[str, Any]:
+    """A record as an event: body, and meta with its headers, uuid, time and place."""
+    place = f"{record.topic}:{record.partition}:{record.offset}"
+    headers = {name: (value or b"").decode(encoding, "replace") for name, value in record.headers}
+    body = body_of(record.value, encoding)
+    if body is None:
+        logger.error("no command, but something else, at %s", place)
+        body = {"unparseable": repr((record.value or b"")[:SHOWN_BYTES])}
+    at = datetime.fromtimestamp((record.timestamp or 0) / 1000, tz=timezone.utc)
+    meta = {
+        "headers": headers,
+        "source_offset": place,
+        "produced_at": at.isoformat().replace("+00:00", "Z"),
+    }
+    try:
+        meta["uuid"] = str(uuid.UUID(headers["message_uuid"]))
+    except (KeyError, ValueError):
+        meta["uuid"] = str(uuid.uuid5(COORDINATES, place))
+    return inert({"body": body, "meta": meta})
+
+
+def body_of(value: bytes | None, encoding: str) -> dict[str, Any] | None:
+    """A JSON object; None for anything else, and for what could not be handed on as JSON."""
+    try:
+        body = json.loads((value or b"").decode(encoding), parse_constant=_refuse)
+        json.dumps(body, ensure_ascii=False).encode()  # no half of a surrogate pair
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) and body else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def inert(value: Any) -> Any:
+    """The same data, no string of which Ansible runs as a template.
+
+    ansible-rulebook passes events to playbooks as extra variables, and ansible-playbook trusts
+    those: a caller's "{{ lookup('pipe', …) }}" would be run on this machine. Such a string is
+    replaced by a template that yields exactly it, and that has nothing of it but base64.
+    """
+    match value:
+        case str() if any(mark in value for mark in TEMPLATE_MARKS):
+            return f'{{{{ "{base64.b64encode(value.encode()).decode()}" | b64decode }}}}'
+        case dict():
+            return {name: inert(item) for name, item in value.items()}
+        case list():
+            return [inert(item) for item in value]
+    return value
+
+
+async def _started(args: dict[str, Any]) -> AIOKafkaConsumer:
+    """A consumer that has reached Kafka; waits while Kafka is away."""
+    pause_s = 1.0
+    while True:
+        consumer = _consumer(args)
+        try:
+            await consumer.start()
+        except KafkaError as error:
+            await consumer.stop()
+            if not error.retriable:
+                raise
+            logger.warning("Kafka is away, trying again in %s s: %r", pause_s, error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(RETRY_MAX_S, pause_s * 2)
+        else:
+            return consumer
+
+
+def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
+    tls = _tls(args)
+    protocol = args.get("security_protocol", "PLAINTEXT")
+    return AIOKafkaConsumer(
+        bootstrap_servers=args.get("brokers") or f"{args['host']}:{args.get('port', 9092)}",
+        group_id=args.get("group_id") or "mcp-broker-eda",
+        auto_offset_reset=args.get("offset", "earliest"),
+        enable_auto_commit=False,
+        metadata_max_age_ms=int(args.get("metadata_max_age_ms", 5000)),
+        max_poll_interval_ms=POLL_INTERVAL_MS,
+        security_protocol=protocol if tls is None else protocol.replace("PLAINTEXT", "SSL"),
+        ssl_context=tls,
+        sasl_mechanism=args.get("sasl_mechanism", "PLAIN"),
+        sasl_plain_username=args.get("sasl_plain_username"),
+        sasl_plain_password=args.get("sasl_plain_password"),
+        sasl_kerberos_service_name=args.get("sasl_kerberos_service_name", "kafka"),
+        sasl_kerberos_domain_name=args.get("sasl_kerberos_domain_name"),
+    )
+
+
+def _tls(args: dict[str, Any]) -> ssl.SSLContext | None:
+    files = {name: args.get(name) for name in ("cafile", "certfile", "keyfile")}
+    if not any(files.values()) and not args.get("security_protocol", "").endswith("SSL"):
+        return None
+    context = create_ssl_context(**files, password=args.get("password"))
+    context.check_hostname = bool(args.get("check_hostname", True))
+    mode = ssl.VerifyMode[args.get("verify_mode", "CERT_REQUIRED")]
+    if mode is ssl.CERT_NONE:
+        context.check_hostname = False
+    context.verify_mode = mode
+    return context
+
+
+def _check(args: dict[str, Any]) -> None:
+    if sum(args.get(name) is not None for name in ("topic", "topics", "topic_pattern")) != 1:
+        raise ValueError("one of topic, topics and topic_pattern is required")
+    if not args.get("brokers") and not args.get("host"):
+        raise ValueError("host (and port), or brokers, is required")
+    if args.get("offset", "earliest") not in {"earliest", "latest"}:
+        raise ValueError(f"offset is earliest or latest, not {args['offset']!r}")
+    if args.get("message_format", "json") != "json":
+        raise ValueError("message_format: only json")
