@@ -6,7 +6,7 @@ Holds the catalog and the tenants in memory; a notification or an age of some se
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal
@@ -92,12 +92,15 @@ class Catalog:
         self._queued: dict[str, tuple[float, int]] = {}
         self._loading = asyncio.Lock()
         self.version = ""
-        self.on_change: list[Callable[[], None]] = []
+        self.changed = asyncio.Event()
+        """Set, and replaced, when something may have changed. Take it before you read."""
 
     def forget(self) -> None:
         """Something changed: read everything again when next asked."""
         self._tools_at = float("-inf")
         self._tenants.clear()
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
     async def tools(self) -> dict[tuple[str, str], Compiled]:
         """Every tool in service."""
@@ -118,9 +121,7 @@ class Catalog:
             ]
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
-            first, self.version = not self.version, digest
-            for changed in () if first else self.on_change:
-                changed()
+            self.version = digest
         self._tools_at = time.monotonic()
 
     async def tenant(self, tenant_id: str) -> TenantView | None:
@@ -180,7 +181,7 @@ class Catalog:
         found = (await self.tools()).get((request.tool, request.method))
         path = f"{request.tool}/{request.method}"
         if found is None or not allowed(path, view.grants, identity):
-            await self._deny(identity, request)
+            await self.refused(identity, request, kind="call.denied")
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
         return self._call(identity, request, found.tool), found.tool
@@ -229,12 +230,13 @@ class Catalog:
             )
         self._queued[tenant.tenant_id] = (at, count + 1)
 
-    async def _deny(self, identity: Identity, request: Request) -> None:
+    async def refused(self, identity: Identity, request: Request, *, kind: str) -> None:
+        """Audit a call that made no command: no grant for it, or no approval."""
         async with tenant_transaction(self._engine, identity.tenant_id) as conn:
             await audit_events.append(
                 conn,
                 tenant_id=identity.tenant_id,
-                kind="call.denied",
+                kind=kind,
                 actor=f"user:{identity.user_id}",
                 user_id=identity.user_id,
                 tool=request.tool[:128],
@@ -285,10 +287,21 @@ class Catalog:
             accept_async=request.accept_async,
             accept_partials=request.accept_partials,
             attempts_max=policy.retry.attempts_max,
-            approval="pending" if policy.approval == "ask" and not request.approved else None,
+            approval=_approval(policy, approved=request.approved),
             saga_id=request.saga_id,
             saga_step=request.saga_step,
             saga_role=None if request.saga_id is None else "step",
             compensation=request.compensation,
             traceparent=request.traceparent,
         )
+
+
+def _approval(policy: ToolPolicy, *, approved: bool) -> Literal["pending", "approved"] | None:
+    """Whether a call waits for somebody's word; the caller's own counts where it is asked for."""
+    match policy.approval:
+        case "none":
+            return None
+        case "ask":
+            return "approved" if approved else "pending"
+        case "operator":
+            return "pending"

@@ -16,11 +16,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import catalog
-from app.db.wakeups import CATALOG
 from app.envelope import Method, Name
 from app.errors import BadRequestError
 from app.policy import Tool, ToolPolicy, wire_name
@@ -120,6 +118,5 @@ async def apply(engine: AsyncEngine, file: CatalogFile, *, prune: bool) -> dict[
                 applied.append(made.name)
         names = [entry.made().name for entry in file.tools]
         retired = await catalog.retire_others(conn, names) if prune else []
-        # Rare, so it may ride in the transaction: replicas hear of the new catalog on its commit.
-        await conn.execute(text("SELECT pg_notify(:channel, '')"), {"channel": CATALOG})
+        await catalog.announce(conn)
     return {"applied": applied, "retired": retired}

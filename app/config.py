@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     issuers: tuple[Issuer, ...] = Field(
         default=(), description="JSON list of trusted token issuers."
     )
+    request_state_keys: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="JSON list of secrets of 32 bytes and more, alike on every replica: the first"
+        " seals what a client brings back with an approval. None: a process's own.",
+    )
+    approval_wait_s: Seconds = Field(default=600, description="A question's state is good for.")
     clock_skew_s: float = Field(default=30, ge=0, description="Tolerated in token times.")
 
     body_bytes_max: Count = Field(default=1 << 20, description="Of a request.")

@@ -126,7 +126,7 @@ class Call:
     accept_async: bool
     accept_partials: bool
     attempts_max: int
-    approval: Literal["pending"] | None = None
+    approval: Literal["pending", "approved"] | None = None
     saga_id: UUID | None = None
     saga_step: str | None = None
     saga_role: Literal["step", "undo"] | None = None

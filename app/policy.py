@@ -65,7 +65,10 @@ class ToolPolicy(BaseModel):
     args: Literal["inline", "by_reference"] = "inline"
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_unknown: Literal["block", "release"] = "block"
-    approval: Literal["none", "ask"] = "none"
+    approval: Literal["none", "ask", "operator"] = Field(
+        default="none",
+        description="ask: the person behind the client where it can ask, else an operator.",
+    )
     task: Literal["optional", "required", "forbidden"] = "optional"
     inline_wait_s: float | None = Field(default=None, gt=0)
     deadline_s: float | None = Field(default=None, gt=0)

@@ -182,6 +182,7 @@ def tenant_put(
                 await catalog.put_tenant(conn, made, title=title)
                 if grants:
                     await catalog.put_grants(conn, tenant_id, grants)
+                await catalog.announce(conn)
         finally:
             await engine.dispose()
 

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import dump
+from app.db.wakeups import CATALOG
 from app.policy import Grant, Tool, ToolPolicy
 
 
@@ -62,6 +63,8 @@ TENANT: Final = text("""
       FROM tenants
      WHERE tenant_id = :tenant_id
 """)
+
+ANNOUNCE: Final = text("SELECT pg_notify(:channel, '')")
 
 PUT_TENANT: Final = text("""
     INSERT INTO tenants AS t (tenant_id, title, weight, rate_per_s, rate_burst, in_flight_max,
@@ -155,6 +158,14 @@ async def put_grants(conn: AsyncConnection, tenant_id: str, made: Sequence[Grant
     for grant in made:
         values = {name: getattr(grant, name) for name in Grant.__slots__}
         await conn.execute(PUT_GRANT, {"tenant_id": tenant_id, **values})
+
+
+async def announce(conn: AsyncConnection) -> None:
+    """Tell every replica that tools, tenants or grants changed, on the caller's commit.
+
+    Rare, so it may ride in the transaction.
+    """
+    await conn.execute(ANNOUNCE, {"channel": CATALOG})
 
 
 async def queued(conn: AsyncConnection, tenant_id: str, *, limit: int) -> int:

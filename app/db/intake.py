@@ -71,7 +71,8 @@ ACCEPT: Final = f"""
                             priority, exempt, status)
         SELECT tenant_id, 'command', '{COMMANDS}', kafka_key, id, 1, tool, method, priority,
                saga_role IS NOT DISTINCT FROM 'undo',
-               CASE WHEN ordering_key IS NULL AND approval IS NULL THEN 'ready' ELSE 'held' END
+               CASE WHEN ordering_key IS NULL AND approval IS DISTINCT FROM 'pending'
+                    THEN 'ready' ELSE 'held' END
           FROM call
           JOIN written USING (id)
          ORDER BY n

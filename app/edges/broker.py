@@ -172,6 +172,28 @@ async def cancel(broker: Broker, who: Identity, command_id: UUID, *, reason: str
     return word
 
 
+async def decide(
+    broker: Broker, who: Identity, found: Command, *, approve: bool, actor: str, reason: str
+) -> Word:
+    """Let a command go that waits for an approval, or end it.
+
+    Raises:
+        NotCancellableError: it does not wait for one.
+    """
+    policy = await broker.catalog.policy(found.tool, found.method)
+    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+        word = await control.decide(
+            conn,
+            await control.locked(conn, found),
+            approve=approve,
+            policy=policy,
+            actor=actor,
+            reason=reason,
+        )
+    broker.say(word)
+    return word
+
+
 def view(command: Command) -> dict[str, Any]:
     """A command as the HTTP API and `command_status` show it."""
     shown: dict[str, Any] = {

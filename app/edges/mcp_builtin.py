@@ -17,6 +17,7 @@ from app.errors import InvalidArgumentsError
 from app.policy import Identity
 
 WAIT_S_MAX: Final = 45
+NO_TASK: Final = types.ToolExecution(task_support="forbidden")
 ID: Final = {"type": "string", "format": "uuid", "description": "As a call's answer gave it."}
 
 TOOLS: Final = (
@@ -44,6 +45,7 @@ TOOLS: Final = (
             "additionalProperties": False,
         },
         annotations=types.ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        execution=NO_TASK,
     ),
     types.Tool(
         name="command_cancel",
@@ -67,6 +69,7 @@ TOOLS: Final = (
             idempotent_hint=True,
             open_world_hint=False,
         ),
+        execution=NO_TASK,
     ),
     types.Tool(
         name="command_list",
@@ -90,6 +93,7 @@ TOOLS: Final = (
             "additionalProperties": False,
         },
         annotations=types.ToolAnnotations(read_only_hint=True, open_world_hint=False),
+        execution=NO_TASK,
     ),
 )
 SCHEMAS: Final = {tool.name: tool.input_schema for tool in TOOLS}

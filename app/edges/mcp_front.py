@@ -5,24 +5,25 @@ waited for; the wait belongs to the request, the command does not.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 from uuid import UUID
 
 import anyio
 from mcp import types
 from mcp.server import Server
-from mcp.server.context import ServerRequestContext
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
-from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
 
 from app.catalog import Request
 from app.db.commands import Command
-from app.edges import mcp_builtin, mcp_tasks
-from app.edges.broker import Accepted, Broker, cancel, find, submit
+from app.edges import mcp_approval, mcp_builtin, mcp_legacy_tasks, mcp_listen, mcp_tasks
+from app.edges.broker import Accepted, Broker, cancel, find
 from app.edges.identity import CALL, need
+from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp_replies import (
+    URI,
     accepted_reply,
     final_reply,
     problem_reply,
@@ -30,12 +31,9 @@ from app.edges.mcp_replies import (
     shown_tool,
 )
 from app.edges.stream import Watch
-from app.envelope import KEY_META, Key, traceparent
-from app.errors import BadRequestError, BrokerError
-from app.policy import Identity
-
-Context = ServerRequestContext[Any, Any]
-KeySource = Literal["meta", "header", "body"]
+from app.envelope import KEY_META
+from app.errors import BadRequestError, BrokerError, ForbiddenError
+from app.policy import Identity, Tool
 
 INSTRUCTIONS: Final = (
     "Tools here start durable work: once a call is accepted it runs to its end even if you"
@@ -43,18 +41,10 @@ INSTRUCTIONS: Final = (
     " command_status with the command_id. Lost a command_id? command_list shows your calls. To"
     f" retry safely send the same _meta key '{KEY_META}' again."
 )
-URI: Final = "command://"
 SILENCE_S: Final = 0.5
 """Progress is coalesced to at most one notification in this time."""
 PERCENT_MAX: Final = 99.0
 """The highest progress said of an adapter's percent; what is above is for heartbeats."""
-KEY: Final = TypeAdapter[str](Key)
-
-
-def identity_of(ctx: Context) -> Identity:
-    """Who asks: the middleware has verified the token of each HTTP request."""
-    assert ctx.request is not None, "served over HTTP only"
-    return ctx.request.scope["broker.identity"]
 
 
 class Front:
@@ -77,8 +67,14 @@ class Front:
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._templates,
             on_read_resource=self._read,
+            on_subscriptions_listen=mcp_listen.Listener(self._broker, self._tasks).serve,
         )
         self._tasks.install(server)
+        settings = self._broker.settings
+        boundary = mcp_approval.boundary(
+            settings.request_state_keys, ttl_s=settings.approval_wait_s
+        )
+        server.middleware += [boundary, mcp_legacy_tasks.LegacyTasks(self._broker)]
         return server
 
     def app(self, server: Server[Any]) -> Starlette:
@@ -115,32 +111,43 @@ class Front:
                 return await mcp_builtin.call(
                     self._broker, who, params.name, params.arguments or {}
                 )
-            tool = await self._broker.catalog.by_name(params.name)
-            if tool is None:
-                raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name}")
-            if tool.policy.task == "required" and tool in await self._broker.catalog.visible(who):
+            tool = await granted(self._broker, who, params.name)
+            if tool.policy.task == "required":
                 mcp_tasks.need_declared(ctx)
-            key, source = idempotency_key(ctx)
-            request = Request(
-                tool=tool.tool,
-                method=tool.method,
-                args=params.arguments or {},
-                idempotency_key=key,
-                key_source=source,
-                accept_async=True,
-                traceparent=traceparent(meta(ctx).get("traceparent")),
-            )
-            # A disconnect can land anywhere, also in the commit: the accept is done whole.
-            accepted: Accepted | None = None
-            with anyio.CancelScope(shield=True):
-                accepted = await submit(self._broker, who, request)
-            assert accepted is not None
-            started = await self._tasks.start(ctx, params, accepted)
-            if started is not None:
-                return started
+            request = request_of(ctx, tool, params)
+            as_task = mcp_tasks.declared(ctx) and tool.policy.task != "forbidden"
+            if tool.policy.approval == "ask" and not as_task and mcp_approval.can_ask(ctx):
+                asked = await self._ask(who, tool, params, request)
+                if isinstance(asked, types.InputRequiredResult):
+                    return asked
+                request = asked
+            accepted = await accept(self._broker, who, request)
+            if as_task:
+                return await self._tasks.started(ctx, accepted)
             return await self._wait(ctx, who, accepted)
         except BrokerError as error:
             return problem_reply(error)
+
+    async def _ask(
+        self, who: Identity, tool: Tool, params: types.CallToolRequestParams, request: Request
+    ) -> types.InputRequiredResult | Request:
+        """The call with its person's approval, or the question; a repeat is not asked again.
+
+        Raises:
+            ForbiddenError: the person said no; it is audited.
+        """
+        call, _ = await self._broker.catalog.prepare(who, request)
+        state = mcp_approval.key_of(params)
+        said = None if state is None else mcp_approval.decision(params.input_responses)
+        if said is None:
+            if await self._broker.intake.earlier(call) is not None:
+                return request
+            return mcp_approval.required(tool, params.arguments or {})
+        if not said:
+            await self._broker.catalog.refused(who, request, kind="call.declined")
+            raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")
+        key = request.idempotency_key or state
+        return replace(request, approved=True, idempotency_key=key)
 
     async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
         """Stream progress until the end or the end of the wait."""
@@ -218,39 +225,6 @@ class Front:
         text = mcp_builtin.as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")
-
-
-def meta(ctx: Context) -> Mapping[str, Any]:
-    """The request's `_meta`, as sent."""
-    found = (ctx.params or {}).get("_meta")
-    return found if isinstance(found, Mapping) else {}
-
-
-def idempotency_key(ctx: Context) -> tuple[str | None, KeySource]:
-    """The caller's key and where it stood: `_meta`, the header, the params (never the JSON-RPC id).
-
-    Raises:
-        BadRequestError: it is not 1 to 255 printable ASCII characters, or two places differ.
-    """
-    assert ctx.request is not None, "served over HTTP only"
-    sources: tuple[tuple[KeySource, Any], ...] = (
-        ("meta", meta(ctx).get(KEY_META)),
-        ("header", ctx.request.headers.get("idempotency-key")),
-        ("body", (ctx.params or {}).get("idempotencyKey")),
-    )
-    found = [one for one in sources if one[1] is not None]
-    if not found:
-        return None, "meta"
-    source, first = found[0]
-    if any(key != first for _, key in found):
-        raise BadRequestError("_meta, header and params name different idempotency keys.")
-    try:
-        key = KEY.validate_python(first, strict=True)
-    except ValidationError as error:
-        raise BadRequestError(
-            "An idempotency key is 1 to 255 printable ASCII characters. Nothing was started."
-        ) from error
-    return key, source
 
 
 def message_of(command: Command | None) -> str | None:

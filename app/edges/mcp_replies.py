@@ -13,6 +13,7 @@ from app.errors import BrokerError, UnknownToolError
 from app.policy import Tool
 
 META: Final = "dev.mcpbroker/command"
+URI: Final = "command://"
 POLL_MS: Final = 2000
 REASON_MAX: Final = 2000
 """Characters of an adapter's reason in an answer's text."""
@@ -43,6 +44,7 @@ def shown_tool(tool: Tool) -> types.Tool:
         input_schema=dict(tool.input_schema),
         output_schema=output,
         annotations=types.ToolAnnotations.model_validate(dict(tool.annotations)),
+        execution=types.ToolExecution(task_support=tool.policy.task),
     )
 
 

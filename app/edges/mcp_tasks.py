@@ -1,22 +1,22 @@
 """The tasks extension (SEP-2663) over the commands table: a task is a command."""
 
+import contextlib
 from typing import Any, Final
 from uuid import UUID
 
 from mcp import types
 from mcp.server import Server
-from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from app.command import State
 from app.db.commands import Command
-from app.edges.broker import Accepted, Broker, cancel, find
+from app.edges.broker import Accepted, Broker, cancel, decide, find, waiting_for
+from app.edges.mcp_approval import QUESTION, can_ask, decision, question
+from app.edges.mcp_calls import Context, identity_of
 from app.edges.mcp_replies import META, POLL_MS, about, final_reply, protocol_error
 from app.envelope import instant
-from app.errors import BrokerError
+from app.errors import BrokerError, NotCancellableError
 from app.policy import Identity
-
-Context = ServerRequestContext[Any, Any]
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 MISSING_CAPABILITY: Final = -32021
@@ -48,24 +48,26 @@ class Tasks:
         server.add_request_handler("tasks/update", UpdateParams, self._update)
         server.add_request_handler("tasks/cancel", TaskParams, self._cancel)
 
-    async def start(
-        self, ctx: Context, _params: types.CallToolRequestParams, accepted: Accepted
-    ) -> dict[str, Any] | None:
-        """A task handle for a client that declared the extension; None for every other."""
-        if not declared(ctx) or accepted.tool.policy.task == "forbidden":
-            return None
-        who = _identity(ctx)
-        command = await find(self._broker, who, accepted.written.id)
-        return self._shown(command) | {
-            "resultType": "task",
-            "_meta": {META: about(command, accepted)},
-        }
+    async def started(self, ctx: Context, accepted: Accepted) -> dict[str, Any]:
+        """A task handle, for a client that declared the extension."""
+        command = await find(self._broker, identity_of(ctx), accepted.written.id)
+        shown = self._shown(command, waits=await self.question(ctx, command) is not None)
+        return shown | {"resultType": "task", "_meta": {META: about(command, accepted)}}
 
-    def _shown(self, command: Command) -> dict[str, Any]:
+    async def question(self, ctx: Context, command: Command) -> types.ElicitRequest | None:
+        """What the task asks its caller's person: where it waits for that, and can be asked."""
+        if command.approval != "pending" or command.final or not can_ask(ctx):
+            return None
+        found = (await self._broker.catalog.tools()).get((command.tool, command.method))
+        if found is None or found.tool.policy.approval != "ask":
+            return None
+        return question(found.tool, command.args or {})
+
+    def _shown(self, command: Command, *, waits: bool = False) -> dict[str, Any]:
         kept_ms = round(self._broker.settings.bodies_kept_s * 1000)
         shown: dict[str, Any] = {
             "taskId": str(command.id),
-            "status": status(command),
+            "status": "input_required" if waits else status(command),
             "createdAt": instant(command.created_at),
             "lastUpdatedAt": instant(
                 command.finished_at or command.started_at or command.created_at
@@ -73,12 +75,13 @@ class Tasks:
             "ttlMs": kept_ms,
             "pollIntervalMs": POLL_MS,
         }
-        line = ": ".join(part for part in (command.stage, command.message) if part)
+        said = (waiting_for(command), command.stage, command.message)
+        line = ": ".join(part for part in said if part)
         return shown | ({"statusMessage": line[:200]} if line else {})
 
     async def _find(self, ctx: Context, params: TaskParams) -> tuple[Identity, Command]:
         need_declared(ctx)
-        who = _identity(ctx)
+        who = identity_of(ctx)
         named = None if ctx.request is None else ctx.request.headers.get("mcp-name")
         if named is not None and named != params.task_id:
             raise MCPError(HEADER_MISMATCH, "Mcp-Name and taskId differ")
@@ -89,7 +92,15 @@ class Tasks:
 
     async def _get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         _, command = await self._find(ctx, params)
-        shown = self._shown(command) | {"resultType": "complete"}
+        return await self.detailed(ctx, command) | {"resultType": "complete"}
+
+    async def detailed(self, ctx: Context, command: Command) -> dict[str, Any]:
+        """A task with its result, its error or its question, as tasks/get and pushes tell it."""
+        asked = await self.question(ctx, command)
+        shown = self._shown(command, waits=asked is not None)
+        if asked is not None:
+            asks = asked.model_dump(mode="json", by_alias=True, exclude_none=True)
+            return shown | {"inputRequests": {QUESTION: asks}}
         if command.state is State.CANCELLED or not command.final:
             return shown
         broken = protocol_error(command)
@@ -100,7 +111,19 @@ class Tasks:
         return shown | {"result": reply.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
     async def _update(self, ctx: Context, params: UpdateParams) -> dict[str, Any]:
-        await self._find(ctx, params)
+        """Take the person's answer; one that nothing waits for is ignored, as the spec says."""
+        who, command = await self._find(ctx, params)
+        said = decision(params.input_responses)
+        if said is not None and await self.question(ctx, command) is not None:
+            with contextlib.suppress(NotCancellableError):  # somebody else was first
+                await decide(
+                    self._broker,
+                    who,
+                    command,
+                    approve=said,
+                    actor=f"user:{who.user_id}",
+                    reason="answered by the person behind the client",
+                )
         return {"resultType": "complete"}
 
     async def _cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
@@ -133,8 +156,3 @@ def status(command: Command) -> str:
     if protocol_error(command) is not None:
         return "failed"
     return "completed" if command.final else "working"
-
-
-def _identity(ctx: Context) -> Identity:
-    assert ctx.request is not None, "served over HTTP only"
-    return ctx.request.scope["broker.identity"]

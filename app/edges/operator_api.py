@@ -12,7 +12,7 @@ from app import control
 from app.db import heads
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, find, view
+from app.edges.broker import Broker, decide, find, view
 from app.edges.http_api import identity_of, reply
 from app.edges.identity import OPERATE, need
 from app.envelope import instant
@@ -62,18 +62,10 @@ def router(broker: Broker) -> APIRouter:
         request: Request, correlation_id: UUID, body: ReasonBody, *, approve: bool
     ) -> Response:
         who = operator_of(request)
-
-        async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
-            return await control.decide(
-                conn,
-                command,
-                approve=approve,
-                policy=policy,
-                actor=f"operator:{who.user_id}",
-                reason=body.reason,
-            )
-
-        return reply(200, view(await act(broker, who, correlation_id, verb)))
+        found = await find(broker, who, correlation_id)
+        actor = f"operator:{who.user_id}"
+        word = await decide(broker, who, found, approve=approve, actor=actor, reason=body.reason)
+        return reply(200, view(word.command))
 
     @made.post("/commands/{correlation_id}/approve")
     async def approve(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:

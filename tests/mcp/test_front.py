@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from app.envelope import KEY_META
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import ERAS, Front
+from tests.mcp.wire import call
 
 KEY = "dev.mcpbroker/command"
 
@@ -34,7 +35,10 @@ async def test_the_list_is_sorted_private_and_says_that_output_may_be_accepted(
     assert delete.annotations.destructive_hint
 
 
-async def test_a_tool_without_a_grant_is_neither_listed_nor_callable(front: Front) -> None:
+@pytest.mark.guarantee("tenancy:not-guessable")
+async def test_a_tool_without_a_grant_is_neither_listed_nor_told_from_one_that_is_not_there(
+    front: Front,
+) -> None:
     await fetch(
         front.dsns.owner,
         "INSERT INTO grants VALUES ('other', 'user', 'mallory', 'git/*', 'deny', now())",
@@ -43,9 +47,13 @@ async def test_a_tool_without_a_grant_is_neither_listed_nor_callable(front: Fron
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert "git_clone" not in names
         assert "probe_echo" in names
-        refused = await client.call_tool("git_delete", {"dest": "x"})
-    assert refused.is_error
-    assert "tools/list" in text(refused)
+    async with front.http("mallory", tenant="other") as http:
+        denied = (await call(http, "git_delete", {"dest": "x"}))["error"]
+        unknown = (await call(http, "git_deletf", {"dest": "x"}))["error"]
+    assert denied["message"].replace("delete", "deletf") == unknown["message"]
+    assert (denied["code"], denied.get("data")) == (unknown["code"], unknown.get("data"))
+    rows = await fetch(front.dsns.owner, "SELECT tool FROM audit.events WHERE type = 'call.denied'")
+    assert [row["tool"] for row in rows] == ["git", "git_deletf"]
 
 
 @pytest.mark.parametrize("mode", ERAS)

@@ -18,11 +18,31 @@ async def send(
     *,
     name: str | None = None,
     extensions: tuple[str, ...] = (),
+    asks: bool = False,
     meta: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> httpx2.Response:
-    """One request of the modern era; `name` is the Mcp-Name header."""
-    capabilities = {"extensions": {one: {} for one in extensions}}
+    """One request of the modern era; `name` is the Mcp-Name header.
+
+    `asks`: the client shows questions to its person (elicitation).
+    """
+    sent, body = framed(method, params, name, extensions, asks, meta, headers)
+    return await http.post("/mcp", json=body, headers=sent)
+
+
+def framed(
+    method: str,
+    params: Mapping[str, Any],
+    name: str | None,
+    extensions: tuple[str, ...] = (),
+    asks: bool = False,
+    meta: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The headers and the body of a request of the modern era."""
+    capabilities: dict[str, Any] = {"extensions": {one: {} for one in extensions}}
+    if asks:
+        capabilities["elicitation"] = {}
     whole = {
         "io.modelcontextprotocol/protocolVersion": VERSION,
         "io.modelcontextprotocol/clientCapabilities": capabilities,
@@ -42,7 +62,7 @@ async def send(
         "method": method,
         "params": {**params, "_meta": whole},
     }
-    return await http.post("/mcp", json=body, headers=sent)
+    return sent, body
 
 
 def message(answer: httpx2.Response) -> Any:
@@ -62,9 +82,18 @@ async def call(
 
 
 async def task(
-    http: httpx2.AsyncClient, verb: str, task_id: str, *, name: str | None = None, **more: Any
+    http: httpx2.AsyncClient,
+    verb: str,
+    task_id: str,
+    *,
+    name: str | None = None,
+    asks: bool = False,
+    **more: Any,
 ) -> Any:
     """A task method of a client that declares the extension."""
     params = {"taskId": task_id, **more}
-    sent = await send(http, f"tasks/{verb}", params, name=name or task_id, extensions=(TASKS,))
-    return message(sent)
+    return message(
+        await send(
+            http, f"tasks/{verb}", params, name=name or task_id, extensions=(TASKS,), asks=asks
+        )
+    )

@@ -1,0 +1,98 @@
+"""Asking the person behind a client: before a call is accepted (MRTR), or while its task waits.
+
+A tool whose policy says `approval: ask` is asked about where the client can show a question
+(elicitation); for every other client its command waits for an operator. The answer comes with a
+sealed state that names the very call, its caller and an end (SEP-2322), and makes at most one
+command, as the state carries the command's idempotency key.
+"""
+
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import Any, Final
+from uuid import uuid4
+
+import orjson
+from mcp import types
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from app.edges.mcp_calls import Context, identity_of
+from app.policy import Tool, redact
+
+QUESTION: Final = "approve"
+"""The key of the one question that a call or a task asks."""
+SHOWN_MAX: Final = 1000
+"""Characters of the arguments in a question."""
+ANSWER: Final = TypeAdapter[types.ElicitResult](types.ElicitResult)
+
+
+def boundary(keys: tuple[SecretStr, ...], *, ttl_s: float) -> RequestStateBoundary:
+    """The middleware that seals a question's state and refuses one that is not ours.
+
+    Without keys the state is this process's own: another replica refuses it, and the client
+    has to call again.
+    """
+    secrets = [key.get_secret_value() for key in keys] or [token_hex(32)]
+    security = RequestStateSecurity(keys=secrets, ttl=ttl_s, bind_principal=_principal)
+    return RequestStateBoundary(security, default_audience="mcp-broker")
+
+
+def _principal(ctx: Context) -> str:
+    who = identity_of(ctx)
+    return f"{who.tenant_id}\n{who.user_id}\n{who.client_id}"
+
+
+def can_ask(ctx: Context) -> bool:
+    """Whether this request's client shows questions (elicitation in form mode)."""
+    if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        return False  # an answer of the older era could meet another replica
+    capabilities = ctx.session.client_capabilities
+    asked = None if capabilities is None else capabilities.elicitation
+    return asked is not None and (asked.form is not None or asked.url is None)
+
+
+def question(tool: Tool, args: Mapping[str, Any]) -> types.ElicitRequest:
+    """What the person is asked, with the arguments that may be shown."""
+    shown = orjson.dumps(redact(dict(args), tool.input_schema)).decode()
+    if len(shown) > SHOWN_MAX:
+        shown = f"{shown[:SHOWN_MAX]} …"
+    return types.ElicitRequest(
+        params=types.ElicitRequestFormParams(
+            message=f"Allow {tool.title or tool.name}? It would be called with {shown}",
+            requested_schema={
+                "type": "object",
+                "properties": {QUESTION: {"type": "boolean", "title": "Allow it"}},
+                "required": [QUESTION],
+            },
+        )
+    )
+
+
+def required(tool: Tool, args: Mapping[str, Any]) -> types.InputRequiredResult:
+    """The answer to a call that must be approved first. Nothing is written yet."""
+    return types.InputRequiredResult(
+        input_requests={QUESTION: question(tool, args)}, request_state=f"approval:{uuid4()}"
+    )
+
+
+def key_of(params: types.CallToolRequestParams) -> str | None:
+    """The idempotency key in a verified state; None where the call comes without one."""
+    return params.request_state
+
+
+def decision(responses: Mapping[str, Any] | None) -> bool | None:
+    """What the person said; None where there is no answer to our question.
+
+    Raises:
+        MCPError: the answer is not of the shape that was asked for.
+    """
+    said = None if responses is None else responses.get(QUESTION)
+    if said is None:
+        return None
+    try:
+        answer = ANSWER.validate_python(said, from_attributes=True)
+    except ValidationError as error:
+        raise MCPError(types.INVALID_PARAMS, "inputResponses.approve is no answer") from error
+    return answer.action == "accept" and (answer.content or {}).get(QUESTION) is True

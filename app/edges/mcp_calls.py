@@ -1,0 +1,102 @@
+"""From a `tools/call` of any era to an accepted command."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import anyio
+from mcp import types
+from mcp.server.context import ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from pydantic import TypeAdapter, ValidationError
+
+from app.catalog import Request
+from app.edges.broker import Accepted, Broker, submit
+from app.envelope import KEY_META, Key, traceparent
+from app.errors import BadRequestError
+from app.policy import Identity, Tool
+
+Context = ServerRequestContext[Any, Any]
+KeySource = Literal["meta", "header", "body"]
+KEY: Final = TypeAdapter[str](Key)
+
+
+def identity_of(ctx: Context) -> Identity:
+    """Who asks: the middleware has verified the token of each HTTP request."""
+    assert ctx.request is not None, "served over HTTP only"
+    return ctx.request.scope["broker.identity"]
+
+
+async def granted(broker: Broker, who: Identity, name: str) -> Tool:
+    """The tool of this name; one that is not granted is answered like one that is not there.
+
+    Raises:
+        MCPError: there is none that the caller may call. It is audited in either case, which
+            also takes the same time.
+    """
+    tool = await broker.catalog.by_name(name)
+    if tool is not None and tool in await broker.catalog.visible(who):
+        return tool
+    asked = (name, "") if tool is None else (tool.tool, tool.method)
+    request = Request(tool=asked[0], method=asked[1], args={})
+    await broker.catalog.refused(who, request, kind="call.denied")
+    raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
+
+
+async def accept(broker: Broker, who: Identity, request: Request) -> Accepted:
+    """Accept a call whole: a disconnect can land anywhere, also in the commit."""
+    accepted: Accepted | None = None
+    with anyio.CancelScope(shield=True):
+        accepted = await submit(broker, who, request)
+    assert accepted is not None
+    return accepted
+
+
+def meta(ctx: Context) -> Mapping[str, Any]:
+    """The request's `_meta`, as sent."""
+    found = (ctx.params or {}).get("_meta")
+    return found if isinstance(found, Mapping) else {}
+
+
+def request_of(ctx: Context, tool: Tool, params: types.CallToolRequestParams) -> Request:
+    """A tools/call as every edge hands it on.
+
+    Raises:
+        BadRequestError: its idempotency key is malformed.
+    """
+    key, source = idempotency_key(ctx)
+    return Request(
+        tool=tool.tool,
+        method=tool.method,
+        args=params.arguments or {},
+        idempotency_key=key,
+        key_source=source,
+        accept_async=True,
+        traceparent=traceparent(meta(ctx).get("traceparent")),
+    )
+
+
+def idempotency_key(ctx: Context) -> tuple[str | None, KeySource]:
+    """The caller's key and where it stood: `_meta`, the header, the params (never the JSON-RPC id).
+
+    Raises:
+        BadRequestError: it is not 1 to 255 printable ASCII characters, or two places differ.
+    """
+    assert ctx.request is not None, "served over HTTP only"
+    sources: tuple[tuple[KeySource, Any], ...] = (
+        ("meta", meta(ctx).get(KEY_META)),
+        ("header", ctx.request.headers.get("idempotency-key")),
+        ("body", (ctx.params or {}).get("idempotencyKey")),
+    )
+    found = [one for one in sources if one[1] is not None]
+    if not found:
+        return None, "meta"
+    source, first = found[0]
+    if any(key != first for _, key in found):
+        raise BadRequestError("_meta, header and params name different idempotency keys.")
+    try:
+        key = KEY.validate_python(first, strict=True)
+    except ValidationError as error:
+        raise BadRequestError(
+            "An idempotency key is 1 to 255 printable ASCII characters. Nothing was started."
+        ) from error
+    return key, source

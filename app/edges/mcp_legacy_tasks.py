@@ -1,0 +1,155 @@
+"""Tasks as MCP 2025-11-25 has them (SEP-1686), for clients that ask for one in a tools/call.
+
+The SDK serves no method of them, so this stands before its dispatch (`Server.middleware`).
+"""
+
+from typing import Any, Final
+from uuid import UUID
+
+from mcp import types
+from mcp.server.context import CallNext, HandlerResult
+from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
+
+from app.command import State
+from app.db.commands import Command
+from app.edges.broker import Broker, cancel, find, listing, waiting_for
+from app.edges.identity import CALL, need
+from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
+from app.edges.mcp_replies import META, POLL_MS, about, final_reply, protocol_error
+from app.edges.stream import until_final
+from app.envelope import instant
+from app.errors import BrokerError
+
+VERSION: Final = "2025-11-25"
+RELATED: Final = "io.modelcontextprotocol/related-task"
+CAPABILITY: Final = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+PAGE: Final = 50
+
+
+class LegacyTasks:
+    """Middleware of the SDK's server."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Serve what is about tasks of that version; hand on everything else."""
+        if ctx.method == "initialize":
+            answer = await call_next(ctx)
+            if isinstance(answer, dict) and answer.get("protocolVersion") == VERSION:
+                answer = {**answer, "capabilities": {**answer["capabilities"], "tasks": CAPABILITY}}
+            return answer
+        if ctx.protocol_version != VERSION:
+            return await call_next(ctx)
+        try:
+            return await self._serve(ctx, call_next)
+        except BrokerError as error:
+            raise MCPError(types.INVALID_PARAMS, f"{error.title}. {error.detail}") from error
+        except ValidationError as error:
+            raise MCPError(types.INVALID_PARAMS, "Invalid request parameters") from error
+
+    async def _serve(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        params = ctx.params or {}
+        match ctx.method:
+            case "tools/call":
+                return await self._call(ctx, call_next)
+            case "tasks/list":
+                return await self._list(ctx, params.get("cursor"))
+            case "tasks/get":
+                return shown(await self._find(ctx), self._kept_ms)
+            case "tasks/result":
+                return await self._result(ctx)
+            case "tasks/cancel":
+                return await self._cancel(ctx)
+            case _:
+                return await call_next(ctx)
+
+    @property
+    def _kept_ms(self) -> int:
+        return round(self._broker.settings.bodies_kept_s * 1000)
+
+    async def _call(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        params = types.CallToolRequestParams.model_validate(ctx.params or {}, by_name=False)
+        tool = await self._broker.catalog.by_name(params.name)
+        if params.task is None and (tool is None or tool.policy.task != "required"):
+            return await call_next(ctx)
+        who = identity_of(ctx)
+        need(who, CALL)
+        tool = await granted(self._broker, who, params.name)
+        if params.task is None:
+            raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is called as a task only")
+        if tool.policy.task == "forbidden":
+            raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is not called as a task")
+        accepted = await accept(self._broker, who, request_of(ctx, tool, params))
+        command = await find(self._broker, who, accepted.written.id)
+        return {"task": shown(command, self._kept_ms), "_meta": {META: about(command, accepted)}}
+
+    async def _find(self, ctx: Context) -> Command:
+        try:
+            task_id = UUID(str((ctx.params or {}).get("taskId")))
+            return await find(self._broker, identity_of(ctx), task_id)
+        except (ValueError, BrokerError) as error:
+            raise MCPError(types.INVALID_PARAMS, "Task not found") from error
+
+    async def _list(self, ctx: Context, cursor: Any) -> dict[str, Any]:
+        try:
+            before = None if cursor is None else UUID(str(cursor))
+        except ValueError as error:
+            raise MCPError(types.INVALID_PARAMS, "Invalid cursor") from error
+        found = await listing(
+            self._broker, identity_of(ctx), states=None, tool=None, before=before, limit=PAGE
+        )
+        page: dict[str, Any] = {"tasks": [shown(one, self._kept_ms) for one in found]}
+        return page | ({"nextCursor": str(found[-1].id)} if len(found) == PAGE else {})
+
+    async def _result(self, ctx: Context) -> dict[str, Any]:
+        """The outcome; waits for it, as the spec says."""
+        command = await self._find(ctx)
+        if not command.final:
+            with self._broker.hub.watch(command.tenant_id, command.id) as watch:
+                while not command.final:
+                    ended = await until_final(watch, wait_s=self._broker.settings.inline_wait_s)
+                    command = ended or command
+        broken = protocol_error(command)
+        if broken is not None:
+            raise MCPError.from_error_data(broken)
+        limit = self._broker.settings.result_inline_bytes_max
+        reply = final_reply(command, None, inline_bytes_max=limit)
+        made = reply.model_dump(mode="json", by_alias=True, exclude_none=True)
+        made.pop("resultType", None)  # is of the next era
+        return made | {"_meta": {**made.get("_meta", {}), RELATED: {"taskId": str(command.id)}}}
+
+    async def _cancel(self, ctx: Context) -> dict[str, Any]:
+        """Cancel; a task that runs says `working` until its adapter has stopped."""
+        command = await self._find(ctx)
+        if command.final:
+            raise MCPError(types.INVALID_PARAMS, f"The task has ended: {status(command)}")
+        reason = "cancelled by the client (tasks/cancel)"
+        word = await cancel(self._broker, identity_of(ctx), command.id, reason=reason)
+        return shown(word.command, self._kept_ms)
+
+
+def status(command: Command) -> str:
+    """A command's state in that version's words, where a tool's own failure is `failed`."""
+    if not command.final:
+        return "working"
+    if command.state is State.CANCELLED:
+        return "cancelled"
+    return "completed" if command.state is State.SUCCEEDED else "failed"
+
+
+def shown(command: Command, kept_ms: int) -> dict[str, Any]:
+    """A command as that version's task."""
+    asked = "a cancel is asked for" if command.cancel_requested_at and not command.final else None
+    said = (asked, waiting_for(command), command.stage, command.message)
+    line = ": ".join(part for part in said if part)
+    task: dict[str, Any] = {
+        "taskId": str(command.id),
+        "status": status(command),
+        "createdAt": instant(command.created_at),
+        "lastUpdatedAt": instant(command.finished_at or command.started_at or command.created_at),
+        "ttl": kept_ms,
+        "pollInterval": POLL_MS,
+    }
+    return task | ({"statusMessage": line[:200]} if line else {})
