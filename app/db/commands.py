@@ -159,7 +159,8 @@ END: Final = text(f"""
     WITH moved AS (
         UPDATE commands c
            SET state = :target, finished_at = now(), held = false, lease_until = NULL,
-               dedupe_key = CASE WHEN :keep_dedupe THEN c.dedupe_key END,
+               dedupe_key = CASE WHEN CAST(:dedupe_s AS float8) IS NOT NULL THEN c.dedupe_key END,
+               dedupe_until = now() + make_interval(secs => CAST(:dedupe_s AS float8)),
                outcome_unknown = :outcome_unknown,
                result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
@@ -375,9 +376,12 @@ async def end(
     error: Mapping[str, Any] | None = None,
     body: Mapping[str, Any],
     outcome_unknown: bool = False,
-    keep_dedupe: bool = False,
+    dedupe_s: float | None = None,
 ) -> Command | None:
-    """Move to the event's final state and audit it; None where another writer was first."""
+    """Move to the event's final state and audit it; None where another writer was first.
+
+    Its dedupe key is let go of, or kept for another `dedupe_s` seconds.
+    """
     values = {
         "id": command.id,
         "attempt": command.attempt,
@@ -386,7 +390,7 @@ async def end(
         "result": None if result is None else dump(result),
         "error": None if error is None else dump(error),
         "outcome_unknown": outcome_unknown,
-        "keep_dedupe": keep_dedupe,
+        "dedupe_s": dedupe_s,
         "type": f"command.{target(event)}",
         "actor": actor,
         "body": dump(body),

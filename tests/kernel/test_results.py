@@ -99,6 +99,17 @@ async def test_errors_are_retried_until_the_attempts_are_used_up_then_dead_lette
     assert [row["kind"] for row in kinds] == ["result", "deadletter"]
 
 
+@pytest.mark.guarantee("retry:attempts")
+async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    await finish(broker, one, attempt=1, error={"message": "boom"})
+    [row] = await fetch(
+        database.owner,
+        "SELECT status, available_at > created_at + interval '0.4 s' AS later FROM outbox",
+    )
+    assert (row["status"], row["later"]) == ("delayed", True)
+
+
 async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: Dsns) -> None:
     one = (await accept(broker, echo())).written.id
     await finish(broker, one, error={"message": "boom", "retryable": False})
