@@ -178,6 +178,8 @@ REQUEUE: Final = text(f"""
                attempts_max = greatest(c.attempts_max, :attempts_max), outcome_unknown = false,
                cancel_requested_at = NULL, cancel_reason = NULL, cancel_target = NULL,
                deadline_at = greatest(c.deadline_at, now() + make_interval(secs => :deadline_s)),
+               deadline_missed_at = CASE WHEN CAST(:deadline_s AS float8) = 0
+                                         THEN c.deadline_missed_at END,
                result = NULL, error = NULL, held = :held
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
         RETURNING {COLUMNS}
