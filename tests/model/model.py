@@ -266,6 +266,16 @@ class Model:
         if not one.held:
             self.rows[one.id, one.attempt].status = "ready"
 
+    def resolve(self, one: Modelled) -> None:
+        """An operator's word on what became of it: its state stays, its key goes on."""
+        one.unknown, one.error = False, {"resolved": True}
+        one.discarded = one.discarded or one.state == "dead_lettered"
+        key = one.ordering_key
+        if key is not None:
+            if self.blocked.get(key) == one.id:
+                del self.blocked[key]
+            self._release(key)
+
     def redrive(self, one: Modelled) -> None:
         """A dead letter goes again, in its old place."""
         one.attempts_max = max(one.attempts_max, one.attempt + one.kind.attempts_max)

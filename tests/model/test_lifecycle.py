@@ -1,7 +1,7 @@
 """A command's life, driven at random through the real use cases and compared with a model."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -351,14 +351,37 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(pick=PICK)
     def discard(self, pick: int) -> None:
         one = self.any_dead(pick)
-        if one is None or one.id in self.model.blocked.values():
+        if one is None:
             return
 
         async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> None:
             await control.discard(conn, command, actor="operator:olga", reason="so")
 
+        if one.id in self.model.blocked.values():
+            with pytest.raises(NotCancellableError, match="waits to know"):
+                self.world.by_hand(one.id, verb)
+            return
         self.world.by_hand(one.id, verb)
         one.discarded = True
+
+    @rule(pick=PICK, outcome=st.sampled_from(["succeeded", "failed"]))
+    def resolve(self, pick: int, outcome: Literal["succeeded", "failed"]) -> None:
+        found = [one for one in self.model.commands.values() if one.unknown] or [self.pick(pick)]
+        one = found[-1 - pick % len(found)]
+        if one is None:
+            return
+
+        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> None:
+            await control.resolve(
+                conn, command, outcome=outcome, actor="operator:olga", reason="so"
+            )
+
+        if not one.unknown:
+            with pytest.raises(NotCancellableError):
+                self.world.by_hand(one.id, verb)
+            return
+        self.world.by_hand(one.id, verb)
+        self.model.resolve(one)
 
     def any_dead(self, pick: int) -> Modelled | None:
         """One of the dead letters that are not discarded."""

@@ -218,6 +218,15 @@ async def discards(stage: Stage) -> None:
     await stage.by_hand(verb)
 
 
+async def resolves(stage: Stage) -> None:
+    async def verb(conn: AsyncConnection, command: Command) -> None:
+        await control.resolve(
+            conn, command, outcome="succeeded", actor="operator:olga", reason="looked"
+        )
+
+    await stage.by_hand(verb)
+
+
 async def deadlines(stage: Stage) -> None:
     await timeouts.expire_deadlines(stage.relay, stage.policy_of, grace_s=GRACE_S)
 
@@ -242,6 +251,11 @@ async def late_and_running(stage: Stage) -> None:
 async def silent(stage: Stage) -> None:
     await stage.running()
     await stage.late("lease_until")
+
+
+async def in_doubt(stage: Stage) -> None:
+    await silent(stage)
+    await leases(stage)
 
 
 async def runs_for_too_long(stage: Stage) -> None:
@@ -276,6 +290,7 @@ Act = Callable[[Stage], Awaitable[None]]
         (waits_for_approval, denies, State.CANCELLED, AGAIN),
         (Stage.dead, redrives, State.QUEUED, AGAIN),
         (Stage.dead, discards, State.DEAD_LETTERED, AGAIN),
+        (in_doubt, resolves, State.DEAD_LETTERED, PLAIN),
         (late, deadlines, State.TIMED_OUT, AGAIN),
         (late_and_running, deadlines, State.RUNNING, AGAIN),
         (Stage.dispatched, leases, State.QUEUED, AGAIN),
