@@ -114,7 +114,7 @@ class Operator:
         self._urls = urls
         self._headers = {"Authorization": f"Bearer {token}"}
         self._random = random
-        self.redriven = 0
+        self.counts = Counter[str]()
         self.wrong: list[str] = []
 
     async def run(self, until: float) -> None:
@@ -122,12 +122,18 @@ class Operator:
         async with httpx.AsyncClient(headers=self._headers, timeout=4, trust_env=False) as http:
             while time.monotonic() < until:
                 with contextlib.suppress(httpx.TransportError):
-                    await self._redrive_some(http)
+                    await self._redrive(http, 1)
                 await asyncio.sleep(self._random.uniform(0.2, 1))
 
-    async def _redrive_some(self, http: httpx.AsyncClient) -> None:
+    async def redrive_all(self) -> None:
+        """Whatever is dead and may be done again, once, all at the same time."""
+        async with httpx.AsyncClient(headers=self._headers, timeout=30, trust_env=False) as http:
+            await self._redrive(http, 200)
+
+    async def _redrive(self, http: httpx.AsyncClient, at_most: int) -> None:
         url = f"{self._random.choice(self._urls)}/operator/dead-letters"
         answer = await http.get(url, params={"tool": "trial", "limit": 200})
+        self.counts[f"looked: {answer.status_code}"] += 1
         if answer.status_code != 200:
             return
         dead = [
@@ -135,17 +141,17 @@ class Operator:
             for one in answer.json()["dead_letters"]
             if one["method"] == REDRIVEN_METHOD
         ]
-        if not dead:
-            return
-        path = f"{url}/{self._random.choice(dead)}/redrive"
-        # Twice at once: one of them finds it gone.
-        both = [http.post(path, json={"reason": "chaos"}) for _ in range(2)]
-        answers = await asyncio.gather(*both, return_exceptions=True)
+        chosen = self._random.sample(dead, min(at_most, len(dead)))
+        # Each twice at once: one of them finds it gone.
+        answers = await asyncio.gather(
+            *(http.post(f"{url}/{one}/redrive", json={"reason": "chaos"}) for one in chosen * 2),
+            return_exceptions=True,
+        )
         for one in answers:
             if isinstance(one, httpx.TransportError):
                 continue
             if isinstance(one, BaseException):
                 raise one
             if one.status_code not in {200, 409} and one.status_code < 500:
-                self.wrong.append(f"{path}: {one.status_code} {one.text[:300]}")
-            self.redriven += one.status_code == 200
+                self.wrong.append(f"{one.request.url}: {one.status_code} {one.text[:300]}")
+            self.counts[f"redrive: {one.status_code}"] += 1
