@@ -193,10 +193,13 @@ PUBLISHED: Final = """
     SELECT id FROM moved
 """
 
+# By their names, which are indexed: nothing else finds a head by its active command.
 FREE_DELIVERED: Final = """
-    UPDATE ordering_heads
+    UPDATE ordering_heads h
        SET active_id = NULL, moved_at = now()
-     WHERE active_id = ANY ($1::uuid[])
+      FROM unnest($1::text[], $2::text[]) AS k (tenant_id, ordering_key)
+     WHERE h.tenant_id = k.tenant_id AND h.ordering_key = k.ordering_key
+       AND h.active_id = ANY ($3::uuid[])
 """
 
 RELEASE: Final = RELEASE_SQL.format(tenants="$1", keys="$2")
@@ -373,7 +376,8 @@ async def published(
             claim_wait_s,
         )
         if keys:
-            await conn.execute(FREE_DELIVERED, [one.command_id for one in delivered])
+            ids = [one.command_id for one in delivered]
+            await conn.execute(FREE_DELIVERED, tenants, names, ids)
             await conn.fetch(RELEASE, tenants, names)
     return [row["id"] for row in rows]
 
