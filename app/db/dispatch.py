@@ -213,7 +213,7 @@ FREE: Final = """
           FROM commands c
          WHERE c.id IN (SELECT command_id FROM given WHERE kind = 'command')
          ORDER BY c.id
-           FOR NO KEY UPDATE
+           FOR NO KEY UPDATE {locked}
     ), over AS (
         DELETE FROM outbox o
          USING given g
@@ -226,6 +226,7 @@ FREE: Final = """
        SET status = 'ready', claimed_by = NULL, claimed_until = NULL
       FROM given g
      WHERE o.id = g.id AND g.id NOT IN (SELECT id FROM over)
+       AND (g.kind <> 'command' OR g.command_id IN (SELECT id FROM current))
 """
 
 UNCLAIM: Final = f"""
@@ -235,7 +236,7 @@ UNCLAIM: Final = f"""
          WHERE id = ANY ($1::bigint[]) AND status = 'claimed' AND claimed_by = $2
          ORDER BY id
            FOR UPDATE
-    ), {FREE}
+    ), {FREE.format(locked="")}
 """
 
 DUE: Final = """
@@ -248,7 +249,8 @@ DUE: Final = """
                      FOR UPDATE SKIP LOCKED)
 """
 
-# A relay died between its claim and its acknowledgement.
+# A relay died between its claim and its acknowledgement. The timers wait for nobody: a row whose
+# command is locked has its turn at the next tick.
 RECLAIM: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT id, command_id, attempt, kind
@@ -257,7 +259,7 @@ RECLAIM: Final = f"""
          ORDER BY claimed_until
          LIMIT $1
            FOR UPDATE SKIP LOCKED
-    ), {FREE}
+    ), {FREE.format(locked="SKIP LOCKED")}
 """
 
 

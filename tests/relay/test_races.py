@@ -126,6 +126,7 @@ async def test_a_row_given_back_while_its_attempt_ends_does_not_outlive_it(
         claimed = await claimed_by(pool, "r")
         assert [each.command_id for each in claimed] == [one]
         over = await meet(broker, owner, step, ends(one), give_back(pool, claimed))
+        await dispatch.reclaim(pool, limit=9)  # the next tick
         left = [tuple(row) for row in await owner.fetch(ROWS, one)]
         assert left == ([(2, "delayed")] if again else []), f"held at step {step}"
         await owner.execute("DELETE FROM outbox")
