@@ -32,7 +32,7 @@ BATCHES_IN_FLIGHT: Final = 2
 """One batch is gathered while the other commits; more only make the batches smaller."""
 
 TRIES: Final = 3
-"""For a call whose earlier twin let go of its key between two statements."""
+"""For a call whose earlier twin lets go of its key between two statements, or in them."""
 
 LOST: Final = (
     OSError,
@@ -161,10 +161,12 @@ class Intake:
     async def _settle(self, waiting: Waiting, outcome: Written | None) -> None:
         for _ in range(TRIES):
             if outcome is not None:
-                if not waiting.done.done():
-                    waiting.done.set_result(outcome)
-                return
+                break
             [outcome] = await self._transact([waiting.call])
+        if outcome is not None:
+            if not waiting.done.done():
+                waiting.done.set_result(outcome)
+            return
         call = waiting.call
         error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
         _fail([waiting], CorrelationConflictError(error, correlation_id=str(call.correlation_id)))

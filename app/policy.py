@@ -56,7 +56,9 @@ class ToolPolicy(BaseModel):
     idempotent: bool = Field(default=False, description="A lost attempt may simply be made again.")
     retry: Retry = Retry()
     dedupe: Dedupe = Dedupe.IN_FLIGHT
-    dedupe_window_s: float = Field(default=60, gt=0)
+    dedupe_window_s: float = Field(
+        default=60, gt=0, description="From a success on, with `dedupe: window`."
+    )
     ordering: Ordering = Ordering.COMPLETION
     ordering_key: str | None = Field(
         default=None,
@@ -77,9 +79,6 @@ class ToolPolicy(BaseModel):
     )
     lease_s: float | None = Field(default=None, gt=0)
     priority: Literal["low", "normal", "high", "critical"] = "normal"
-    served_by: Literal["kafka", "in_process"] = Field(
-        default="kafka", description="in_process serves the conformance tenant's fixtures only."
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

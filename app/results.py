@@ -328,6 +328,7 @@ async def end(
     where its tool says so.
     """
     body: dict[str, Any] = {} if error is None else {"error": dict(error)}
+    keeps_dedupe = policy.dedupe is Dedupe.WINDOW and event is Event.RESULT_OK
     ended = await commands.end(
         conn,
         command,
@@ -337,7 +338,7 @@ async def end(
         error=error,
         body=body,
         outcome_unknown=outcome_unknown,
-        keep_dedupe=policy.dedupe is Dedupe.WINDOW and event is Event.RESULT_OK,
+        dedupe_s=policy.dedupe_window_s if keeps_dedupe else None,
     )
     assert ended is not None, "the row is locked and its state was read under the lock"
     await outbox.withdraw(conn, ended.id)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import control
 from app.command import Event, State
-from app.db import commands
+from app.db import commands, deadlines
 from app.db.commands import Command
 from app.policy import ToolPolicy
 from app.results import Word, end, redeliver, retry
@@ -30,7 +30,7 @@ async def expire_deadlines(
 ) -> list[Word]:
     """End what is past its deadline, or record the miss where the caller went on (accept_async)."""
     async with engine.connect() as conn:
-        late = await commands.past_deadline(conn, limit=BATCH_MAX)
+        late = await deadlines.past_deadline(conn, limit=BATCH_MAX)
     return [word for one in late if (word := await _expire(engine, one, policies, grace_s))]
 
 
@@ -41,7 +41,7 @@ async def _expire(
         command = await _current(conn, command_id)
         if command is None or command.final:
             return None
-        if not await commands.miss_deadline(conn, command, actor=ACTOR):
+        if not await deadlines.miss_deadline(conn, command, actor=ACTOR):
             return None
         if command.accept_async or command.saga_role == "undo":
             return None
@@ -61,7 +61,7 @@ async def expire_leases(
 ) -> list[Word]:
     """Decide on attempts that nobody speaks for any more."""
     async with engine.connect() as conn:
-        silent = await commands.past_lease(conn, limit=BATCH_MAX)
+        silent = await deadlines.past_lease(conn, limit=BATCH_MAX)
     return [
         word for one in silent if (word := await _silent(engine, one, policies, grace_s, random))
     ]
@@ -72,7 +72,7 @@ async def _silent(
 ) -> Word | None:
     async with engine.begin() as conn:
         command = await _current(conn, command_id)
-        if command is None or not await commands.lease_is_over(conn, command_id):
+        if command is None or not await deadlines.lease_is_over(conn, command_id):
             return None
         policy = await policies(command.tool, command.method)
         if command.state is State.DISPATCHED:
@@ -81,7 +81,7 @@ async def _silent(
         assert command.state is State.RUNNING
         if command.cancel_target is not None:
             return await _grace_over(conn, command, policy)
-        if await commands.runtime_is_over(conn, command_id):
+        if await deadlines.runtime_is_over(conn, command_id):
             return await control.stop(
                 conn,
                 command,

@@ -147,7 +147,8 @@ END: Final = text(f"""
     WITH moved AS (
         UPDATE commands c
            SET state = :target, finished_at = now(), held = false, lease_until = NULL,
-               dedupe_key = CASE WHEN :keep_dedupe THEN c.dedupe_key END,
+               dedupe_key = CASE WHEN CAST(:dedupe_s AS float8) IS NOT NULL THEN c.dedupe_key END,
+               dedupe_until = now() + make_interval(secs => CAST(:dedupe_s AS float8)),
                outcome_unknown = :outcome_unknown,
                result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
@@ -165,6 +166,8 @@ REQUEUE: Final = text(f"""
                attempts_max = greatest(c.attempts_max, :attempts_max), outcome_unknown = false,
                cancel_requested_at = NULL, cancel_reason = NULL, cancel_target = NULL,
                deadline_at = greatest(c.deadline_at, now() + make_interval(secs => :deadline_s)),
+               deadline_missed_at = CASE WHEN CAST(:deadline_s AS float8) = 0
+                                         THEN c.deadline_missed_at END,
                result = NULL, error = NULL, held = :held
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
         RETURNING {COLUMNS}
@@ -182,43 +185,6 @@ REQUEST_CANCEL: Final = text(f"""
         RETURNING {COLUMNS}
     ), audited AS ({AUDIT})
     SELECT * FROM moved
-""")
-
-MISS_DEADLINE: Final = text(f"""
-    WITH moved AS (
-        UPDATE commands c
-           SET deadline_missed_at = now()
-         WHERE c.id = :id AND c.deadline_missed_at IS NULL
-        RETURNING {COLUMNS}
-    ), audited AS ({AUDIT})
-    SELECT 1 FROM moved
-""")
-
-PAST_DEADLINE: Final = text("""
-    SELECT id
-      FROM commands
-     WHERE state IN ('queued', 'dispatched', 'running') AND deadline_missed_at IS NULL
-       AND deadline_at <= now()
-     ORDER BY deadline_at
-     LIMIT :limit
-""")
-
-PAST_LEASE: Final = text("""
-    SELECT id
-      FROM commands
-     WHERE state IN ('dispatched', 'running') AND lease_until <= now()
-     ORDER BY lease_until
-     LIMIT :limit
-""")
-
-LEASE_IS_OVER: Final = text("""
-    SELECT state IN ('dispatched', 'running') AND lease_until <= clock_timestamp()
-      FROM commands
-     WHERE id = :id
-""")
-
-RUNTIME_IS_OVER: Final = text("""
-    SELECT hard_stop_at <= clock_timestamp() FROM commands WHERE id = :id
 """)
 
 DECIDE: Final = text(f"""
@@ -343,9 +309,12 @@ async def end(
     error: Mapping[str, Any] | None = None,
     body: Mapping[str, Any],
     outcome_unknown: bool = False,
-    keep_dedupe: bool = False,
+    dedupe_s: float | None = None,
 ) -> Command | None:
-    """Move to the event's final state and audit it; None where another writer was first."""
+    """Move to the event's final state and audit it; None where another writer was first.
+
+    Its dedupe key is let go of, or kept for another `dedupe_s` seconds.
+    """
     values = {
         "id": command.id,
         "attempt": command.attempt,
@@ -354,7 +323,7 @@ async def end(
         "result": None if result is None else dump(result),
         "error": None if error is None else dump(error),
         "outcome_unknown": outcome_unknown,
-        "keep_dedupe": keep_dedupe,
+        "dedupe_s": dedupe_s,
         "type": f"command.{target(event)}",
         "actor": actor,
         "body": dump(body),
@@ -419,28 +388,6 @@ async def request_cancel(
     return None if row is None else Command.of(row)
 
 
-async def miss_deadline(conn: AsyncConnection, command: Command, *, actor: str) -> bool:
-    """Record that the deadline passed; once a command."""
-    values = {
-        "id": command.id,
-        "type": "command.deadline_missed",
-        "actor": actor,
-        "state_from": command.state,
-        "body": "{}",
-    }
-    return bool(await conn.scalar(MISS_DEADLINE, values))
-
-
-async def past_deadline(conn: AsyncConnection, *, limit: int) -> list[UUID]:
-    """Open commands whose deadline has passed and is not recorded, longest past first."""
-    return list((await conn.execute(PAST_DEADLINE, {"limit": limit})).scalars())
-
-
-async def past_lease(conn: AsyncConnection, *, limit: int) -> list[UUID]:
-    """Commands whose adapter, or whose delivery, has been silent for too long."""
-    return list((await conn.execute(PAST_LEASE, {"limit": limit})).scalars())
-
-
 async def decide(
     conn: AsyncConnection, command: Command, *, decision: str, actor: str, reason: str
 ) -> Command | None:
@@ -456,16 +403,6 @@ async def decide(
     }
     row = (await conn.execute(DECIDE, values)).mappings().one_or_none()
     return None if row is None else Command.of(row)
-
-
-async def lease_is_over(conn: AsyncConnection, command_id: UUID) -> bool:
-    """Whether the locked command's lease has ended, by the database's clock."""
-    return bool(await conn.scalar(LEASE_IS_OVER, {"id": command_id}))
-
-
-async def runtime_is_over(conn: AsyncConnection, command_id: UUID) -> bool:
-    """Whether the locked command has run for as long as its tool may."""
-    return bool(await conn.scalar(RUNTIME_IS_OVER, {"id": command_id}))
 
 
 async def note(

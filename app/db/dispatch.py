@@ -193,28 +193,50 @@ PUBLISHED: Final = """
     SELECT id FROM moved
 """
 
+# By their names, which are indexed: nothing else finds a head by its active command.
 FREE_DELIVERED: Final = """
-    UPDATE ordering_heads
+    UPDATE ordering_heads h
        SET active_id = NULL, moved_at = now()
-     WHERE active_id = ANY ($1::uuid[])
+      FROM unnest($1::text[], $2::text[]) AS k (tenant_id, ordering_key)
+     WHERE h.tenant_id = k.tenant_id AND h.ordering_key = k.ordering_key
+       AND h.active_id = ANY ($3::uuid[])
 """
 
 RELEASE: Final = RELEASE_SQL.format(tenants="$1", keys="$2")
 
-# As after a relay's death: what has moved on while the relay tried needs no publishing.
-UNCLAIM: Final = """
-    WITH over AS (
+# As after a relay's death: what has moved on while the relay tried needs no publishing. The commands
+# are locked: a transaction that ends one, or its attempt, and that left the row to its relay must be
+# over, or not begun, before the row may be ready again. No head is taken after them.
+FREE: Final = """
+    current AS (
+        SELECT c.id, c.state, c.attempt
+          FROM commands c
+         WHERE c.id IN (SELECT command_id FROM given WHERE kind = 'command')
+         ORDER BY c.id
+           FOR NO KEY UPDATE {locked}
+    ), over AS (
         DELETE FROM outbox o
-         USING commands c
-         WHERE o.id = ANY ($1::bigint[]) AND o.status = 'claimed' AND o.claimed_by = $2
-           AND o.kind = 'command' AND c.id = o.command_id
-           AND (c.state <> 'queued' OR c.attempt <> o.attempt)
+         USING given g
+          JOIN current c ON c.id = g.command_id
+         WHERE o.id = g.id AND g.kind = 'command'
+           AND (c.state <> 'queued' OR c.attempt <> g.attempt)
         RETURNING o.id
     )
-    UPDATE outbox
+    UPDATE outbox o
        SET status = 'ready', claimed_by = NULL, claimed_until = NULL
-     WHERE id = ANY ($1::bigint[]) AND status = 'claimed' AND claimed_by = $2
-       AND id NOT IN (SELECT id FROM over)
+      FROM given g
+     WHERE o.id = g.id AND g.id NOT IN (SELECT id FROM over)
+       AND (g.kind <> 'command' OR g.command_id IN (SELECT id FROM current))
+"""
+
+UNCLAIM: Final = f"""
+    WITH given AS MATERIALIZED (
+        SELECT id, command_id, attempt, kind
+          FROM outbox
+         WHERE id = ANY ($1::bigint[]) AND status = 'claimed' AND claimed_by = $2
+         ORDER BY id
+           FOR UPDATE
+    ), {FREE.format(locked="")}
 """
 
 DUE: Final = """
@@ -227,27 +249,17 @@ DUE: Final = """
                      FOR UPDATE SKIP LOCKED)
 """
 
-# A relay died between its claim and its acknowledgement. What has moved on needs no publishing.
-RECLAIM: Final = """
-    WITH lapsed AS (
+# A relay died between its claim and its acknowledgement. The timers wait for nobody: a row whose
+# command is locked has its turn at the next tick.
+RECLAIM: Final = f"""
+    WITH given AS MATERIALIZED (
         SELECT id, command_id, attempt, kind
           FROM outbox
          WHERE status = 'claimed' AND claimed_until < now()
          ORDER BY claimed_until
          LIMIT $1
            FOR UPDATE SKIP LOCKED
-    ), over AS (
-        DELETE FROM outbox o
-         USING lapsed l
-          JOIN commands c ON c.id = l.command_id
-         WHERE o.id = l.id AND l.kind = 'command'
-           AND (c.state <> 'queued' OR c.attempt <> l.attempt)
-        RETURNING o.id
-    )
-    UPDATE outbox o
-       SET status = 'ready', claimed_by = NULL, claimed_until = NULL
-      FROM lapsed l
-     WHERE o.id = l.id AND l.id NOT IN (SELECT id FROM over)
+    ), {FREE.format(locked="SKIP LOCKED")}
 """
 
 
@@ -366,7 +378,8 @@ async def published(
             claim_wait_s,
         )
         if keys:
-            await conn.execute(FREE_DELIVERED, [one.command_id for one in delivered])
+            ids = [one.command_id for one in delivered]
+            await conn.execute(FREE_DELIVERED, tenants, names, ids)
             await conn.fetch(RELEASE, tenants, names)
     return [row["id"] for row in rows]
 

@@ -97,7 +97,22 @@ EARLIER: Final = """
            AS wanted (tenant_id, idempotency_key, dedupe_key, n)
       JOIN commands c
         ON c.tenant_id = wanted.tenant_id
-       AND (c.idempotency_key = wanted.idempotency_key OR c.dedupe_key = wanted.dedupe_key)
+       AND (c.idempotency_key = wanted.idempotency_key
+            OR c.dedupe_key = wanted.dedupe_key
+               AND (c.dedupe_until IS NULL OR c.dedupe_until > now()))
+"""
+
+# Only where a call met its key, so it costs new calls nothing. They hold their heads already.
+LET_GO: Final = """
+    UPDATE commands
+       SET dedupe_key = NULL, dedupe_until = NULL
+     WHERE id IN (SELECT c.id
+                    FROM commands c
+                    JOIN unnest($1::text[], $2::bytea[]) AS wanted (tenant_id, dedupe_key)
+                   USING (tenant_id, dedupe_key)
+                   WHERE c.dedupe_until <= now()
+                   ORDER BY c.id
+                     FOR UPDATE OF c)
 """
 
 
@@ -119,8 +134,8 @@ async def accept_batch(
     """Write each new call, whole; in the caller's transaction, which names the tenants.
 
     Returns one entry a call, in order; None where a call could not be written and no earlier
-    command has its key: its correlation id is another command's, or that command ended and let
-    go of its dedupe key in between.
+    command has its key: its correlation id is another command's, or that command has let go of
+    its dedupe key: it ended in between, or its window is over. Then the next try is written.
     """
     assert calls
     columns = zip(*(_row(call) for call in calls), strict=True)
@@ -131,6 +146,11 @@ async def accept_batch(
     new = {row["id"]: row for row in rows}
     missing = [n for n, call in enumerate(calls) if call.correlation_id not in new]
     found = dict(zip(missing, await find_earlier(conn, [calls[n] for n in missing]), strict=True))
+    met = [calls[n] for n, row in found.items() if row is None and calls[n].dedupe_key is not None]
+    if met:
+        await conn.execute(
+            LET_GO, [call.tenant_id for call in met], [call.dedupe_key for call in met]
+        )
     return [
         _written(call, new[call.correlation_id]) if n not in found else found[n]
         for n, call in enumerate(calls)

@@ -16,12 +16,15 @@ APPEND: Final = text("""
     VALUES (:tenant_id, :kind, :topic, :key, :command_id, :attempt, CAST(:payload AS json))
 """)
 
+# The cast keeps the pause's fraction: compared with 0, it would be sent as an integer.
 APPEND_ATTEMPT: Final = text("""
     INSERT INTO outbox (tenant_id, kind, topic, key, command_id, attempt, tool, method, priority,
                         exempt, status, available_at)
     VALUES (:tenant_id, 'command', :topic, :key, :command_id, :attempt, :tool, :method, :priority,
-            :exempt, CASE WHEN :held THEN 'held' WHEN :pause_s > 0 THEN 'delayed' ELSE 'ready' END,
-            now() + make_interval(secs => :pause_s))
+            :exempt,
+            CASE WHEN :held THEN 'held' WHEN CAST(:pause_s AS float8) > 0 THEN 'delayed'
+                 ELSE 'ready' END,
+            now() + make_interval(secs => CAST(:pause_s AS float8)))
 """)
 
 WITHDRAW: Final = text("""

@@ -131,6 +131,7 @@ COMMANDS: Final = Table(
     Column("key_source", Text, nullable=False),
     Column("fingerprint", LargeBinary, nullable=False),
     Column("dedupe_key", LargeBinary, nullable=True),
+    Column("dedupe_until", INSTANT, nullable=True),  # null while it is unfinished
     # What it may wait for.
     Column("ordering_key", Text, nullable=True),
     Column("ordering", Text, nullable=True),

@@ -21,7 +21,9 @@ COMMANDS = """
            count(*) FILTER (WHERE e.type = 'command.accepted') AS accepted,
            count(*) FILTER (WHERE e.type IN (
                'command.succeeded', 'command.failed', 'command.cancelled', 'command.timed_out',
-               'command.dead_lettered')) AS ended
+               'command.dead_lettered')) AS ended,
+           count(*) FILTER (WHERE e.type = 'command.redrive') AS redriven,
+           min(e.attempt) FILTER (WHERE e.type = 'command.redrive') AS redriven_at
       FROM commands c
       LEFT JOIN audit.events e ON e.command_id = c.id
      GROUP BY c.id
@@ -31,6 +33,16 @@ CLAIMS = """
       FROM audit.events
      WHERE type = 'command.claimed'
      GROUP BY 1, 2
+"""
+# An event's time is taken under its key's lock.
+KEYED = """
+    SELECT e.command_id::text AS id, e.type, c.ordering_key
+      FROM audit.events e
+      JOIN commands c ON c.id = e.command_id
+     WHERE c.ordering_key IS NOT NULL
+       AND e.type IN ('command.claimed', 'command.succeeded', 'command.failed',
+                      'command.cancelled', 'command.timed_out', 'command.dead_lettered')
+     ORDER BY e.occurred_at
 """
 LEFT = """
     SELECT (SELECT count(*) FROM commands WHERE finished_at IS NULL) AS open,
@@ -111,10 +123,11 @@ async def violations(fleet: Fleet, promised: Mapping[str, str]) -> tuple[list[st
     wrong += [
         f"{one}: mcp.results says {sorted(said.get(one, ()))}, the database {row['state']}"
         for one, row in rows.items()
-        if row["finished_at"] and [state for _, state in said.get(one, ())] != [row["state"]]
+        if row["finished_at"] and not told(row, said.get(one, set()))
     ]
     wrong += [f"{place} was claimed {times} times" for place, times in claims.items() if times > 1]
     wrong += of_effects(rows, claims, effects) + of_order(rows, effects)
+    wrong += of_keys(await look(fleet.dsns.owner, KEYED))
     if left["open"] or left["unpublished"]:
         wrong.append(f"left over: {left}")
     counts = {
@@ -122,6 +135,7 @@ async def violations(fleet: Fleet, promised: Mapping[str, str]) -> tuple[list[st
         "commands": len(rows),
         "effects": len(effects),
         "attempts claimed": len(claims),
+        "redriven": sum(row["redriven"] for row in rows.values()),
         "unknown": sum(row["outcome_unknown"] for row in rows.values()),
         "states": dict(Counter(row["state"] for row in rows.values())),
         "violations": len(wrong),
@@ -134,9 +148,17 @@ def trail(row: Mapping[str, Any]) -> list[str]:
     wrong: list[str] = []
     if row["accepted"] != 1:
         wrong.append(f"{row['accepted']} accepted events")
-    if row["ended"] != 1 or row["finished_at"] is None:
-        wrong.append(f"{row['ended']} terminal events in state {row['state']}")
+    if row["ended"] != 1 + row["redriven"] or row["finished_at"] is None:
+        wrong.append(
+            f"{row['ended']} terminal events, {row['redriven']} redrives, in state {row['state']}"
+        )
     return wrong
+
+
+def told(row: Mapping[str, Any], said: set[tuple[str, str]]) -> bool:
+    """Whether mcp.results has each end of a command, the last one among them."""
+    states = [state for _, state in said]
+    return len(states) == 1 + row["redriven"] and row["state"] in states
 
 
 def of_effects(
@@ -160,14 +182,33 @@ def of_effects(
 
 
 def of_order(rows: Mapping[str, Mapping[str, Any]], effects: list[dict[str, Any]]) -> list[str]:
-    """Each key's effects are in the order of acceptance."""
+    """Each key's effects are in the order of acceptance, but for those of a redrive."""
     last: dict[str, tuple[int, int]] = {}
     wrong: list[str] = []
     for one in effects:
         if one["key"] is None:
             continue
-        place = (rows[one["id"]]["key_seq"], one["attempt"])
+        row = rows[one["id"]]
+        if row["redriven_at"] is not None and one["attempt"] >= row["redriven_at"]:
+            continue  # it died, the key went on, and an operator called it back
+        place = (row["key_seq"], one["attempt"])
         if place < last.get(one["key"], (0, 0)):
             wrong.append(f"key {one['key']}: {place} after {last[one['key']]} ({one['id']})")
         last[one["key"]] = max(place, last.get(one["key"], (0, 0)))
+    return wrong
+
+
+def of_keys(events: list[dict[str, Any]]) -> list[str]:
+    """From its claim to its end a command has its key to itself, redriven or not."""
+    active: dict[str, str] = {}
+    wrong: list[str] = []
+    for one in events:
+        key, holder = one["ordering_key"], active.get(one["ordering_key"])
+        if one["type"] != "command.claimed":
+            if holder == one["id"]:
+                del active[key]
+        elif holder not in {None, one["id"]}:
+            wrong.append(f"key {key}: {one['id']} was claimed while {holder} had it")
+        else:
+            active[key] = one["id"]
     return wrong

@@ -130,7 +130,7 @@ async def open_fleet(home: Path, issuer: DevIssuer, public_url: str) -> AsyncGen
         apps = [
             AppProcess(home=home, env=app_env, port=free_port(), name=f"app-{n}") for n in range(2)
         ]
-        relays = [relay_process(home=home, env=relay_env, name=f"relay-{n}") for n in range(2)]
+        relays = [relay_process(home=home, env=relay_env, name=f"relay-{n}") for n in range(3)]
         executor = Process(
             "executor",
             [sys.executable, "-m", "tests.chaos.executor"],

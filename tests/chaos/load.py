@@ -1,6 +1,7 @@
-"""Callers that do not give up: every call has a key, and is repeated with it until it is accepted."""
+"""Callers that repeat every call with its key until it is accepted, and an operator who redrives."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from random import Random
@@ -10,6 +11,7 @@ import httpx
 
 from tests.chaos.executor import BAD_TEXT, FAILS_ONCE_TEXT
 
+REDRIVEN_METHOD = "again"  # what may be done again, whatever became of it
 KEYS = ("k1", "k2", "k3")
 GIVE_UP_S = 60.0
 DEADLINE_MS = 60_000
@@ -103,3 +105,53 @@ class Caller:
             await asyncio.sleep(0.1)
             return None
         return answer
+
+
+class Operator:
+    """Redrives dead letters, at random, now and then one that has just gone."""
+
+    def __init__(self, urls: list[str], token: str, random: Random) -> None:
+        self._urls = urls
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._random = random
+        self.counts = Counter[str]()
+        self.wrong: list[str] = []
+
+    async def run(self, until: float) -> None:
+        """Look and redrive until the time is over."""
+        async with httpx.AsyncClient(headers=self._headers, timeout=4, trust_env=False) as http:
+            while time.monotonic() < until:
+                with contextlib.suppress(httpx.TransportError):
+                    await self._redrive(http, 1)
+                await asyncio.sleep(self._random.uniform(0.2, 1))
+
+    async def redrive_all(self) -> None:
+        """Whatever is dead and may be done again, once, all at the same time."""
+        async with httpx.AsyncClient(headers=self._headers, timeout=30, trust_env=False) as http:
+            await self._redrive(http, 200)
+
+    async def _redrive(self, http: httpx.AsyncClient, at_most: int) -> None:
+        url = f"{self._random.choice(self._urls)}/operator/dead-letters"
+        answer = await http.get(url, params={"tool": "trial", "limit": 200})
+        self.counts[f"looked: {answer.status_code}"] += 1
+        if answer.status_code != 200:
+            return
+        dead = [
+            one["correlation_id"]
+            for one in answer.json()["dead_letters"]
+            if one["method"] == REDRIVEN_METHOD
+        ]
+        chosen = self._random.sample(dead, min(at_most, len(dead)))
+        # Each twice at once: one of them finds it gone.
+        answers = await asyncio.gather(
+            *(http.post(f"{url}/{one}/redrive", json={"reason": "chaos"}) for one in chosen * 2),
+            return_exceptions=True,
+        )
+        for one in answers:
+            if isinstance(one, httpx.TransportError):
+                continue
+            if isinstance(one, BaseException):
+                raise one
+            if one.status_code not in {200, 409} and one.status_code < 500:
+                self.wrong.append(f"{one.request.url}: {one.status_code} {one.text[:300]}")
+            self.counts[f"redrive: {one.status_code}"] += 1

@@ -11,7 +11,7 @@ import pytest
 from app.devstack.tokens import DevIssuer
 from tests.chaos.checks import LEFT, STUCK, look, violations
 from tests.chaos.fleet import AWAY, Fleet, Monkey, open_fleet
-from tests.chaos.load import Caller
+from tests.chaos.load import Caller, Operator
 from tests.conftest import AUDIENCE
 
 SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_SECONDS", "25"))
@@ -55,20 +55,30 @@ async def test_whatever_is_killed_every_call_ends_once_in_order_with_one_effect(
             )
             for number in range(CALLERS)
         ]
+        operator = Operator(
+            fleet.urls,
+            issuer.token(tenant="demo", user="olga", scopes=["operator"]),
+            Random(random.random()),
+        )
         monkey = Monkey(fleet, Random(random.random()))
         until = time.monotonic() + SECONDS
         async with asyncio.TaskGroup() as group:
             for caller in callers:
                 group.create_task(caller.run(until))
+            group.create_task(operator.run(until))
             group.create_task(monkey.rage(SECONDS))
         await fleet.whole()
         settled_s = await settle(fleet)
+        await operator.redrive_all()
+        await settle(fleet)
         promised = {key: one for caller in callers for key, one in caller.accepted.items()}
         wrong, counts = await violations(fleet, promised)
         wrong += [problem for caller in callers for problem in caller.wrong]
+        wrong += operator.wrong
         answers = sum((caller.counts for caller in callers), start=monkey.done.__class__())
     say(f"chaos: kills {dict(monkey.done)}")
     say(f"chaos: answers {dict(answers)}; settled in {settled_s:.1f} s")
+    say(f"chaos: operator {dict(operator.counts)}")
     say(f"chaos: {counts}")
     assert promised, "the load was accepted"
     assert not wrong, f"seed {chosen}:\n" + "\n".join(wrong)

@@ -19,6 +19,11 @@ from app.errors import (
 from app.intake import Intake
 from tests.kernel.calls import ADA, BOB, EVE, accept, claim, counts, delete, echo, fetch, finish
 
+WINDOW = """
+    UPDATE tools SET policy = policy || '{"dedupe": "window", "dedupe_window_s": 90}'
+     WHERE name = 'git_delete'
+"""
+
 
 @pytest.mark.guarantee("intake:atomic")
 async def test_a_call_is_one_command_one_outbox_row_and_one_event(
@@ -90,6 +95,31 @@ async def test_an_identical_call_without_a_key_joins_the_one_in_flight_only(brok
     await finish(broker, first.written.id, result={"path": "d", "deleted": True})
     later = await accept(broker, delete())
     assert later.written.new
+
+
+@pytest.mark.guarantee("intake:dedupe-window")
+async def test_an_identical_call_joins_one_that_succeeded_until_its_window_is_over(
+    broker: Broker, database: Dsns
+) -> None:
+    await fetch(database.owner, WINDOW)
+    first = (await accept(broker, delete())).written.id
+    await finish(broker, first, result={"path": "d", "deleted": True})
+    twin = await accept(broker, delete())
+    assert (twin.written.id, twin.deduplicated) == (first, True)
+    [row] = await fetch(database.owner, "SELECT dedupe_until - finished_at AS s FROM commands")
+    assert row["s"].total_seconds() == 90
+    await fetch(database.owner, "UPDATE commands SET dedupe_until = now()")
+    later = await asyncio.gather(*(accept(broker, delete()) for _ in range(20)))
+    assert len({one.written.id for one in later} - {first}) == 1
+    assert sum(one.written.new for one in later) == 1
+
+
+@pytest.mark.guarantee("intake:dedupe-window")
+async def test_a_call_that_failed_has_no_window(broker: Broker, database: Dsns) -> None:
+    await fetch(database.owner, WINDOW)
+    first = (await accept(broker, delete())).written.id
+    await finish(broker, first, error={"message": "no", "retryable": False})
+    assert (await accept(broker, delete())).written.new
 
 
 async def test_a_read_only_tool_is_never_deduplicated(broker: Broker) -> None:

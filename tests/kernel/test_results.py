@@ -1,8 +1,6 @@
 """What adapters say: fenced, idempotent, and whole at every fault."""
 
 import asyncio
-import itertools
-from random import Random
 
 import pytest
 
@@ -10,8 +8,7 @@ from app import results
 from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
-from app.policy import Identity, ToolPolicy
-from tests.faults import InjectedFaultError, fail_at_statement
+from app.policy import Identity
 from tests.kernel.calls import (
     ADAPTER,
     accept,
@@ -99,6 +96,17 @@ async def test_errors_are_retried_until_the_attempts_are_used_up_then_dead_lette
     assert [row["kind"] for row in kinds] == ["result", "deadletter"]
 
 
+@pytest.mark.guarantee("retry:attempts")
+async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    await finish(broker, one, attempt=1, error={"message": "boom"})
+    [row] = await fetch(
+        database.owner,
+        "SELECT status, available_at > created_at + interval '0.4 s' AS later FROM outbox",
+    )
+    assert (row["status"], row["later"]) == ("delayed", True)
+
+
 async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: Dsns) -> None:
     one = (await accept(broker, echo())).written.id
     await finish(broker, one, error={"message": "boom", "retryable": False})
@@ -126,35 +134,3 @@ async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: 
     ):
         with pytest.raises(NotFoundError):
             await results.tool_of(broker.database.engine, bound, one)
-
-
-@pytest.mark.guarantee("result:atomic")
-@pytest.mark.parametrize("error", [None, {"message": "boom"}], ids=["ok", "retry"])
-async def test_a_fault_at_any_statement_of_a_result_leaves_nothing_behind(
-    broker: Broker, database: Dsns, error: dict[str, str] | None
-) -> None:
-    one = (await accept(broker, echo("1", ordering_key="k"))).written.id
-    await accept(broker, echo("2", ordering_key="k"))
-    assert (await claim(broker, one)).proceed
-    before = await counts(database.owner)
-    engine = broker.database.engine
-    for step in itertools.count(1):
-        try:
-            with fail_at_statement(engine, step):
-                await results.finish(
-                    engine,
-                    adapter=ADAPTER,
-                    policy=ToolPolicy(),
-                    command_id=one,
-                    attempt=1,
-                    result={"text": "x"} if error is None else None,
-                    error=error,
-                    random=Random(1),
-                )
-        except InjectedFaultError:
-            assert await counts(database.owner) == before, f"torn write at step {step}"
-            assert await state_of(database.owner, one) == "running"
-        else:
-            assert step > 5, "the injector never fired"
-            break
-    assert await state_of(database.owner, one) in {"succeeded", "queued"}

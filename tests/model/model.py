@@ -15,12 +15,16 @@ class Kind:
     idempotent: bool
     attempts_max: int
     blocks: bool
+    asks: bool = False
+    delivery: bool = False
 
 
 KINDS = {
     "slow": Kind(idempotent=True, attempts_max=3, blocks=True),
     "once": Kind(idempotent=False, attempts_max=1, blocks=True),
     "loose": Kind(idempotent=False, attempts_max=1, blocks=False),
+    "asked": Kind(idempotent=True, attempts_max=1, blocks=True, asks=True),
+    "flow": Kind(idempotent=True, attempts_max=1, blocks=True, delivery=True),
 }
 
 
@@ -42,7 +46,13 @@ class Modelled:
     key: str | None
     ordering_key: str | None
     accept_async: bool
+    place: int
+    attempts_max: int
+    pending: bool = False
     held: bool = False
+    redriven: bool = False
+    discarded: bool = False
+    ends: int = 0
     state: str = "queued"
     attempt: int = 1
     run: str | None = None
@@ -67,7 +77,8 @@ class Modelled:
     def claimable(self, attempt: int) -> bool:
         wanted = self.accept_async or not self.overdue
         waits = self.state in {"queued", "dispatched"}
-        return waits and attempt == self.attempt and not self.held and wanted
+        released = not self.held and not self.pending
+        return waits and attempt == self.attempt and released and wanted
 
 
 class Model:
@@ -85,17 +96,26 @@ class Model:
         """The unfinished command without a key that the same call without a key is taken for."""
         for one in self.commands.values():
             same = (one.method, one.text, one.ordering_key) == (method, text, ordering_key)
-            if one.key is None and same and not one.final:
+            if one.key is None and same and not one.final and not one.redriven:
                 return one
         return None
 
     def add(self, one: Modelled) -> None:
         self.commands[one.id] = one
-        if one.ordering_key is not None:
-            one.held = True
-            self.waiting.setdefault(one.ordering_key, []).append(one.id)
-        self.rows[one.id, 1] = Row(status="held" if one.held else "ready")
+        one.pending = one.kind.asks
+        self.rows[one.id, 1] = Row(status="held" if one.pending else "ready")
+        self._wait(one)
         self._release(one.ordering_key)
+
+    def _wait(self, one: Modelled) -> None:
+        """Take its place among those that wait for its key."""
+        if one.ordering_key is None:
+            return
+        one.held = True
+        self.rows[one.id, one.attempt].status = "held"
+        waiting = self.waiting.setdefault(one.ordering_key, [])
+        waiting.append(one.id)
+        waiting.sort(key=lambda each: self.commands[each].place)
 
     def _release(self, key: str | None) -> None:
         if key is None or key in self.active or key in self.blocked or not self.waiting.get(key):
@@ -103,7 +123,8 @@ class Model:
         following = self.commands[self.waiting[key].pop(0)]
         self.active[key] = following.id
         following.held = False
-        self.rows[following.id, following.attempt].status = "ready"
+        if not following.pending:
+            self.rows[following.id, following.attempt].status = "ready"
 
     def _withdraw(self, one: Modelled) -> None:
         for place, row in list(self.rows.items()):
@@ -121,6 +142,7 @@ class Model:
     ) -> None:
         one.state, one.unknown, one.result, one.error = state, unknown, result, error
         one.held = one.lapsed = False
+        one.ends += 1
         self._withdraw(one)
         key = one.ordering_key
         if key is None:
@@ -141,7 +163,7 @@ class Model:
 
     def take(self, one: Modelled, run: str) -> None:
         """A claim, or a word that counts as one, is granted."""
-        first = not one.granted
+        first = not one.granted and not one.redriven and not one.kind.delivery
         one.state, one.run, one.lapsed = "running", run, False
         one.granted[one.attempt] += 1
         if one.ordering_key is not None and first:
@@ -156,6 +178,14 @@ class Model:
         one = self.commands[place[0]]
         if one.state == "queued" and one.attempt == place[1]:
             one.state = "dispatched"
+
+    def delivered(self, one: Modelled) -> None:
+        """Where order is kept up to Kafka only, the next of the key may go."""
+        key = one.ordering_key
+        if key is not None and one.kind.delivery:
+            if self.active.get(key) == one.id:
+                del self.active[key]
+            self._release(key)
 
     def free(self, place: tuple[UUID, int]) -> None:
         """A claimed row goes again, unless its command has moved on."""
@@ -196,10 +226,10 @@ class Model:
             self.end(one, "succeeded", result=result)
         elif one.cancel_target is not None:
             self.end(one, one.cancel_target, error=error)
-        elif error.get("retryable", True) and one.attempt < one.kind.attempts_max:
+        elif error.get("retryable", True) and one.attempt < one.attempts_max:
             self.retry(one)
         else:
-            spent = one.kind.attempts_max > 1 and error.get("retryable", True)
+            spent = one.attempts_max > 1 and error.get("retryable", True)
             self.end(one, "dead_lettered" if spent else "failed", error=error)
 
     def tick(self) -> None:
@@ -222,7 +252,40 @@ class Model:
             self.rows[one.id, one.attempt] = Row(status="ready")
         elif one.cancel_target is not None:
             self.end(one, one.cancel_target, unknown=unknown, error={"lost": True})
-        elif one.kind.idempotent and one.attempt < one.kind.attempts_max:
+        elif one.kind.idempotent and one.attempt < one.attempts_max:
             self.retry(one)
         else:
             self.end(one, "dead_lettered", unknown=unknown, error={"lost": True})
+
+    def decide(self, one: Modelled, *, approve: bool) -> None:
+        """An operator's word on a command that waits for it."""
+        if not approve:
+            self.end(one, "cancelled", error={"code": "denied"})
+            return
+        one.pending = False
+        if not one.held:
+            self.rows[one.id, one.attempt].status = "ready"
+
+    def resolve(self, one: Modelled) -> None:
+        """An operator's word on what became of it: its state stays, its key goes on."""
+        one.unknown, one.error = False, {"resolved": True}
+        one.discarded = one.discarded or one.state == "dead_lettered"
+        key = one.ordering_key
+        if key is not None:
+            if self.blocked.get(key) == one.id:
+                del self.blocked[key]
+            self._release(key)
+
+    def redrive(self, one: Modelled) -> None:
+        """A dead letter goes again, in its old place."""
+        one.attempts_max = max(one.attempts_max, one.attempt + one.kind.attempts_max)
+        one.attempt += 1
+        one.state, one.run, one.cancel_target, one.redriven = "queued", None, None, True
+        one.unknown = one.overdue = one.missed = one.lapsed = False
+        one.result = one.error = None
+        self.rows[one.id, one.attempt] = Row(status="ready")
+        self._wait(one)
+        key = one.ordering_key
+        if key is not None and self.blocked.get(key) == one.id:
+            del self.blocked[key]
+        self._release(key)

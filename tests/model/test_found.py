@@ -4,18 +4,22 @@ from random import Random
 
 import pytest
 
-from app.db import dispatch
-from app.db.engine import open_database
+from app import control
+from app.db import commands, dispatch
+from app.db.engine import open_database, tenant_transaction
 from app.db.wakeups import Notifier
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker, cancel
 from app.errors import ContradictionError
+from app.policy import ToolPolicy
+from app.results import reject
 from relay.clock import Clock
 from tests.conftest import settings_of
-from tests.kernel.calls import ADA, accept, claim, echo, fetch, finish
+from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, fetch, finish, state_of
 
 LOST = "UPDATE commands SET lease_until = now() - interval '1 s' WHERE id = $1"
+LATE = "UPDATE commands SET deadline_at = now() - interval '1 s' WHERE id = $1"
 NOT_IDEMPOTENT = """
     UPDATE tools SET policy = policy || '{"idempotent": false}' WHERE name = 'probe_echo'
 """
@@ -56,3 +60,38 @@ async def test_a_late_word_lifts_only_the_block_of_its_own_command(
     with pytest.raises(ContradictionError):
         await finish(broker, second, result={"text": "late"})
     assert (await claim(broker, third)).proceed
+
+
+@pytest.mark.guarantee("deadline:queued")
+async def test_a_redriven_command_has_a_deadline_though_it_missed_the_one_before(
+    broker: Broker, database: Dsns, issuer: DevIssuer
+) -> None:
+    one = (await accept(broker, echo())).written.id
+    settings = settings_of(database.relay, issuer)
+    async with open_database(settings, name="relay") as relay:
+        notifier = Notifier(relay.pool, coalesce_ms=10)
+        clock = Clock(relay.engine, relay.pool, notifier, settings, random=Random(1))
+        assert (await claim(broker, one)).proceed
+        await fetch(database.owner, LATE, one)
+        await clock.tick()
+        await reject(
+            broker.database.engine,
+            adapter=ADAPTER,
+            policy=ToolPolicy(),
+            command_id=one,
+            reason="no rule",
+        )
+        async with tenant_transaction(broker.database.engine, "demo") as conn:
+            found = await commands.find(conn, one)
+            assert found is not None
+            await control.redrive(
+                conn,
+                await control.locked(conn, found),
+                policy=ToolPolicy(),
+                actor="operator:olga",
+                reason="mended",
+                deadline_s=60,
+            )
+        await fetch(database.owner, LATE, one)
+        await clock.tick()
+    assert await state_of(database.owner, one) == "timed_out"

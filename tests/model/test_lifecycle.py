@@ -1,7 +1,7 @@
 """A command's life, driven at random through the real use cases and compared with a model."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -10,19 +10,29 @@ from hypothesis import HealthCheck, note, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import control
 from app.catalog import Request
+from app.db.commands import Command
 from app.db.dispatch import Claimed
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import cancel
-from app.errors import ContradictionError, IdempotencyConflictError, StaleAttemptError
-from app.results import progress
+from app.errors import (
+    ContradictionError,
+    IdempotencyConflictError,
+    NotCancellableError,
+    StaleAttemptError,
+)
+from app.policy import ToolPolicy
+from app.results import progress, reject
 from tests.conftest import settings_of
 from tests.kernel import calls
 from tests.model.model import KINDS, Model, Modelled
@@ -31,8 +41,8 @@ from tests.model.world import LEASE_S, World
 PICK = st.integers(0, 999)
 METHODS = st.sampled_from(sorted(KINDS))
 TEXTS = st.sampled_from(["a", "b"])
-KEYS = st.sampled_from(["k", "l"])
-RELAYS = st.sampled_from(["relay-1", "relay-2"])
+KEYS = st.sampled_from(["k", "k", "l"])
+RELAYS = st.sampled_from(["relay-1", "relay-2", "relay-3"])
 WORDS = st.sampled_from(
     [
         {"result": {"text": "a"}},
@@ -47,7 +57,7 @@ GIVEN = os.environ.get("MCP_BROKER_MODEL_SEED")
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Callers, two relays, adapters and the clock, each at a moment of Hypothesis's choice."""
+    """Callers, operators, three relays, adapters and the clock, each at a moment of Hypothesis's choice."""
 
     world: World
 
@@ -67,6 +77,14 @@ class Lifecycle(RuleBasedStateMachine):
     def send(self, request: Request) -> tuple[UUID, bool]:
         accepted = self.world.run(calls.accept(self.world.broker, request))
         return accepted.written.id, accepted.replayed
+
+    @initialize(methods=st.lists(METHODS, min_size=3, max_size=5), relay=RELAYS)
+    def some_wait(self, methods: list[str], relay: str) -> None:
+        """A key with a queue; its first command is with the adapters."""
+        for number, method in enumerate(methods):
+            text = f"first {number}"
+            self.accept(method, text, keyed=True, ordering_key="k", accept_async=False)
+        self.dispatch(relay, recorded=True)
 
     @rule(
         method=METHODS,
@@ -103,6 +121,8 @@ class Lifecycle(RuleBasedStateMachine):
             key=key,
             ordering_key=ordering_key,
             accept_async=accept_async,
+            place=self.number,
+            attempts_max=KINDS[method].attempts_max,
         )
         self.model.add(made)
 
@@ -146,6 +166,8 @@ class Lifecycle(RuleBasedStateMachine):
             assert one.command_id is not None
             assert one.attempt is not None
             self.model.published((one.command_id, one.attempt), relay)
+        for one in claimed:
+            self.model.delivered(self.model.commands[one.command_id])  # pyright: ignore[reportArgumentType] never None here
 
     @precondition(lambda self: self.in_hand)
     @rule(kafka=st.booleans())
@@ -248,6 +270,21 @@ class Lifecycle(RuleBasedStateMachine):
         else:
             assert self.world.run(said).repeated == (expected == "repeated")
 
+    @precondition(lambda self: self.model.waiting.get("k"))
+    @rule(relay=RELAYS, dies=st.booleans())
+    def the_key_goes_on(self, relay: str, *, dies: bool) -> None:
+        """The active command of the key ends, in one step: most of what matters comes after that."""
+        self.dispatch(relay, recorded=True)
+        found = self.model.active.get("k")
+        if found is None or not self.model.commands[found].sent:
+            return
+        sent = [one.id for one in self.model.commands.values() if one.sent]
+        pick = len(sent) - 1 - sent.index(found)
+        if dies:
+            self.reject(pick)
+        else:
+            self.finish(pick, 0, {"result": {"text": "a"}}, named=False)
+
     @precondition(lambda self: self.model.commands)
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
@@ -255,6 +292,102 @@ class Lifecycle(RuleBasedStateMachine):
         assert one is not None
         self.world.run(cancel(self.world.broker, calls.ADA, one.id, reason="enough"))
         self.model.stop(one, "cancelled")
+
+    @precondition(lambda self: any(one.sent for one in self.model.commands.values()))
+    @rule(pick=PICK)
+    def reject(self, pick: int) -> None:
+        one = self.pick(pick, sent=True)
+        assert one is not None
+        broker = self.world.broker
+        said = reject(
+            broker.database.engine,
+            adapter=calls.ADAPTER,
+            policy=self.world.run(calls.policy_of(broker, one.id)),
+            command_id=one.id,
+            reason="no rule",
+        )
+        assert self.world.run(said).repeated == one.final
+        if not one.final:
+            error = {"code": "unroutable", "message": "no rule"}
+            self.model.end(one, "dead_lettered", error=error)
+
+    @precondition(lambda self: any(one.pending for one in self.model.commands.values()))
+    @rule(pick=PICK, approve=st.booleans())
+    def decide(self, pick: int, *, approve: bool) -> None:
+        found = [one for one in self.model.commands.values() if one.pending]
+        one = found[-1 - pick % len(found)]
+
+        async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> None:
+            await control.decide(
+                conn, command, approve=approve, policy=policy, actor="operator:olga", reason="so"
+            )
+
+        if one.final:
+            with pytest.raises(NotCancellableError):
+                self.world.by_hand(one.id, verb)
+            return
+        self.world.by_hand(one.id, verb)
+        self.model.decide(one, approve=approve)
+
+    @precondition(lambda self: self.model.commands)
+    @rule(pick=PICK, dead=st.booleans())
+    def redrive(self, pick: int, *, dead: bool) -> None:
+        one = self.any_dead(pick) if dead else self.pick(pick)
+        if one is None:
+            return
+
+        async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> None:
+            await control.redrive(
+                conn, command, policy=policy, actor="operator:olga", reason="so", deadline_s=9999
+            )
+
+        if one.state == "dead_lettered" and not one.discarded:
+            self.world.by_hand(one.id, verb)
+            self.model.redrive(one)
+            return
+        with pytest.raises(NotCancellableError):
+            self.world.by_hand(one.id, verb)
+
+    @rule(pick=PICK)
+    def discard(self, pick: int) -> None:
+        one = self.any_dead(pick)
+        if one is None:
+            return
+
+        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> None:
+            await control.discard(conn, command, actor="operator:olga", reason="so")
+
+        if one.id in self.model.blocked.values():
+            with pytest.raises(NotCancellableError, match="waits to know"):
+                self.world.by_hand(one.id, verb)
+            return
+        self.world.by_hand(one.id, verb)
+        one.discarded = True
+
+    @rule(pick=PICK, outcome=st.sampled_from(["succeeded", "failed"]))
+    def resolve(self, pick: int, outcome: Literal["succeeded", "failed"]) -> None:
+        found = [one for one in self.model.commands.values() if one.unknown] or [self.pick(pick)]
+        one = found[-1 - pick % len(found)]
+        if one is None:
+            return
+
+        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> None:
+            await control.resolve(
+                conn, command, outcome=outcome, actor="operator:olga", reason="so"
+            )
+
+        if not one.unknown:
+            with pytest.raises(NotCancellableError):
+                self.world.by_hand(one.id, verb)
+            return
+        self.world.by_hand(one.id, verb)
+        self.model.resolve(one)
+
+    def any_dead(self, pick: int) -> Modelled | None:
+        """One of the dead letters that are not discarded."""
+        commands = self.model.commands.values()
+        found = [one for one in commands if one.state == "dead_lettered" and not one.discarded]
+        return found[-1 - pick % len(found)] if found else None
 
     @precondition(lambda self: self.model.commands)
     @rule(pick=PICK, tick=st.booleans())
@@ -291,7 +424,7 @@ class Lifecycle(RuleBasedStateMachine):
             seen = (row["state"], row["attempt"], row["held"], row["outcome_unknown"])
             assert seen == (one.state, one.attempt, one.held, one.unknown), one
             assert row["accepted"] == 1
-            assert row["ended"] == one.final
+            assert row["ended"] == one.ends
             assert (row["finished_at"] is not None) == one.final
             assert (row["lease_until"] is not None) == (one.state in {"dispatched", "running"})
             assert row["cancel_target"] == one.cancel_target
@@ -307,7 +440,7 @@ class Lifecycle(RuleBasedStateMachine):
         free = [
             row["ordering_key"]
             for row in found.values()
-            if row["ordering_key"] and not row["held"] and row["finished_at"] is None
+            if row["ordering"] == "completion" and not row["held"] and row["finished_at"] is None
         ]
         assert len(free) == len(set(free)), "one command of a key at a time"
         for started in self.model.started.values():

@@ -1,8 +1,8 @@
-"""The real use cases on a real database, on an event loop of their own, for a test that is not async."""
+"""The real use cases of two app replicas on a real database, on an event loop of their own, for a test that is not async."""
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -10,27 +10,30 @@ from typing import Any, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from app import catalog_file
+from app import catalog_file, control
 from app.config import Settings
-from app.db import dispatch, migrate
+from app.db import commands, dispatch, migrate
+from app.db.commands import Command
 from app.db.dispatch import Acked, Claimed
-from app.db.engine import open_database
+from app.db.engine import open_database, tenant_transaction
 from app.db.wakeups import Notifier
 from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.edges.server import open_broker
+from app.policy import ToolPolicy
 from relay.clock import Clock
 
 T = TypeVar("T")
+Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[object]]
 
 TOOLS = Path(__file__).resolve().parent.parent / "chaos" / "tools.yml"
 STEP_S = 20.0
 LEASE_S = 10_000.0
 
 LOOK = """
-    SELECT c.id, c.state, c.attempt, c.held, c.key_seq, c.ordering_key, c.finished_at,
+    SELECT c.id, c.state, c.attempt, c.held, c.key_seq, c.ordering_key, c.ordering, c.finished_at,
            c.lease_until, c.outcome_unknown, c.cancel_target,
            (SELECT count(*) FROM audit.events e
              WHERE e.command_id = c.id AND e.type = 'command.accepted') AS accepted,
@@ -47,7 +50,7 @@ CLEAR = "TRUNCATE commands, outbox, ordering_heads, progress CASCADE"
 class World:
     """One app's and one relay's parts. `run` runs a coroutine to its end, with a bound."""
 
-    broker: Broker
+    replicas: list[Broker]
     relay: asyncpg.Pool
     clock: Clock
     owner: asyncpg.Connection
@@ -58,6 +61,14 @@ class World:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stack = AsyncExitStack()
+        self.replicas = []
+        self._turn = 0
+
+    @property
+    def broker(self) -> Broker:
+        """One app replica, then the other."""
+        self._turn += 1
+        return self.replicas[self._turn % len(self.replicas)]
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(STEP_S)
@@ -80,13 +91,15 @@ class World:
         await engine.dispose()
         self.owner = await asyncpg.connect(self._database.owner)
         self._stack.push_async_callback(self.owner.close)
-        self.broker = await self._stack.enter_async_context(open_broker(app))
+        for _ in range(2):
+            self.replicas.append(await self._stack.enter_async_context(open_broker(app)))
         opened = await self._stack.enter_async_context(open_database(relay, name="relay"))
         self.relay = opened.pool
         notifier = Notifier(opened.pool, coalesce_ms=relay.notify_coalesce_ms)
         self.clock = Clock(opened.engine, opened.pool, notifier, relay, random=Random(1))
 
     def clear(self) -> None:
+        self._turn = 0
         self.run(self.owner.execute(CLEAR))
 
     def execute(self, statement: str, *values: Any) -> None:
@@ -116,6 +129,19 @@ class World:
 
     def unclaim(self, claimed: list[Claimed], relay: str) -> None:
         self.run(dispatch.unclaim(self.relay, claimed, relay=relay))
+
+    def by_hand(self, command_id: UUID, verb: Verb) -> None:
+        """What an operator does to one command."""
+
+        async def act() -> None:
+            broker = self.broker
+            async with tenant_transaction(broker.database.engine, "demo") as conn:
+                found = await commands.find(conn, command_id)
+                assert found is not None
+                policy = await broker.catalog.policy(found.tool, found.method)
+                await verb(conn, await control.locked(conn, found), policy)
+
+        self.run(act())
 
     def tick(self) -> None:
         self.run(self.clock.tick())

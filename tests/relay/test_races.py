@@ -1,0 +1,229 @@
+"""Relays, adapters, callers and operators, driven to meet at every statement."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from app import control
+from app.db import commands, dispatch
+from app.db.dispatch import Claimed
+from app.db.engine import open_database, tenant_transaction
+from app.devstack.stack import Dsns
+from app.devstack.tokens import DevIssuer
+from app.edges.broker import Broker, cancel, find
+from app.edges.server import open_broker
+from app.errors import BrokerError
+from app.policy import ToolPolicy
+from app.results import reject
+from tests.conftest import settings_of
+from tests.faults import hold_at_statement
+from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish
+from tests.stack import wait_for
+
+ROWS = "SELECT attempt, status FROM outbox WHERE kind = 'command' AND command_id = $1"
+LAPSE = "UPDATE outbox SET claimed_until = now() - interval '1 s' WHERE status = 'claimed'"
+WAITS = """
+    SELECT 1 FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+async def pool(database: Dsns, issuer: DevIssuer) -> AsyncIterator[asyncpg.Pool]:
+    async with open_database(settings_of(database.relay, issuer), name="relay") as opened:
+        yield opened.pool
+
+
+@pytest.fixture
+async def owner(database: Dsns) -> AsyncIterator[asyncpg.Connection]:
+    conn = await asyncpg.connect(database.owner)
+    yield conn
+    await conn.close()
+
+
+@pytest.fixture
+async def twin(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Broker]:
+    """Another replica of the app."""
+    async with open_broker(settings_of(database.app, issuer)) as opened:
+        yield opened
+
+
+async def claimed_by(pool: asyncpg.Pool, relay: str) -> list[Claimed]:
+    return await dispatch.claim_commands(
+        pool, relay=relay, batch_max=9, window=9, aging_s=60, lease_s=60
+    )
+
+
+async def unclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:
+    await dispatch.unclaim(pool, claimed, relay="r")
+
+
+async def reclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:
+    del claimed
+    await pool.execute(LAPSE)
+    await dispatch.reclaim(pool, limit=9)
+
+
+async def meet(
+    broker: Broker,
+    owner: asyncpg.Connection,
+    step: int,
+    held: Coroutine[Any, Any, object],
+    other: Coroutine[Any, Any, object],
+) -> bool:
+    """Hold the first, a work of this broker, at a step while the other runs, as far as it can.
+
+    Returns whether the first was over before that step. What the edges refuse is an answer too.
+    """
+    with hold_at_statement(broker.database.engine, step) as hold:
+        first = asyncio.create_task(held)
+        reached = asyncio.create_task(hold.reached.wait())
+        await asyncio.wait({first, reached}, return_when="FIRST_COMPLETED", timeout=5)
+        over = not hold.reached.is_set()
+        second = asyncio.create_task(other)
+
+        async def met() -> bool:
+            return second.done() or bool(await owner.fetch(WAITS))
+
+        assert await wait_for(met, 5)
+        hold.go.set()
+        for answer in await asyncio.gather(first, second, return_exceptions=True):
+            assert (
+                answer is None
+                or not isinstance(answer, BaseException)
+                or isinstance(answer, BrokerError)
+            ), repr(answer)
+        reached.cancel()
+    return over
+
+
+GiveBack = Callable[[asyncpg.Pool, list[Claimed]], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.guarantee("relay:no-old-attempt")
+@pytest.mark.parametrize("give_back", [unclaim, reclaim])
+@pytest.mark.parametrize("again", [True, False], ids=["retried", "ended"])
+async def test_a_row_given_back_while_its_attempt_ends_does_not_outlive_it(
+    broker: Broker,
+    owner: asyncpg.Connection,
+    pool: asyncpg.Pool,
+    give_back: GiveBack,
+    *,
+    again: bool,
+) -> None:
+    """Whichever comes first, at whatever statement of the result the relay gives the row back."""
+
+    async def ends(one: UUID) -> None:
+        await finish(broker, one, attempt=1, error={"message": "boom", "retryable": again})
+
+    for step in count(1):
+        one = (await accept(broker, echo(str(step)))).written.id
+        claimed = await claimed_by(pool, "r")
+        assert [each.command_id for each in claimed] == [one]
+        over = await meet(broker, owner, step, ends(one), give_back(pool, claimed))
+        await dispatch.reclaim(pool, limit=9)  # the next tick
+        left = [tuple(row) for row in await owner.fetch(ROWS, one)]
+        assert left == ([(2, "delayed")] if again else []), f"held at step {step}"
+        await owner.execute("DELETE FROM outbox")
+        if over:
+            assert step > 5, "nothing was held"
+            break
+
+
+KEY = """
+    SELECT h.active_id, h.blocked_reason,
+           array_agg(c.id ORDER BY c.key_seq) FILTER (WHERE c.finished_at IS NULL) AS open,
+           array_agg(c.id) FILTER (WHERE c.finished_at IS NULL AND NOT c.held) AS free
+      FROM ordering_heads h
+      JOIN commands c USING (tenant_id, ordering_key)
+     WHERE h.ordering_key = $1
+     GROUP BY h.active_id, h.blocked_reason
+"""
+Act = Callable[[Broker, tuple[UUID, UUID, UUID]], Coroutine[Any, Any, object]]
+
+
+async def ends_well(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    return await finish(broker, ids[1], result={"text": "x"})
+
+
+async def cancels_the_active(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    return await cancel(broker, ADA, ids[1], reason="enough")
+
+
+async def cancels_the_waiting(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    return await cancel(broker, ADA, ids[2], reason="enough")
+
+
+async def claims_the_waiting(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    return await claim(broker, ids[2])
+
+
+async def redrives_the_dead(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    async with tenant_transaction(broker.database.engine, "demo") as conn:
+        found = await commands.find(conn, ids[0])
+        assert found is not None
+        return await control.redrive(
+            conn,
+            await control.locked(conn, found),
+            policy=ToolPolicy(),
+            actor="operator:olga",
+            reason="mended",
+            deadline_s=60,
+        )
+
+
+async def accepts_one_more(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    waiting = await find(broker, ADA, ids[2])
+    return await accept(broker, echo("one more", ordering_key=waiting.ordering_key))
+
+
+@pytest.mark.guarantee("ordering:completion")
+@pytest.mark.parametrize(
+    ("held", "other"),
+    [
+        (ends_well, cancels_the_waiting),
+        (ends_well, claims_the_waiting),
+        (ends_well, redrives_the_dead),
+        (ends_well, accepts_one_more),
+        (cancels_the_active, ends_well),
+        (redrives_the_dead, ends_well),
+        (redrives_the_dead, redrives_the_dead),
+        (redrives_the_dead, accepts_one_more),
+    ],
+    ids=lambda one: one.__name__,
+)
+async def test_whatever_meets_on_a_key_at_whatever_statement_one_command_has_it_the_oldest(
+    broker: Broker, twin: Broker, owner: asyncpg.Connection, held: Act, other: Act
+) -> None:
+    """Two app replicas; the key's first command is dead, its second active, its third waits."""
+    for step in count(1):
+        dead, active, waiting = [
+            (await accept(broker, echo(f"{step} {n}", ordering_key=f"k{step}"))).written.id
+            for n in range(3)
+        ]
+        await reject(
+            broker.database.engine,
+            adapter=ADAPTER,
+            policy=ToolPolicy(),
+            command_id=dead,
+            reason="no rule",
+        )
+        ids = dead, active, waiting
+        over = await meet(broker, owner, step, held(broker, ids), other(twin, ids))
+        [key] = await owner.fetch(KEY, f"k{step}")
+        assert key["blocked_reason"] is None
+        if key["open"] is None:
+            assert key["active_id"] is None
+        else:
+            assert key["free"] == [key["active_id"]], f"held at step {step}"
+            # A redriven one comes first, unless the key was taken at that moment.
+            first = [*[one for one in key["open"] if one != dead][0:1], dead]
+            assert key["active_id"] in first, f"held at step {step}"
+        if over:
+            assert step > 4, "nothing was held"
+            break
