@@ -176,11 +176,12 @@ class Catalog:
         """
         view = await self.tenant(identity.tenant_id)
         if view is None:
+            await self._deny(identity, request, "tenant not known or suspended")
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         found = (await self.tools()).get((request.tool, request.method))
         path = f"{request.tool}/{request.method}"
         if found is None or not allowed(path, view.grants, identity):
-            await self._deny(identity, request)
+            await self._deny(identity, request, "no grant" if found else "no such tool")
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
         await self._check_queue(view.tenant)
@@ -226,7 +227,7 @@ class Catalog:
             )
         self._queued[tenant.tenant_id] = (at, count + 1)
 
-    async def _deny(self, identity: Identity, request: Request) -> None:
+    async def _deny(self, identity: Identity, request: Request, reason: str) -> None:
         async with tenant_transaction(self._engine, identity.tenant_id) as conn:
             await audit_events.append(
                 conn,
@@ -236,7 +237,7 @@ class Catalog:
                 user_id=identity.user_id,
                 tool=request.tool[:128],
                 method=request.method[:128],
-                body={"client": identity.client_id},
+                body={"client": identity.client_id, "reason": reason},
             )
 
     def _call(self, identity: Identity, request: Request, tool: Tool) -> Call:
