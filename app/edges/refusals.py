@@ -30,6 +30,7 @@ LOG: Final = "_broker"
 KINDS_MAX: Final = 1000
 PEERS_MAX: Final = 5
 DETAIL_MAX: Final = 300
+STOP_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,8 @@ class Refusals:
         self._engine = engine
         self._period_s = period_s
         self._tallies: dict[Kind, Tally] = {}
-        self._first = asyncio.Event()
+        self._some = asyncio.Event()
+        self._stopping = False
 
     def login_failed(self, error: LoginFailedError, *, peer: str) -> None:
         """A credential was not valid."""
@@ -95,7 +97,7 @@ class Refusals:
         tally = self._tallies.setdefault(kind, Tally())
         if not tally.count:
             tally.sample = sample
-            self._first.set()
+            self._some.set()
         tally.count += 1
         if len(tally.peers) < PEERS_MAX:
             tally.peers.add(peer)
@@ -107,25 +109,28 @@ class Refusals:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # Not cancelled while it writes: what is committed and not noted would be written twice.
+            self._stopping = True
+            self._some.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_S):
+                    await task
 
     async def _run(self) -> None:
         until = time.monotonic() + self._period_s
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(max(0, until - time.monotonic())):
-                        await self._first.wait()
-                except TimeoutError:
-                    until = time.monotonic() + self._period_s
-                    await self._write(close=True)
-                else:
-                    self._first.clear()
-                    await self._write(close=False)
-        finally:
-            await self._write(close=True)
+        while not self._stopping:
+            try:
+                async with asyncio.timeout(max(0, until - time.monotonic())):
+                    await self._some.wait()
+                over = False
+            except TimeoutError:
+                over, until = True, time.monotonic() + self._period_s
+            self._some.clear()
+            try:
+                await self._write(close=over or self._stopping)
+            except Exception:
+                logger.exception("refusals are not audited")
+        await self._write(close=True)
 
     async def _write(self, *, close: bool) -> None:
         """Write the first of each kind; to close the period, also the rest, and forget it."""

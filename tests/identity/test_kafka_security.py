@@ -16,6 +16,7 @@ from cryptography import x509
 
 from app.config import Settings
 from app.devstack import paths
+from app.devstack.eda import EmbeddedEda
 from app.devstack.kafka import EmbeddedKafka, Secured
 from app.envelope import COMMANDS
 from relay.kafka import Publisher, PublishError, Record
@@ -141,9 +142,36 @@ async def test_relay_and_eda_reach_kafka_with_a_password_over_tls(
     value = await publish(bootstrap, from_file)
     options = cluster.sasl(sasl_mechanism=mechanism)
     options["sasl_plain_username"] = options.pop("sasl_username")
-    options["sasl_plain_password"] = options.pop("sasl_password")
+    del options["sasl_password"]
+    options |= {"sasl_plain_password_file": cluster.word_file, "certfile": "", "keyfile": ""}
     async with source(bootstrap, options) as queue:
         assert await arrives(queue, value)
     for wrong in ({"sasl_password": "wrong"}, {"cafile": cluster.stranger.file}):
         with pytest.raises(PublishError):
             await publish(bootstrap, cluster.sasl(sasl_mechanism=mechanism, **wrong))
+
+
+@pytest.mark.eda
+@pytest.mark.guarantee("kafka:secured")
+async def test_the_shipped_rulebook_joins_its_group_over_tls_with_a_password(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bootstrap = f"127.0.0.1:{cluster.kafka.sasl_port}"
+    await publish(bootstrap, cluster.sasl())  # makes the topics
+    eda = EmbeddedEda(
+        home=tmp_path / "eda",
+        kafka=bootstrap,
+        broker_url="http://127.0.0.1:9",
+        token="unused",
+        workspace=tmp_path,
+        topic="mcp.control",  # which nobody writes to
+        variables={
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_cafile": str(cluster.authority.file),
+            "kafka_username": USER,
+            "kafka_password_file": str(cluster.word_file),
+        },
+    )
+    await asyncio.to_thread(eda.start)  # ready once Kafka has given it partitions
+    await asyncio.to_thread(eda.stop)
+    assert WORD not in (tmp_path / "eda" / "eda.log").read_text()
