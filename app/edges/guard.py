@@ -1,5 +1,6 @@
 """The way in of every HTTP request: its body's limit, and who asks, before anything reads it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.edges import failures
 from app.edges.broker import Broker
 from app.edges.certificates import thumbprint
-from app.edges.identity import CALL, LoginFailedError, bearer, need
+from app.edges.identity import (
+    ADMINISTER,
+    AUDIT,
+    CALL,
+    OPERATE,
+    RESULTS,
+    LoginFailedError,
+    bearer,
+    need,
+)
 from app.errors import (
     BrokerError,
     ForbiddenError,
@@ -20,6 +30,16 @@ from app.errors import (
 from app.policy import Identity
 
 PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
+SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "mcp": (CALL,),
+    "commands": (CALL, OPERATE),
+    "results": (RESULTS,),
+    "operator": (OPERATE,),
+    "auditor": (AUDIT,),
+    "admin": (ADMINISTER,),
+}
+"""What a path's first part needs, one of; a test holds that every route has its line."""
+
 METADATA: Final = "/.well-known/oauth-protected-resource"
 RESULT_SLACK: Final = 64 << 10
 """Bytes that a result's envelope may have beyond the result."""
@@ -44,8 +64,9 @@ class Guard:
         try:
             if path not in PUBLIC and not path.startswith(METADATA):
                 scope["broker.identity"] = who = await self._identity(connection)
-                if path == "/mcp":
-                    need(who, CALL)
+                scopes = SCOPES_OF.get(path.split("/")[1], ())
+                if scopes and not who.scopes & set(scopes):
+                    need(who, scopes[0])
             limited = self._limited(scope, receive)
             await self.app(scope, limited, send)
         except BrokerError as error:

@@ -1,5 +1,6 @@
 """Tokens of real OpenID providers: discovery, rotation, several issuers, outages, mappings."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ from app.errors import IssuerUnavailableError
 from app.trust import Issuer
 from tests.conftest import AUDIENCE, settings_of
 from tests.identity.conftest import bearer, serving
-from tests.identity.forge import raw
+from tests.identity.forge import Signer, raw
 from tests.identity.provider import Provider
 from tests.stack import wait_for
 
@@ -116,6 +117,30 @@ async def test_keys_that_are_known_outlive_their_issuer_but_not_for_ever(
 
     await wait_for(refused)
     assert (await patient.verify(token)).tenant_id == "demo"
+
+
+@pytest.mark.guarantee("identity:issuer-away")
+async def test_a_new_keys_token_gets_503_while_nobody_can_tell_whose_it_is(
+    issuer: DevIssuer, tmp_path: Path
+) -> None:
+    signer = Signer("https://a.example", "EdDSA")
+    entry = signer.trusted(tmp_path)
+    verifier = Verifier(trusting(issuer, entry))
+    await verifier.verify(signer.token())
+    assert entry.jwks_file is not None
+    entry.jwks_file.rename(tmp_path / "away")
+
+    async def unavailable() -> bool:
+        try:
+            await verifier.verify(signer.token(header={"kid": "new"}))
+        except IssuerUnavailableError:
+            return True
+        except LoginFailedError:  # it was read just now
+            return False
+        return False
+
+    await wait_for(unavailable)
+    await verifier.verify(signer.token())
 
 
 async def test_whatever_keys_tokens_name_an_issuer_is_asked_once_in_a_while(

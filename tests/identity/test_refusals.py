@@ -40,6 +40,12 @@ async def test_a_flood_of_failed_logins_is_a_few_events_with_their_count(
         for n in range(50):
             await http.get("/commands", headers=bearer(expired))
             await http.get("/commands", headers=bearer(f"{n}"))
+            if n == 10:
+
+                async def both() -> bool:
+                    return len(await events()) >= 2
+
+                await wait_for(both)
             await http.get("/commands")  # no credential at all is no login
     found = await fetch(database.owner, EVENTS.format("login.failed"))
     counts = dict.fromkeys(("expired", "malformed"), 0)
