@@ -82,7 +82,8 @@ class Secured:
 
     keystore: Path  # PEM: the broker's key (PKCS#8) and certificate
     truststore: Path  # PEM: the authorities of clients
-    users: Mapping[str, str]  # name to password, for PLAIN and SCRAM
+    plain: Mapping[str, str]  # name to password, for PLAIN
+    scram: Mapping[str, str]  # and for SCRAM
 
 
 class EmbeddedKafka:
@@ -198,7 +199,7 @@ class EmbeddedKafka:
         plain = f"PLAINTEXT://{self.bootstrap}"
         mtls, sasl = f"MTLS://127.0.0.1:{self.mtls_port}", f"SASL://127.0.0.1:{self.sasl_port}"
         module = "org.apache.kafka.common.security"
-        users = " ".join(f'user_{name}="{word}"' for name, word in self._secured.users.items())
+        users = " ".join(f'user_{name}="{word}"' for name, word in self._secured.plain.items())
         scram = f"{module}.scram.ScramLoginModule required;"
         return {
             "listeners": f"{plain},{mtls},{sasl},CONTROLLER://127.0.0.1:{self._controller}",
@@ -223,7 +224,7 @@ class EmbeddedKafka:
     def _format(self, config: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config]
-        for name, word in () if self._secured is None else self._secured.users.items():
+        for name, word in () if self._secured is None else self._secured.scram.items():
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
                 tool += ["--add-scram", f"{mechanism}=[name={name},password={word}]"]
         made = subprocess.run(  # noqa: S603 argv is ours, no shell

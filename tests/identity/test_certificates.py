@@ -107,16 +107,16 @@ async def test_over_tls_a_named_certificate_gets_in_as_its_adapter_and_no_other_
 ) -> None:
     tls = {"tls_certfile": pki.server.cert, "tls_keyfile": pki.server.key, "port": free_port()}
     hosts = (f"localhost:{tls['port']}",)
-    settings = settings_with(database.app, issuer, pki, allowed_hosts=hosts, **tls)
+    proxies = {"trusted_proxies": ["10.0.0.0/24"]}
+    settings = settings_with(database.app, issuer, pki, allowed_hosts=hosts, **tls, **proxies)
     bound = b64(sha256(pki.eda.certificate.public_bytes(Encoding.DER)).digest())
     async with over_tls(settings) as url:
         async with client(pki, None, base_url=url) as http:
             one = await accepted(http, auth(issuer, "ada"))
             assert (await http.post(f"/results/{one}/claim", json=CLAIM)).status_code == 401
-            # A header is no certificate to an app that trusts no proxy.
-            answer = await http.post(
-                f"/results/{one}/claim", json=CLAIM, headers=client_cert(pki.eda)
-            )
+            # A header is no certificate, and no header makes a proxy of whoever sends it.
+            headers = client_cert(pki.eda) | {"X-Forwarded-For": "10.0.0.7"}
+            answer = await http.post(f"/results/{one}/claim", json=CLAIM, headers=headers)
             assert answer.status_code == 401
             token = auth(issuer, "ada", cnf={"x5t#S256": bound})
             assert (await http.get("/commands", headers=token)).status_code == 401

@@ -22,7 +22,8 @@ from app.envelope import COMMANDS
 from relay.kafka import Publisher, PublishError, Record
 from tests.identity.pki import Authority, Identity
 
-USER, WORD = "broker", "correct-horse"
+USERS = {"PLAIN": "ada", "SCRAM-SHA-256": "relay", "SCRAM-SHA-512": "relay"}
+WORD = "correct-horse"
 PLUGIN = (
     "rulebooks/collections/ansible_collections/mcpbroker/eda/extensions/eda/plugins/event_source"
 )
@@ -42,7 +43,10 @@ class Cluster:
         self.word_file.write_text(f"{WORD}\n")
         self.kafka = EmbeddedKafka(
             secured=Secured(
-                keystore=server.both, truststore=self.authority.file, users={USER: WORD}
+                keystore=server.both,
+                truststore=self.authority.file,
+                plain={USERS["PLAIN"]: WORD},
+                scram={USERS["SCRAM-SHA-512"]: WORD},
             )
         )
 
@@ -52,9 +56,10 @@ class Cluster:
             made |= {"certfile": client.cert, "keyfile": client.key}
         return made | changes
 
-    def sasl(self, **changes: Any) -> dict[str, Any]:
+    def sasl(self, mechanism: str, **changes: Any) -> dict[str, Any]:
         made = {"security_protocol": "SASL_SSL", "cafile": self.authority.file}
-        return made | {"sasl_username": USER, "sasl_password": WORD} | changes
+        made |= {"sasl_mechanism": mechanism, "sasl_username": USERS[mechanism]}
+        return made | {"sasl_password": WORD} | changes
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +142,10 @@ async def test_relay_and_eda_reach_kafka_with_a_password_over_tls(
     cluster: Cluster, mechanism: str
 ) -> None:
     bootstrap = f"127.0.0.1:{cluster.kafka.sasl_port}"
-    from_file = cluster.sasl(sasl_mechanism=mechanism, sasl_password_file=cluster.word_file)
+    from_file = cluster.sasl(mechanism, sasl_password_file=cluster.word_file)
     del from_file["sasl_password"]
     value = await publish(bootstrap, from_file)
-    options = cluster.sasl(sasl_mechanism=mechanism)
+    options = cluster.sasl(mechanism)
     options["sasl_plain_username"] = options.pop("sasl_username")
     del options["sasl_password"]
     options |= {"sasl_plain_password_file": cluster.word_file, "certfile": "", "keyfile": ""}
@@ -148,7 +153,7 @@ async def test_relay_and_eda_reach_kafka_with_a_password_over_tls(
         assert await arrives(queue, value)
     for wrong in ({"sasl_password": "wrong"}, {"cafile": cluster.stranger.file}):
         with pytest.raises(PublishError):
-            await publish(bootstrap, cluster.sasl(sasl_mechanism=mechanism, **wrong))
+            await publish(bootstrap, cluster.sasl(mechanism, **wrong))
 
 
 @pytest.mark.eda
@@ -157,7 +162,7 @@ async def test_the_shipped_rulebook_joins_its_group_over_tls_with_a_password(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     bootstrap = f"127.0.0.1:{cluster.kafka.sasl_port}"
-    await publish(bootstrap, cluster.sasl())  # makes the topics
+    await publish(bootstrap, cluster.sasl("SCRAM-SHA-512"))  # makes the topics
     eda = EmbeddedEda(
         home=tmp_path / "eda",
         kafka=bootstrap,
@@ -168,7 +173,7 @@ async def test_the_shipped_rulebook_joins_its_group_over_tls_with_a_password(
         variables={
             "kafka_security_protocol": "SASL_SSL",
             "kafka_cafile": str(cluster.authority.file),
-            "kafka_username": USER,
+            "kafka_username": USERS["SCRAM-SHA-512"],
             "kafka_password_file": str(cluster.word_file),
         },
     )
