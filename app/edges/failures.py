@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from app.edges.identity import LoginFailedError
 from app.errors import (
     BadRequestError,
     BrokerError,
@@ -42,8 +43,10 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
     }
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticatedError):
+        # Where no credential was shown, none is called bad (RFC 6750, 3.1).
+        shown = 'error="invalid_token", ' if isinstance(error, LoginFailedError) else ""
         headers["WWW-Authenticate"] = (
-            f'Bearer error="invalid_token", scope="tools", resource_metadata="{metadata_url}"'
+            f'Bearer {shown}scope="tools", resource_metadata="{metadata_url}"'
         )
     if isinstance(error, ForbiddenError) and "scope" in error.fields:
         headers["WWW-Authenticate"] = (

@@ -6,6 +6,7 @@ import pytest
 
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
+from tests.audit.conftest import open_log
 from tests.conftest import settings_of
 from tests.edges.conftest import auth
 from tests.identity.conftest import bearer, serving
@@ -53,6 +54,11 @@ async def test_a_flood_of_failed_logins_is_a_few_events_with_their_count(
         counts[one["reason"]] += one["count"]
     assert counts == {"expired": 51, "malformed": 50}
     assert len(found) <= 4
+    async with open_log(database) as log:
+        await log.seal()
+        assert (await log.verify("_broker"))["ok"], "sealed as any tenant's log"
+        rows = await log.owner.fetch("SELECT seq_to FROM audit.seals WHERE tenant_id = '_broker'")
+    assert [row["seq_to"] for row in rows] == [len(found)]
     assert all(expired.split(".")[2] not in one["text"] for one in found), "no token is kept"
 
 

@@ -153,13 +153,17 @@ async def test_no_bad_token_gets_in_anywhere(
             for method, path in doors:
                 answer = await http.request(method, path, json={}, headers=bearer(token))
                 assert answer.status_code == 401, f"{name} at {path}: {answer.text}"
-                assert "resource_metadata=" in answer.headers["www-authenticate"]
+                challenge = answer.headers["www-authenticate"]
+                assert 'error="invalid_token"' in challenge
+                assert "resource_metadata=" in challenge
                 # The caller learns no more than no.
                 assert (
                     answer.json()["detail"] == "The bearer token or certificate is not valid here."
                 )
         both = [("Authorization", f"Bearer {A.token()}"), ("Authorization", "Bearer x")]
         assert (await http.get("/commands", headers=both)).status_code == 401
+        challenge = (await http.get("/commands")).headers["www-authenticate"]
+        assert "error=" not in challenge, "nothing was shown, so nothing was bad"
         basic = {"Authorization": "Basic YWRhOmFkYQ=="}
         assert (await http.get("/commands", headers=basic)).status_code == 401
 
