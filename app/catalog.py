@@ -177,11 +177,13 @@ class Catalog:
         """
         view = await self.tenant(identity.tenant_id)
         if view is None:
+            await self._deny(identity, request, "tenant not known or suspended")
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         found = (await self.tools()).get((request.tool, request.method))
         path = f"{request.tool}/{request.method}"
         if found is None or not allowed(path, view.grants, identity):
-            await self.refused(identity, request, kind="call.denied")
+            reason = "no grant" if found else "no such tool"
+            await self.refused(identity, request, kind="call.denied", reason=reason)
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
         return self._call(identity, request, found.tool), found.tool
@@ -230,7 +232,9 @@ class Catalog:
             )
         self._queued[tenant.tenant_id] = (at, count + 1)
 
-    async def refused(self, identity: Identity, request: Request, *, kind: str) -> None:
+    async def refused(
+        self, identity: Identity, request: Request, *, kind: str, reason: str
+    ) -> None:
         """Audit a call that made no command: no grant for it, or no approval."""
         async with tenant_transaction(self._engine, identity.tenant_id) as conn:
             await audit_events.append(
@@ -241,7 +245,7 @@ class Catalog:
                 user_id=identity.user_id,
                 tool=request.tool[:128],
                 method=request.method[:128],
-                body={"client": identity.client_id},
+                body={"client": identity.client_id, "reason": reason},
             )
 
     def _call(self, identity: Identity, request: Request, tool: Tool) -> Call:

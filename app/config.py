@@ -1,39 +1,21 @@
 """Settings: read once from the environment and files, frozen, their relations asserted."""
 
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+import orjson
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.trust import DEV_ISSUER, CertificateClient, Issuer, KafkaSecurity, is_loopback
 
 PREFIX: Final = "MCP_BROKER_"
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
-
-
-class Issuer(BaseModel):
-    """A token issuer that we trust, and which of its claims mean what."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    issuer: str
-    audience: str
-    jwks_file: Path | None = Field(
-        default=None, description="Keys from a file (the development issuer)."
-    )
-    jwks_uri: str | None = Field(
-        default=None, description="Keys from here; else by OIDC discovery."
-    )
-    algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
-    tenant_claim: str = "tenant"
-    user_claim: str = "sub"
-    groups_claim: str = "groups"
-    scope_claim: str = "scope"
-    tenants: tuple[str, ...] | None = Field(
-        default=None, description="Tenants it may speak for; all."
-    )
 
 
 class FileSource(PydanticBaseSettingsSource):
@@ -47,10 +29,11 @@ class FileSource(PydanticBaseSettingsSource):
         import os  # noqa: PLC0415 the only place that reads the environment by hand
 
         found: dict[str, Any] = {}
-        for name in self.settings_cls.model_fields:
+        for name, field in self.settings_cls.model_fields.items():
             path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
             if path:
-                found[name] = Path(path).read_text(encoding="utf-8").strip()
+                text = Path(path).read_text(encoding="utf-8").strip()
+                found[name] = orjson.loads(text) if self.field_is_complex(field) else text
         return found
 
 
@@ -69,9 +52,10 @@ class Settings(BaseSettings):
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", description="Kafka brokers, comma separated."
     )
-    kafka_security: dict[str, str] = Field(
-        default_factory=dict,
-        description="security_protocol, cafile, certfile, keyfile, sasl_mechanism, …",
+    kafka_security: KafkaSecurity = Field(
+        default=KafkaSecurity(),
+        description="JSON: security_protocol (PLAINTEXT, SSL, SASL_SSL), cafile, certfile, keyfile,"
+        " key_password, sasl_mechanism, sasl_username, sasl_password or sasl_password_file.",
     )
     kafka_create_topics: bool = Field(default=True, description="Create missing topics at start.")
     kafka_partitions: Count = Field(default=6, description="Partitions of a topic that we create.")
@@ -100,7 +84,34 @@ class Settings(BaseSettings):
         " seals what a client brings back with an approval. None: a process's own.",
     )
     approval_wait_s: Seconds = Field(default=600, description="A question's state is good for.")
-    clock_skew_s: float = Field(default=30, ge=0, description="Tolerated in token times.")
+    clock_skew_s: float = Field(default=30, ge=0, le=300, description="Tolerated in token times.")
+    issuer_keys_kept_s: Seconds = Field(
+        default=300, description="An issuer's keys are read again after this, behind the callers."
+    )
+    issuer_refetch_s: Seconds = Field(
+        default=10, description="At most this often, whatever keys callers' tokens name."
+    )
+    issuer_keys_stale_max_s: Seconds = Field(
+        default=86400, description="Keys of an issuer that does not answer are good this long."
+    )
+    refusals_period_s: Seconds = Field(
+        default=60,
+        description="Equal login failures and denials within this are one audit event, or two.",
+    )
+    tls_certfile: Path | None = Field(
+        default=None, description="The app's certificate, PEM: it serves TLS by itself."
+    )
+    tls_keyfile: Path | None = Field(default=None, description="Its key, PEM.")
+    client_ca_file: Path | None = Field(
+        default=None, description="Authorities of client certificates, PEM."
+    )
+    certificate_clients: tuple[CertificateClient, ...] = Field(
+        default=(), description="JSON list of adapters that are known by a client certificate."
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="JSON list of the networks whose Client-Cert header (RFC 9440) is believed.",
+    )
 
     body_bytes_max: Count = Field(default=1 << 20, description="Of a request.")
     args_bytes_max: Count = Field(default=256 << 10, description="Of a call's arguments.")
@@ -177,7 +188,47 @@ class Settings(BaseSettings):
             raise ValueError("deadline_s must not exceed deadline_max_s")
         if self.heartbeat_s > 15:  # noqa: PLR2004 the MCP front's promise
             raise ValueError("heartbeat_s must not exceed 15: clients give up on silence")
+        self._issuer_relations()
+        self._certificate_relations()
         return self
+
+    def _issuer_relations(self) -> None:
+        if self.issuer_refetch_s > self.issuer_keys_kept_s:
+            raise ValueError("issuer_refetch_s must not exceed issuer_keys_kept_s")
+        if self.issuer_keys_kept_s > self.issuer_keys_stale_max_s:
+            raise ValueError("issuer_keys_kept_s must not exceed issuer_keys_stale_max_s")
+        for issuer in self.issuers:
+            exposed = not is_loopback(self.host) or self.public_url.startswith("https:")
+            if issuer.issuer == DEV_ISSUER and exposed:
+                raise ValueError(
+                    f"the development issuer {DEV_ISSUER} is for the embedded stack: with it, host"
+                    f" must be a loopback address (it is {self.host!r}) and public_url plain http."
+                    " Name your own issuer in MCP_BROKER_ISSUERS."
+                )
+        for one, other in combinations(self.issuers, 2):
+            if one.issuer == other.issuer:
+                raise ValueError(f"issuer {one.issuer} is there twice")
+            mine, theirs = one.may_speak_for, other.may_speak_for
+            shared = mine is None or theirs is None or bool(mine & theirs)
+            if shared and one.user_prefix == other.user_prefix:
+                raise ValueError(
+                    f"issuers {one.issuer} and {other.issuer} speak for the same tenants, where"
+                    " their users of one name would be one user: give one a user_prefix, or each"
+                    " its own tenants"
+                )
+
+    def _certificate_relations(self) -> None:
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("tls_certfile and tls_keyfile come together")
+        if not self.certificate_clients:
+            return
+        if self.client_ca_file is None:
+            raise ValueError("certificate_clients need client_ca_file")
+        if self.tls_certfile is None and not self.trusted_proxies:
+            raise ValueError("certificate_clients need tls_certfile or trusted_proxies")
+        names = [client.subject or client.san for client in self.certificate_clients]
+        if len(set(names)) < len(names):
+            raise ValueError("certificate_clients: a name stands there twice")
 
     @cached_property
     def mcp_url(self) -> str:

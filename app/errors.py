@@ -56,6 +56,10 @@ class NotFoundError(BrokerError):
     title = "Not found"
 
 
+class NotBoundError(NotFoundError):
+    """The command is not one that this adapter may speak for; it reads as one that never was."""
+
+
 class InvalidArgumentsError(BrokerError):
     """The arguments do not fit the tool's JSON Schema."""
 
@@ -126,3 +130,10 @@ class UnavailableError(BrokerError):
     code = "unavailable"
     status = 503
     title = "The broker is not ready"
+
+
+class IssuerUnavailableError(UnavailableError):
+    """A token's issuer does not answer and its keys are not known: the token cannot be checked."""
+
+    code = "issuer_unavailable"
+    title = "The token's issuer cannot be asked"

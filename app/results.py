@@ -16,7 +16,7 @@ from app.db import commands, heads, outbox
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
 from app.envelope import COMMANDS, DEADLETTER, RESULTS, instant
-from app.errors import ContradictionError, NotFoundError, StaleAttemptError
+from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAttemptError
 from app.policy import Dedupe, Identity, ToolPolicy, allowed_by_binding
 
 ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})
@@ -59,8 +59,10 @@ async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str
     """
     async with engine.connect() as conn:
         tenant_id = await commands.tenant_of(conn, command_id)
-    if tenant_id is None or (adapter.tenants is not None and tenant_id not in adapter.tenants):
+    if tenant_id is None:
         raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    if adapter.tenants is not None and tenant_id not in adapter.tenants:
+        raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
     return tenant_id
 
 
@@ -73,8 +75,10 @@ async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> t
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
         command = await commands.find(conn, command_id)
-    if command is None or not allowed_by_binding(adapter, command.tool, command.method):
+    if command is None:
         raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    if not allowed_by_binding(adapter, command.tool, command.method):
+        raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
     return command.tool, command.method
 
 

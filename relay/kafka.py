@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from aiokafka.helpers import create_ssl_context
 
 from app.config import Settings
 from app.envelope import AUDIT, TOPICS
+from app.trust import KafkaSecurity
 
 logger = logging.getLogger(__name__)
 
@@ -40,24 +41,29 @@ class PublishError(Exception):
     """Some records may not be in Kafka; none of them counts as published."""
 
 
-def security(options: Mapping[str, str]) -> dict[str, Any]:
-    """The client options for TLS and SASL, from `kafka_security`."""
-    if not options:
+def security(settings: KafkaSecurity) -> dict[str, Any]:
+    """The client options for TLS and SASL; files are read now, so at each connection.
+
+    Raises:
+        OSError: a file cannot be read (ssl.SSLError: or is no certificate).
+    """
+    protocol = settings.security_protocol
+    if protocol == "PLAINTEXT":
         return {}
-    protocol = options.get("security_protocol", "PLAINTEXT")
-    made: dict[str, Any] = {"security_protocol": protocol}
-    if protocol in {"SSL", "SASL_SSL"}:
-        made["ssl_context"] = context = create_ssl_context(
-            cafile=options.get("cafile"),
-            certfile=options.get("certfile"),
-            keyfile=options.get("keyfile"),
-            password=options.get("key_password"),
-        )
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if protocol.startswith("SASL"):
-        made["sasl_mechanism"] = options.get("sasl_mechanism", "SCRAM-SHA-512")
-        made["sasl_plain_username"] = options["sasl_username"]
-        made["sasl_plain_password"] = options["sasl_password"]
+    key_password = settings.key_password
+    # It checks the broker's name against its certificate; there is no setting to leave that out.
+    context = create_ssl_context(
+        cafile=settings.cafile,
+        certfile=settings.certfile,
+        keyfile=settings.keyfile,
+        password=None if key_password is None else key_password.get_secret_value(),
+    )
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    made: dict[str, Any] = {"security_protocol": protocol, "ssl_context": context}
+    if protocol == "SASL_SSL":
+        made["sasl_mechanism"] = settings.sasl_mechanism
+        made["sasl_plain_username"] = settings.sasl_username
+        made["sasl_plain_password"] = settings.password()
     return made
 
 

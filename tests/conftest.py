@@ -9,11 +9,12 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from app.config import Issuer, Settings
+from app.config import Settings
 from app.devstack.stack import Dsns
 from app.devstack.tokens import ISSUER, DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import open_broker
+from app.trust import Issuer
 from tests import stack
 from tests.stack import PostgresServer
 

@@ -31,6 +31,7 @@ app.add_typer(tenants, name="tenant")
 app.add_typer(audit.app, name="audit")
 app.add_typer(dev.app, name="dev")
 app.add_typer(dlq.app, name="dlq")
+app.command("dev-token")(dev.token)
 
 T = TypeVar("T")
 

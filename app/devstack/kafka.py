@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -75,6 +76,16 @@ def _fetch(home: Path) -> None:
         jars.rename(home)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secured:
+    """Two listeners beside the plain one: TLS that asks for a client's certificate, and SASL."""
+
+    keystore: Path  # PEM: the broker's key (PKCS#8) and certificate
+    truststore: Path  # PEM: the authorities of clients
+    plain: Mapping[str, str]  # name to password, for PLAIN
+    scram: Mapping[str, str]  # and for SCRAM
+
+
 class EmbeddedKafka:
     """One broker and its data; `kill` and `start` again to see it recover."""
 
@@ -84,13 +95,16 @@ class EmbeddedKafka:
         data: Path | None = None,
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
+        secured: Secured | None = None,
         detached: bool = False,
     ) -> None:
         self._own = data is None
         self.home = data or paths.scratch("kafka")
         self.port = port or free_port()
         self._controller = free_port()
-        self._properties = dict(properties or {})
+        self._secured = secured
+        self.mtls_port, self.sasl_port = free_port(), free_port()
+        self._properties = self._security() | dict(properties or {})
         self._detached = detached
         self._process: Process | None = None
 
@@ -178,12 +192,41 @@ class EmbeddedKafka:
             **self._properties,
         }
 
+    def _security(self) -> dict[str, str]:
+        """Properties of the listeners MTLS and SASL."""
+        if self._secured is None:
+            return {}
+        plain = f"PLAINTEXT://{self.bootstrap}"
+        mtls, sasl = f"MTLS://127.0.0.1:{self.mtls_port}", f"SASL://127.0.0.1:{self.sasl_port}"
+        module = "org.apache.kafka.common.security"
+        users = " ".join(f'user_{name}="{word}"' for name, word in self._secured.plain.items())
+        scram = f"{module}.scram.ScramLoginModule required;"
+        return {
+            "listeners": f"{plain},{mtls},{sasl},CONTROLLER://127.0.0.1:{self._controller}",
+            "advertised.listeners": f"{plain},{mtls},{sasl}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,"
+            "MTLS:SSL,SASL:SASL_SSL",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self._secured.keystore),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self._secured.truststore),
+            "listener.name.mtls.ssl.client.auth": "required",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+            "listener.name.sasl.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule"
+            f" required {users};",
+            "listener.name.sasl.scram-sha-256.sasl.jaas.config": scram,
+            "listener.name.sasl.scram-sha-512.sasl.jaas.config": scram,
+        }
+
     def _java(self, *options: str) -> list[str | Path]:
         return [java_home() / "bin" / "java", *options, "-cp", classpath()]
 
     def _format(self, config: Path) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", config]
+        for name, word in () if self._secured is None else self._secured.scram.items():
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                tool += ["--add-scram", f"{mechanism}=[name={name},password={word}]"]
         made = subprocess.run(  # noqa: S603 argv is ours, no shell
             [*self._java("-Xmx256m"), *tool], env=java_env(), capture_output=True, check=False
         )

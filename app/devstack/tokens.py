@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 
-ISSUER: Final = "https://dev-issuer.invalid"
+from app.trust import DEV_ISSUER, EVERY
+
+ISSUER: Final = DEV_ISSUER
 KEY_ID: Final = "dev"
 LIFE_S: Final = 30 * 86400
 
@@ -82,6 +84,8 @@ class DevIssuer:
             "iat": int(now),
             "exp": int(now + life_s),
         }
+        if "results:write" in scopes:
+            body["tenants"] = [EVERY]  # one EDA serves all tenants of the stack
         key = serialization.load_pem_private_key(self.private.read_bytes(), password=None)
         assert isinstance(key, Ed25519PrivateKey)
         return jwt.encode(body | claims, key, algorithm="EdDSA", headers={"kid": KEY_ID})

@@ -16,7 +16,9 @@ from app.db.commands import Command
 from app.db.engine import Database, tenant_transaction
 from app.db.intake import Written
 from app.db.wakeups import Notifier
+from app.edges.certificates import Certificates
 from app.edges.identity import OPERATE, Verifier
+from app.edges.refusals import Refusals
 from app.edges.stream import Hub
 from app.envelope import Priority, instant
 from app.errors import NotFoundError, QueueFullError
@@ -38,6 +40,8 @@ class Broker:
     intake: Intake
     hub: Hub
     verifier: Verifier
+    certificates: Certificates
+    refusals: Refusals
     random: Random
 
     @property

@@ -1,7 +1,7 @@
 """Errors on their way out: RFC 9457 problem details over HTTP."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from app.edges.identity import LoginFailedError
 from app.errors import (
     BadRequestError,
     BrokerError,
@@ -42,8 +43,10 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
     }
     headers: dict[str, str] = {}
     if isinstance(error, NotAuthenticatedError):
+        # Where no credential was shown, none is called bad (RFC 6750, 3.1).
+        shown = 'error="invalid_token", ' if isinstance(error, LoginFailedError) else ""
         headers["WWW-Authenticate"] = (
-            f'Bearer error="invalid_token", scope="tools", resource_metadata="{metadata_url}"'
+            f'Bearer {shown}scope="tools", resource_metadata="{metadata_url}"'
         )
     if isinstance(error, ForbiddenError) and "scope" in error.fields:
         headers["WWW-Authenticate"] = (
@@ -72,11 +75,14 @@ def invalid(error: RequestValidationError | ValidationError) -> BadRequestError:
     return BadRequestError(f"{first['at']}: {first['problem']}", problems=found[:10])
 
 
-def install(app: FastAPI, *, metadata_url: str) -> None:
-    """Give every error its problem details."""
+def install(
+    app: FastAPI, *, metadata_url: str, on_refused: Callable[[HTTPConnection, BrokerError], None]
+) -> None:
+    """Give every error its problem details; `on_refused` sees each deliberate one."""
 
-    async def deliberate(_: Request, error: Exception) -> Response:
+    async def deliberate(request: Request, error: Exception) -> Response:
         assert isinstance(error, BrokerError)
+        on_refused(request, error)
         return problem(error, metadata_url=metadata_url)
 
     async def unreadable(_: Request, error: Exception) -> Response:

@@ -1,151 +1,334 @@
 """Who is asking: bearer tokens (JWT, RFC 9068 style) of the issuers that the settings trust."""
 
-import asyncio
-import logging
-import time
+import base64
+import json
+import re
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Final
 
-import httpx
 import jwt
-import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
-from app.config import Issuer, Settings
+from app.config import Settings
+from app.edges.issuer_keys import Key, KeySet
 from app.envelope import Tenant, Text
 from app.errors import ForbiddenError, NotAuthenticatedError
 from app.policy import Identity
+from app.trust import EVERY, Issuer
 
-logger = logging.getLogger(__name__)
-
-KEYS_KEPT_S: Final = 300.0
-REFETCH_S: Final = 10.0
-"""At most this often are keys asked for because a token names one that is not known."""
+TOKEN_BYTES_MAX: Final = 16 << 10
+CLAIM_ITEMS_MAX: Final = 1000
+KEYS_TRIED_MAX: Final = 8
+"""Of an issuer whose tokens name no key."""
 
 TENANT: Final = TypeAdapter[str](Tenant)
 USER: Final = TypeAdapter[str](Text)
+BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 CALL: Final = "tools"
 RESULTS: Final = "results:write"
 OPERATE: Final = "operator"
-SCOPES: Final = (CALL, RESULTS, OPERATE)
+AUDIT: Final = "auditor"
+ADMINISTER: Final = "admin"
+SCOPES: Final = (CALL, RESULTS, OPERATE, AUDIT, ADMINISTER)
 
 
-class KeySet:
-    """An issuer's public keys, from a file, an address or its discovery document."""
+class Reason(StrEnum):
+    """Why a login failed: for the audit trail and the log, never for the caller."""
 
-    def __init__(self, issuer: Issuer) -> None:
-        self._issuer = issuer
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._at = float("-inf")
-        self._loading = asyncio.Lock()
+    MALFORMED = "malformed"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    ALGORITHM = "algorithm"
+    UNKNOWN_KEY = "unknown_key"
+    SIGNATURE = "signature"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    AUDIENCE = "audience"
+    CLAIMS = "claims"
+    BINDING = "binding"
+    CERTIFICATE = "certificate"
 
-    async def key(self, kid: str | None) -> jwt.PyJWK | None:
-        """The key of that id; the only key where the token names none."""
-        known = kid in self._keys or (kid is None and len(self._keys) == 1)
-        if time.monotonic() - self._at > (KEYS_KEPT_S if known else REFETCH_S):
-            async with self._loading:
-                if time.monotonic() - self._at > REFETCH_S:
-                    await self._load()
-        if kid is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(kid)
 
-    async def _load(self) -> None:
-        self._at = time.monotonic()
-        try:
-            if self._issuer.jwks_file is not None:
-                found = orjson.loads(self._issuer.jwks_file.read_bytes())
-            else:
-                async with httpx.AsyncClient(timeout=5) as client:
-                    found = orjson.loads((await client.get(await self._address(client))).content)
-            keys = jwt.PyJWKSet.from_dict(found).keys
-        except (OSError, httpx.HTTPError, ValueError, KeyError, jwt.PyJWTError) as error:
-            # The keys that we have stay good: an issuer that is away locks nobody out.
-            logger.warning("keys of an issuer not read: %r", error)
-            return
-        self._keys = {key.key_id: key for key in keys}
+REASONS: Final[Mapping[type[jwt.PyJWTError], Reason]] = {
+    jwt.InvalidSignatureError: Reason.SIGNATURE,
+    jwt.InvalidAlgorithmError: Reason.ALGORITHM,
+    jwt.InvalidKeyError: Reason.SIGNATURE,
+    jwt.ExpiredSignatureError: Reason.EXPIRED,
+    jwt.ImmatureSignatureError: Reason.NOT_YET_VALID,
+    jwt.InvalidAudienceError: Reason.AUDIENCE,
+    jwt.MissingRequiredClaimError: Reason.CLAIMS,
+    jwt.InvalidIssuerError: Reason.UNKNOWN_ISSUER,
+}
 
-    async def _address(self, client: httpx.AsyncClient) -> str:
-        if self._issuer.jwks_uri is not None:
-            return self._issuer.jwks_uri
-        base = self._issuer.issuer.rstrip("/")
-        document = orjson.loads(
-            (await client.get(f"{base}/.well-known/openid-configuration")).content
-        )
-        if document["issuer"] != self._issuer.issuer:
-            raise ValueError("the discovery document is of another issuer")
-        return document["jwks_uri"]
+
+class LoginFailedError(NotAuthenticatedError):
+    """A credential was shown and is not valid here; the caller does not learn why."""
+
+    def __init__(self, reason: Reason, *, issuer: str | None = None, why: object = "") -> None:
+        super().__init__("The bearer token or certificate is not valid here.")
+        self.reason = reason
+        self.issuer = issuer
+        self.why = why
 
 
 class Verifier:
     """Turns a token into an identity, or says why not."""
 
     def __init__(self, settings: Settings) -> None:
-        self._issuers = {issuer.issuer: (issuer, KeySet(issuer)) for issuer in settings.issuers}
+        self._issuers = {
+            issuer.issuer: (issuer, KeySet(issuer, settings)) for issuer in settings.issuers
+        }
         self._skew_s = settings.clock_skew_s
 
-    async def verify(self, token: str) -> Identity:
+    async def verify(self, token: str, *, certificate: bytes | None = None) -> Identity:
         """Check signature, issuer, audience and times; map the claims.
 
+        `certificate` is the client's, as SHA-256 of its DER form: a token that is bound to one
+        (RFC 8705) is good with it only.
+
         Raises:
-            NotAuthenticatedError: the token is not valid here.
+            LoginFailedError: the token is not valid here.
+            IssuerUnavailableError: its issuer's keys are not known and cannot be read now.
         """
+        header, unverified = parts(token)
+        named = unverified.get("iss")
+        if not isinstance(named, str) or named not in self._issuers:
+            raise LoginFailedError(Reason.UNKNOWN_ISSUER)
+        issuer, keys = self._issuers[named]
         try:
-            header = jwt.get_unverified_header(token)
-            unverified = jwt.decode(token, options={"verify_signature": False})
-            issuer, keys = self._issuers[unverified["iss"]]
-            key = await keys.key(header.get("kid"))
-            if key is None:
-                raise NotAuthenticatedError("The token's key is not one of its issuer's.")
-            claims = jwt.decode(
-                token,
-                key=key,
-                algorithms=list(issuer.algorithms),
-                audience=issuer.audience,
-                issuer=issuer.issuer,
-                leeway=self._skew_s,
-                options={"require": ["exp", "iss", "aud"]},
-            )
+            self._check_header(header, issuer)
+            claims = await self._claims(token, header, issuer, keys)
+            check_binding(claims, certificate)
             return identity(claims, issuer)
-        except (jwt.PyJWTError, KeyError, TypeError, ValidationError) as error:
-            # Which check failed is for the log; the caller learns that the token is not good.
-            logger.info("token refused: %s", error)
-            raise NotAuthenticatedError("The bearer token is not valid here.") from error
+        except jwt.PyJWTError as error:
+            reason = REASONS.get(type(error), Reason.CLAIMS)
+            raise LoginFailedError(reason, issuer=named, why=error) from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise LoginFailedError(Reason.CLAIMS, issuer=named, why=error) from error
+
+    def _check_header(self, header: Mapping[str, Any], issuer: Issuer) -> None:
+        # Before any key is looked for: what cannot be good costs no reading of keys.
+        if header.get("alg") not in issuer.algorithms:
+            raise LoginFailedError(Reason.ALGORITHM, issuer=issuer.issuer)
+        if not isinstance(header.get("kid"), str | None):
+            raise LoginFailedError(Reason.MALFORMED, issuer=issuer.issuer)
+        typ = header.get("typ")
+        if issuer.token_type is not None and str(typ).lower() != issuer.token_type.lower():
+            raise LoginFailedError(Reason.CLAIMS, issuer=issuer.issuer, why=f"typ {typ!r}")
+
+    async def _claims(
+        self, token: str, header: Mapping[str, Any], issuer: Issuer, keys: KeySet
+    ) -> dict[str, Any]:
+        """The claims, verified by a key of the issuer's."""
+        kid: str | None = header.get("kid")
+        found = await keys.find(kid)
+        try:
+            return self._decode(token, header["alg"], issuer, found)
+        except jwt.InvalidSignatureError:
+            # Without a key's name only a failure tells that the issuer may have new keys.
+            if kid is not None or not await keys.refresh():
+                raise
+        return self._decode(token, header["alg"], issuer, await keys.find(kid))
+
+    def _decode(
+        self, token: str, algorithm: str, issuer: Issuer, keys: tuple[Key, ...]
+    ) -> dict[str, Any]:
+        fitting = [key for key in keys if key.algorithm in {None, algorithm}]
+        failure: jwt.PyJWTError | None = None
+        for key in fitting[:KEYS_TRIED_MAX]:
+            try:
+                return jwt.decode(
+                    token,
+                    key=key.public,
+                    algorithms=[algorithm],
+                    audience=issuer.audience,
+                    issuer=issuer.issuer,
+                    leeway=self._skew_s,
+                    options={
+                        "require": ["exp", "iss", "aud"],
+                        "enforce_minimum_key_length": True,
+                    },
+                )
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
+                failure = error
+            except TypeError as error:  # a key of another kind than the algorithm's
+                failure = jwt.InvalidKeyError(str(error))
+        if failure is not None:
+            raise failure
+        raise LoginFailedError(Reason.UNKNOWN_KEY, issuer=issuer.issuer)
+
+
+def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims of a compact JWS, not verified yet; one text has one reading.
+
+    Raises:
+        LoginFailedError: it is none (RFC 7515), too long, or says a thing twice.
+    """
+    if len(token) > TOKEN_BYTES_MAX:
+        raise LoginFailedError(Reason.MALFORMED, why="too long")
+    try:
+        head, body, signature = token.split(".")
+        decoded(signature)
+        return strict_object(decoded(head)), strict_object(decoded(body))
+    except (ValueError, RecursionError) as error:
+        raise LoginFailedError(Reason.MALFORMED, why=error) from error
+
+
+def decoded(part: str) -> bytes:
+    """Decode base64url as JOSE has it: no padding, no other characters (PyJWT refuses spare bits).
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if BASE64URL.fullmatch(part) is None:
+        raise ValueError("not base64url")
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def strict_object(text: bytes) -> dict[str, Any]:
+    """A JSON object with no name twice: two readers of such a one can see two tenants."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("a name stands there twice")
+        return made
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    found = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+    if not isinstance(found, dict):
+        raise ValueError("not an object")  # noqa: TRY004 one class for what is malformed
+    return found
+
+
+def check_binding(claims: Mapping[str, Any], certificate: bytes | None) -> None:
+    """Hold a token that is bound to a key to that key (RFC 7800; RFC 8705, 3.1).
+
+    Raises:
+        LoginFailedError: it was not shown, or the binding is of a kind that is not served.
+    """
+    if "cnf" not in claims:
+        return
+    bound = claims["cnf"]
+    shown = None
+    if certificate is not None:
+        shown = base64.urlsafe_b64encode(certificate).rstrip(b"=").decode()
+    if not isinstance(bound, dict) or set(bound) != {"x5t#S256"} or bound["x5t#S256"] != shown:
+        raise LoginFailedError(Reason.BINDING, issuer=claims["iss"])
 
 
 def identity(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
     """Map verified claims by the issuer's configuration.
 
     Raises:
-        KeyError, TypeError, pydantic.ValidationError: a claim is missing or not of its shape.
+        KeyError, ValueError: a claim is missing, not of its shape, or not the issuer's to say.
     """
-    scopes = claims.get(issuer.scope_claim, "")
-    tenant_id = TENANT.validate_python(claims[issuer.tenant_claim])
-    if issuer.tenants is not None and tenant_id not in issuer.tenants:
-        raise KeyError(f"the issuer does not speak for tenant {tenant_id}")
-    bound, tools = claims.get("tenants"), claims.get("tools")
+    tenant_id = tenant_of(claims, issuer)
+    user = USER.validate_python(claim(claims, issuer.user_claim), strict=True)
+    named = (claim(claims, name) for name in issuer.client_claims)
+    client_id = next((one for one in named if isinstance(one, str) and one), user)
+    client = issuer.clients.get(client_id)
+    scopes = scopes_of(claims, issuer)
+    tenants = strings(claim(claims, issuer.tenants_claim))
+    tools = strings(claim(claims, issuer.tools_claim))
+    if client is not None:
+        scopes = scopes if client.scopes is None else client.scopes
+        tenants = tenants if client.tenants is None else client.tenants
+        tools = tools if client.tools is None else client.tools
     return Identity(
         tenant_id=tenant_id,
-        user_id=USER.validate_python(claims[issuer.user_claim]),
-        client_id=str(claims.get("client_id") or claims.get("azp") or claims[issuer.user_claim]),
-        groups=frozenset(claims.get(issuer.groups_claim, ())),
-        scopes=frozenset(scopes.split() if isinstance(scopes, str) else scopes),
-        tenants=None if bound is None else frozenset(bound),
-        tools=None if tools is None else tuple(tools),
+        user_id=USER.validate_python(issuer.user_prefix + user),
+        client_id=USER.validate_python(issuer.user_prefix + client_id),
+        groups=frozenset(strings(claim(claims, issuer.groups_claim)) or ()),
+        scopes=frozenset(scopes),
+        tenants=bound_tenants(tenant_id, tenants, issuer.may_speak_for),
+        tools=tools,
     )
 
 
-def bearer(connection: HTTPConnection) -> str:
-    """The token of the Authorization header (RFC 6750, 2.1).
+def tenant_of(claims: Mapping[str, Any], issuer: Issuer) -> str:
+    """The token's tenant.
 
     Raises:
-        NotAuthenticatedError: there is none.
+        KeyError, pydantic.ValidationError: there is none, or the issuer may not speak for it.
     """
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise NotAuthenticatedError("Send 'Authorization: Bearer <token>'.")
+    if issuer.tenant is not None:
+        return issuer.tenant
+    said = claim(claims, issuer.tenant_claim)
+    tenant_id = TENANT.validate_python(
+        issuer.tenant_map[said] if issuer.tenant_map else said, strict=True
+    )
+    if issuer.tenants is not None and tenant_id not in issuer.tenants:
+        raise KeyError(f"the issuer does not speak for tenant {tenant_id}")
+    return tenant_id
+
+
+def scopes_of(claims: Mapping[str, Any], issuer: Issuer) -> tuple[str, ...]:
+    """The token's scopes: a list, or one string of them with spaces between (RFC 8693, 4.2)."""
+    said = claim(claims, issuer.scope_claim)
+    found = tuple(said.split()) if isinstance(said, str) else strings(said) or ()
+    if issuer.scope_map:
+        found = tuple(scope for one in found for scope in issuer.scope_map.get(one, ()))
+    if issuer.scopes is not None:
+        found = tuple(one for one in found if one in issuer.scopes)
+    return found
+
+
+def bound_tenants(
+    tenant_id: str, said: tuple[str, ...] | None, allowed: frozenset[str] | None
+) -> frozenset[str] | None:
+    """Whose commands an adapter may speak for; None is everyone's. Unsaid, its own tenant's."""
+    if said is None:
+        return frozenset({tenant_id})
+    if EVERY in said:
+        return allowed
+    return frozenset(said) if allowed is None else frozenset(said) & allowed
+
+
+def claim(claims: Mapping[str, Any], name: str) -> Any:
+    """A claim's value: by its name, or where a JSON Pointer (RFC 6901) leads; None if missing."""
+    if not name.startswith("/"):
+        return claims.get(name)
+    found: Any = claims
+    for part in name[1:].split("/"):
+        if not isinstance(found, dict):
+            return None
+        found = found.get(part.replace("~1", "/").replace("~0", "~"))
+    return found
+
+
+def strings(value: Any) -> tuple[str, ...] | None:
+    """A list of strings, or one as a list of one; None if there is none.
+
+    Raises:
+        ValueError: it is anything else, or too long.
+    """
+    if value is None:
+        return None
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or len(items) > CLAIM_ITEMS_MAX:
+        raise ValueError("a claim is not a list of strings")
+    if not all(isinstance(item, str) for item in items):
+        raise ValueError("a claim is not a list of strings")
+    return tuple(items)
+
+
+def bearer(connection: HTTPConnection) -> str | None:
+    """The token of the Authorization header (RFC 6750, 2.1); None if it has none.
+
+    Raises:
+        LoginFailedError: there are two, or one of another scheme.
+    """
+    said = connection.headers.getlist("authorization")
+    if not said:
+        return None
+    scheme, _, token = said[0].partition(" ")
+    if len(said) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise LoginFailedError(Reason.MALFORMED, why="not one bearer token")
     return token.strip()
 
 

@@ -144,7 +144,9 @@ class Front:
                 return request
             return mcp_approval.required(tool, params.arguments or {})
         if not said:
-            await self._broker.catalog.refused(who, request, kind="call.declined")
+            await self._broker.catalog.refused(
+                who, request, kind="call.declined", reason="the person behind the client said no"
+            )
             raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")
         key = request.idempotency_key or state
         return replace(request, approved=True, idempotency_key=key)

@@ -4,83 +4,31 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from random import SystemRandom
-from typing import Any, Final
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import DBAPIError
-from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from app.catalog import Catalog
 from app.config import Settings
 from app.db import migrate, wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.edges import dead_letters_api, failures, http_api, operator_api, results_api
+from app.edges import dead_letters_api, failures, http_api, operator_api, results_api, trail_api
 from app.edges.broker import Broker
-from app.edges.identity import SCOPES, Verifier, bearer
+from app.edges.certificates import Certificates, TlsProtocol, server_context
+from app.edges.guard import METADATA, Guard
+from app.edges.identity import SCOPES, Verifier
 from app.edges.mcp_front import Front
+from app.edges.refusals import Refusals
 from app.edges.stream import Hub
-from app.errors import BrokerError, OversizeError
 from app.intake import Intake
 
 logger = logging.getLogger("app")
-
-PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
-METADATA: Final = "/.well-known/oauth-protected-resource"
-RESULT_SLACK: Final = 64 << 10
-"""Bytes that a result's envelope may have beyond the result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Middleware: the body's limit and the bearer token, before anything reads the request."""
-
-    app: ASGIApp
-    settings: Settings
-    verifier: Verifier
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request with its identity in the scope, or refuse it."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        path: str = scope["path"]
-        # White space around a value is no part of it (RFC 9110, 5.5), and httptools leaves it.
-        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
-        try:
-            if path not in PUBLIC and not path.startswith(METADATA):
-                token = bearer(HTTPConnection(scope))
-                scope["broker.identity"] = await self.verifier.verify(token)
-            limited = self._limited(scope, receive)
-            await self.app(scope, limited, send)
-        except BrokerError as error:
-            url = f"{self.settings.public_url.rstrip('/')}{METADATA}/mcp"
-            await failures.problem(error, metadata_url=url)(scope, receive, send)
-
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """The body, cut off with an error at its limit, also where no length was announced."""
-        limit = self.settings.body_bytes_max
-        if scope["path"].startswith("/results/"):
-            limit = self.settings.result_bytes_max + RESULT_SLACK
-        announced = HTTPConnection(scope).headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > limit:
-            raise OversizeError(f"The body has {announced} bytes; at most {limit} are taken.")
-        taken = 0
-
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise OversizeError(f"The body is over {limit} bytes.")
-            return message
-
-        return counted
 
 
 @asynccontextmanager
@@ -109,6 +57,8 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         tasks = [asyncio.ensure_future(helper) for helper in helpers]
         stack.callback(lambda: [task.cancel() for task in tasks])
         await stack.enter_async_context(intake.running())
+        refusals = Refusals(database.engine, period_s=settings.refusals_period_s)
+        await stack.enter_async_context(refusals.running())
         yield Broker(
             settings=settings,
             database=database,
@@ -117,6 +67,8 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
             intake=intake,
             hub=hub,
             verifier=Verifier(settings),
+            certificates=Certificates(settings),
+            refusals=refusals,
             random=SystemRandom(),
         )
 
@@ -133,7 +85,8 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
             yield
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
-    failures.install(app, metadata_url=f"{settings.public_url.rstrip('/')}{METADATA}/mcp")
+    guard = Guard(app, broker)
+    failures.install(app, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", readyz(broker), methods=["GET"])
     for path in (METADATA, f"{METADATA}/mcp"):
@@ -142,8 +95,9 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(results_api.router(broker))
     app.include_router(operator_api.router(broker))
     app.include_router(dead_letters_api.router(broker))
+    app.include_router(trail_api.router(broker))
     app.mount("/", mcp_app)
-    return Guard(app, settings, broker.verifier)
+    return guard
 
 
 async def healthz() -> dict[str, str]:
@@ -184,17 +138,29 @@ def metadata(settings: Settings) -> Callable[[], Awaitable[dict[str, Any]]]:
     return document
 
 
+def uvicorn_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How the app is served: plain, behind whatever ends TLS, or with TLS of its own."""
+    tls: dict[str, Any] = {}
+    if settings.tls_certfile is not None:
+        context = server_context(settings)
+        tls = {"http": TlsProtocol, "ssl_context_factory": lambda *_: context}
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+        # The peer's address decides whose Client-Cert header is believed: no header changes it.
+        proxy_headers=False,
+        **tls,
+    )
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; calls in acceptance are finished first."""
     async with open_broker(settings) as broker:
-        config = uvicorn.Config(
-            build(settings, broker),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=5,
-            server_header=False,
-        )
+        config = uvicorn_config(settings, build(settings, broker))
         logger.info("app listens", extra={"host": settings.host, "port": settings.port})
         await uvicorn.Server(config).serve()

@@ -18,6 +18,7 @@ import logging
 import ssl
 import uuid
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -46,6 +47,7 @@ options:
   sasl_mechanism: {default: PLAIN}
   sasl_plain_username: {}
   sasl_plain_password: {}
+  sasl_plain_password_file: {description: "Read at each start, in place of sasl_plain_password."}
   sasl_kerberos_service_name: {default: kafka}
   sasl_kerberos_domain_name: {}
   feedback:
@@ -122,6 +124,8 @@ class Ledger(ConsumerRebalanceListener):
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Feed the rule engine until cancelled."""
+    # A rulebook's variable that is not set is an empty string.
+    args = {name: value for name, value in args.items() if value != ""}
     _check(args)
     consumer = await _started(args)
     try:
@@ -250,10 +254,15 @@ def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
         ssl_context=tls,
         sasl_mechanism=args.get("sasl_mechanism", "PLAIN"),
         sasl_plain_username=args.get("sasl_plain_username"),
-        sasl_plain_password=args.get("sasl_plain_password"),
+        sasl_plain_password=_password(args),
         sasl_kerberos_service_name=args.get("sasl_kerberos_service_name", "kafka"),
         sasl_kerberos_domain_name=args.get("sasl_kerberos_domain_name"),
     )
+
+
+def _password(args: dict[str, Any]) -> str | None:
+    file = args.get("sasl_plain_password_file")
+    return Path(file).read_text(encoding="utf-8").strip() if file else args.get("sasl_plain_password")
 
 
 def _tls(args: dict[str, Any]) -> ssl.SSLContext | None:

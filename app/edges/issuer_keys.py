@@ -1,0 +1,181 @@
+"""An issuer's public keys: read from a file, an address or its discovery document, and kept.
+
+Keys that are there are used while newer ones are read behind the callers' backs, and on when the
+issuer does not answer. A token that names no known key makes its caller wait for one reading;
+readings are bounded in number, time and size, whatever callers send.
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import httpx
+import jwt
+import orjson
+
+from app.config import Settings
+from app.errors import IssuerUnavailableError
+from app.trust import Issuer, is_safe
+
+logger = logging.getLogger(__name__)
+
+FETCH_S: Final = 5.0
+"""For discovery and keys together."""
+
+BYTES_MAX: Final = 1 << 20
+KEYS_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A public key that may have signed a token."""
+
+    kid: str | None
+    algorithm: str | None  # the only one it is for, if its set says so
+    public: Any
+
+
+class KeySet:
+    """The keys of one issuer."""
+
+    def __init__(self, issuer: Issuer, settings: Settings) -> None:
+        self._issuer = issuer
+        self._kept_s = settings.issuer_keys_kept_s
+        self._refetch_s = settings.issuer_refetch_s
+        self._stale_max_s = settings.issuer_keys_stale_max_s
+        self._keys: tuple[Key, ...] = ()
+        self._read_at = float("-inf")  # the last that went well
+        self._tried_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None) -> tuple[Key, ...]:
+        """The keys of that id, all where the token names none; none if the issuer has no such.
+
+        Raises:
+            IssuerUnavailableError: the keys are not known, and the issuer cannot be asked.
+        """
+        now = time.monotonic()
+        found = self._named(kid)
+        if found and now - self._read_at <= self._stale_max_s:
+            if now - self._read_at > self._kept_s:
+                self._start()
+            return found
+        await self.refresh()
+        if time.monotonic() - self._read_at > self._stale_max_s:
+            raise self._unavailable()
+        found = self._named(kid)
+        if not found and self._tried_at > self._read_at:
+            # It may be a new key of an issuer that does not answer: nobody can say.
+            raise self._unavailable()
+        return found
+
+    async def refresh(self) -> bool:
+        """Read the keys anew, at most once in `issuer_refetch_s`; whether that went well."""
+        before = self._read_at
+        self._start()
+        if self._reading is not None:
+            # Shielded: one caller that goes away takes the others' reading with it otherwise.
+            await asyncio.shield(self._reading)
+        return self._read_at > before
+
+    def _named(self, kid: str | None) -> tuple[Key, ...]:
+        return tuple(key for key in self._keys if kid is None or key.kid == kid)
+
+    def _unavailable(self) -> IssuerUnavailableError:
+        return IssuerUnavailableError(
+            f"The keys of token issuer {self._issuer.issuer} cannot be read now, so this token"
+            " cannot be checked. Nothing was started; try again.",
+            retry_after_s=max(1, round(self._refetch_s)),
+        )
+
+    def _start(self) -> None:
+        """Begin a reading, unless one runs or the last is too young."""
+        running = self._reading is not None and not self._reading.done()
+        if not running and time.monotonic() - self._tried_at > self._refetch_s:
+            self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_S):
+                keys = usable(await self._document())
+        except (OSError, TimeoutError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            logger.warning(
+                "keys of an issuer not read: %r", error, extra={"issuer": self._issuer.issuer}
+            )
+            self._tried_at = time.monotonic()
+            return
+        self._keys = keys
+        self._read_at = self._tried_at = time.monotonic()
+
+    async def _document(self) -> Mapping[str, Any]:
+        if self._issuer.jwks_file is not None:
+            return as_object(self._issuer.jwks_file.read_bytes())
+        context = ssl.create_default_context(
+            cafile=None if self._issuer.ca_file is None else str(self._issuer.ca_file)
+        )
+        # A redirect is not followed: it could leave https, or this issuer.
+        async with httpx.AsyncClient(verify=context, timeout=FETCH_S) as client:
+            return await get(client, self._issuer.jwks_uri or await self._discovered(client))
+
+    async def _discovered(self, client: httpx.AsyncClient) -> str:
+        """Where the keys are (OpenID Connect Discovery 1.0, section 4)."""
+        base = self._issuer.issuer.rstrip("/")
+        document = await get(client, f"{base}/.well-known/openid-configuration")
+        if document.get("issuer") != self._issuer.issuer:
+            raise ValueError("the discovery document is of another issuer")
+        uri = document.get("jwks_uri")
+        if not isinstance(uri, str) or not is_safe(uri):
+            raise ValueError(f"the discovery document's jwks_uri is not https: {uri!r}")
+        return uri
+
+
+async def get(client: httpx.AsyncClient, url: str) -> Mapping[str, Any]:
+    """A JSON object over HTTP, of bounded size."""
+    body = bytearray()
+    async with client.stream("GET", url, headers={"Accept": "application/json"}) as answer:
+        if answer.status_code != HTTPStatus.OK:
+            raise ValueError(f"{url} answered {answer.status_code}")
+        async for part in answer.aiter_bytes():
+            body += part
+            if len(body) > BYTES_MAX:
+                raise ValueError(f"{url} answered more than {BYTES_MAX} bytes")
+    return as_object(bytes(body))
+
+
+def as_object(body: bytes) -> Mapping[str, Any]:
+    """Parse a JSON object."""
+    found = orjson.loads(body)
+    if not isinstance(found, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 one class for what is malformed
+    return found
+
+
+def usable(document: Mapping[str, Any]) -> tuple[Key, ...]:
+    """The public signature keys of a JWK set (RFC 7517); what is anything else is passed over.
+
+    Raises:
+        ValueError: there is none.
+    """
+    listed = document.get("keys")
+    found: list[Key] = []
+    for one in listed[:KEYS_MAX] if isinstance(listed, list) else ():
+        # A secret, or a private key that anyone can read, proves nothing about who signs with it.
+        if not isinstance(one, dict) or one.get("kty") == "oct" or "d" in one:
+            continue
+        operations = one.get("key_ops", ["verify"])
+        if one.get("use", "sig") != "sig" or "verify" not in operations:
+            continue
+        try:
+            public = jwt.PyJWK(one).key
+        except jwt.PyJWTError:
+            continue
+        kid, algorithm = one.get("kid"), one.get("alg")
+        found.append(Key(kid=kid, algorithm=algorithm, public=public))
+    if not found:
+        raise ValueError("the key set has no public signature key")
+    return tuple(found)

@@ -1,0 +1,94 @@
+"""What auditors and administrators read over HTTP, of their own tenant."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from app.db import audit_events, catalog
+from app.db.engine import tenant_transaction
+from app.edges.broker import Broker
+from app.edges.http_api import identity_of, reply
+from app.edges.identity import ADMINISTER, AUDIT, need
+from app.envelope import instant
+from app.errors import BadRequestError, NotFoundError
+
+
+def router(broker: Broker) -> APIRouter:
+    """The routes; a change of limits and grants is `broker tenant put`, with a database role."""
+    made = APIRouter()
+    engine = broker.database.engine
+
+    @made.get("/auditor/events")
+    async def events(
+        request: Request,
+        kind: Annotated[str | None, Query(max_length=64, alias="type")] = None,
+        user: Annotated[str | None, Query(max_length=255)] = None,
+        before: Annotated[str | None, Query(max_length=80)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> Response:
+        """The tenant's audit events, newest first; `before` of one page leads to the next."""
+        who = identity_of(request)
+        need(who, AUDIT)
+        at, event_id = cursor(before)
+        async with tenant_transaction(engine, who.tenant_id) as conn:
+            found = await audit_events.newest(
+                conn,
+                tenant_id=who.tenant_id,
+                kind=kind,
+                user_id=user,
+                before_at=at,
+                before_id=event_id,
+                limit=limit,
+            )
+        more = None
+        if len(found) == limit:
+            more = f"{found[-1]['at'].isoformat()}_{found[-1]['event_id']}"
+        told = [{**one, "at": instant(one["at"])} for one in found]
+        return reply(200, {"events": told, "before": more})
+
+    @made.get("/auditor/commands/{correlation_id}")
+    async def story(request: Request, correlation_id: UUID) -> Response:
+        """What happened to one command, oldest first."""
+        who = identity_of(request)
+        need(who, AUDIT)
+        async with tenant_transaction(engine, who.tenant_id) as conn:
+            found = await audit_events.story(conn, correlation_id)
+        if not found:
+            raise NotFoundError(f"There is no command {correlation_id} in your tenant's trail.")
+        return reply(200, {"history": [{**one, "at": instant(one["at"])} for one in found]})
+
+    @made.get("/admin/tenant")
+    async def tenant(request: Request) -> Response:
+        """The tenant's limits and grants, as the database has them."""
+        who = identity_of(request)
+        need(who, ADMINISTER)
+        async with tenant_transaction(engine, who.tenant_id) as conn:
+            found = await catalog.tenant(conn, who.tenant_id)
+            grants = await catalog.grants(conn, who.tenant_id)
+        if found is None:
+            raise NotFoundError(f"Tenant {who.tenant_id!r} is not set up.")
+        shown: dict[str, Any] = asdict(found) | {"grants": [asdict(one) for one in grants]}
+        return reply(200, shown)
+
+    return made
+
+
+def cursor(text: str | None) -> tuple[datetime | None, UUID | None]:
+    """The event that a page ended with.
+
+    Raises:
+        BadRequestError: it is not what a page gave.
+    """
+    if text is None:
+        return None, None
+    at, _, event_id = text.partition("_")
+    try:
+        parsed, found = datetime.fromisoformat(at), UUID(event_id)
+    except ValueError as error:
+        raise BadRequestError("before is what the page before gave.") from error
+    if parsed.tzinfo is None:
+        raise BadRequestError("before is what the page before gave.")
+    return parsed, found

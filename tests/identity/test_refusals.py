@@ -1,0 +1,120 @@
+"""Failed logins and denials in the audit trail: at once, and bounded."""
+
+from typing import Any
+
+import pytest
+
+from app.devstack.stack import Dsns
+from app.devstack.tokens import DevIssuer
+from tests.audit.conftest import open_log
+from tests.conftest import settings_of
+from tests.edges.conftest import auth
+from tests.identity.conftest import bearer, serving
+from tests.kernel.calls import fetch
+from tests.stack import wait_for
+
+CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
+EVENTS = """
+    SELECT tenant_id, actor, user_id, body ->> 'reason' AS reason, body ->> 'detail' AS detail,
+           body ->> 'issuer' AS issuer, CAST(body ->> 'count' AS integer) AS count, body::text AS text
+      FROM audit.events
+     WHERE type = '{}'
+     ORDER BY occurred_at, xid
+"""
+
+
+@pytest.mark.guarantee("identity:audited")
+async def test_a_flood_of_failed_logins_is_a_few_events_with_their_count(
+    database: Dsns, issuer: DevIssuer
+) -> None:
+    expired = issuer.token(tenant="demo", user="ada", scopes=["tools"], life_s=-3600)
+    async with serving(settings_of(database.app, issuer)) as http:
+        await http.get("/commands", headers=bearer(expired))
+
+        async def events() -> list[Any]:
+            return await fetch(database.owner, EVENTS.format("login.failed"))
+
+        [first] = await wait_for(events)
+        assert (first["tenant_id"], first["actor"]) == ("_broker", "unauthenticated")
+        assert (first["reason"], first["count"]) == ("expired", 1)
+        assert first["issuer"] == "https://dev-issuer.invalid"
+        for n in range(50):
+            await http.get("/commands", headers=bearer(expired))
+            await http.get("/commands", headers=bearer(f"{n}"))
+            if n == 10:
+
+                async def both() -> bool:
+                    return len(await events()) >= 2
+
+                await wait_for(both)
+            await http.get("/commands")  # no credential at all is no login
+    found = await fetch(database.owner, EVENTS.format("login.failed"))
+    counts = dict.fromkeys(("expired", "malformed"), 0)
+    for one in found:
+        counts[one["reason"]] += one["count"]
+    assert counts == {"expired": 51, "malformed": 50}
+    assert len(found) <= 4
+    async with open_log(database) as log:
+        await log.seal()
+        assert (await log.verify("_broker"))["ok"], "sealed as any tenant's log"
+        rows = await log.owner.fetch("SELECT seq_to FROM audit.seals WHERE tenant_id = '_broker'")
+    assert [row["seq_to"] for row in rows] == [len(found)]
+    assert all(expired.split(".")[2] not in one["text"] for one in found), "no token is kept"
+
+
+@pytest.mark.guarantee("identity:audited")
+async def test_a_period_ends_and_the_next_begins(database: Dsns, issuer: DevIssuer) -> None:
+    async with serving(settings_of(database.app, issuer, refusals_period_s=0.2)) as http:
+
+        async def several() -> bool:
+            await http.get("/commands", headers=bearer("x"))
+            return len(await fetch(database.owner, EVENTS.format("login.failed"))) >= 3
+
+        await wait_for(several)
+
+
+@pytest.mark.guarantee("identity:audited")
+async def test_denials_are_in_the_log_of_the_tokens_tenant(
+    database: Dsns, issuer: DevIssuer
+) -> None:
+    foreign = auth(issuer, "rogue", "results:write", tenant="other", tenants=["other"])
+    narrow = auth(issuer, "narrow", "results:write", tenant="other", tenants=["*"], tools=["git/*"])
+    unbound = auth(issuer, "unbound", "results:write", tenant="other", tenants=None)
+    async with serving(settings_of(database.app, issuer)) as http:
+        ada = auth(issuer, "ada")
+        made = await http.post(
+            "/mcp/tools/call", json=CALL, headers=ada | {"Prefer": "respond-async"}
+        )
+        path = f"/results/{made.json()['correlation_id']}"
+        claim = {"attempt": 1, "adapter": "run"}
+        for who in (foreign, narrow, unbound):
+            answer = await http.post(f"{path}/claim", json=claim, headers=who)
+            assert answer.status_code == 404
+        for field in ("tenant_id", "user_id"):
+            body = CALL | {field: "other"}
+            answer = await http.post("/mcp/tools/call", json=body, headers=ada)
+            assert answer.status_code == 403
+        assert (await http.get("/operator/dead-letters", headers=ada)).status_code == 403
+        assert (await http.post(path, json={"status": "ok"}, headers=ada)).status_code == 403
+        adapter = auth(issuer, "eda", "results:write", tenant="adapters")
+        answer = await http.post("/mcp", json={}, headers=adapter)
+        assert answer.status_code == 403
+        assert 'error="insufficient_scope", scope="tools"' in answer.headers["www-authenticate"]
+        nobody = auth(issuer, "ada", tenant="no-such")
+        assert (await http.post("/mcp/tools/call", json=CALL, headers=nobody)).status_code == 403
+    found = await fetch(database.owner, EVENTS.format("access.denied"))
+    assert sum(one["count"] for one in found) == 9
+    assert {(one["tenant_id"], one["user_id"], one["reason"]) for one in found} == {
+        ("adapters", "eda", "scope tools"),
+        ("demo", "ada", "forbidden"),  # two
+        ("demo", "ada", "scope operator"),
+        ("demo", "ada", "scope results:write"),
+        ("no-such", "ada", "forbidden"),
+        ("other", "narrow", "not_bound"),
+        ("other", "rogue", "not_bound"),
+        ("other", "unbound", "not_bound"),
+    }
+    [call] = await fetch(database.owner, EVENTS.format("call.denied"))
+    assert (call["tenant_id"], call["reason"]) == ("no-such", "tenant not known or suspended")
+    [state] = await fetch(database.owner, "SELECT state, adapter FROM commands")
+    assert (state["state"], state["adapter"]) == ("queued", None)
