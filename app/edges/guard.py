@@ -64,7 +64,7 @@ class Guard:
         try:
             if path not in PUBLIC and not path.startswith(METADATA):
                 scope["broker.identity"] = who = await self._identity(connection)
-                scopes = SCOPES_OF.get(path.split("/")[1], ())
+                scopes = SCOPES_OF.get(path.lstrip("/").partition("/")[0], ())
                 if scopes and not who.scopes & set(scopes):
                     need(who, scopes[0])
             limited = self._limited(scope, receive)

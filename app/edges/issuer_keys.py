@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 import jwt
 import orjson
+from pydantic import BaseModel, ConfigDict
 
 from app.config import Settings
 from app.errors import IssuerUnavailableError
@@ -38,6 +39,18 @@ class Key:
     kid: str | None
     algorithm: str | None  # the only one it is for, if its set says so
     public: Any
+
+
+class Said(BaseModel):
+    """What a JSON Web Key says of itself (RFC 7517, 4)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    kty: str
+    kid: str | None = None
+    alg: str | None = None
+    use: str = "sig"
+    key_ops: list[str] = ["verify"]
 
 
 class KeySet:
@@ -164,18 +177,16 @@ def usable(document: Mapping[str, Any]) -> tuple[Key, ...]:
     listed = document.get("keys")
     found: list[Key] = []
     for one in listed[:KEYS_MAX] if isinstance(listed, list) else ():
-        # A secret, or a private key that anyone can read, proves nothing about who signs with it.
-        if not isinstance(one, dict) or one.get("kty") == "oct" or "d" in one:
-            continue
-        operations = one.get("key_ops", ["verify"])
-        if one.get("use", "sig") != "sig" or "verify" not in operations:
-            continue
         try:
+            said = Said.model_validate(one)
+            # A secret, or a private key that anyone can read, proves nothing about who signs.
+            open_secret = said.kty == "oct" or "d" in one
+            if open_secret or said.use != "sig" or "verify" not in said.key_ops:
+                continue
             public = jwt.PyJWK(one).key
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError, TypeError):
             continue
-        kid, algorithm = one.get("kid"), one.get("alg")
-        found.append(Key(kid=kid, algorithm=algorithm, public=public))
+        found.append(Key(kid=said.kid, algorithm=said.alg, public=public))
     if not found:
         raise ValueError("the key set has no public signature key")
     return tuple(found)

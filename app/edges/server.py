@@ -152,6 +152,7 @@ def uvicorn_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=5,
         server_header=False,
+        ws="none",
         # The peer's address decides whose Client-Cert header is believed: no header changes it.
         proxy_headers=False,
         **tls,

@@ -1,6 +1,7 @@
 """A fuzz of tokens: nobody gets in but with what a trusted issuer signed, for here and for now."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ import jwt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jwt.algorithms import RSAAlgorithm
 
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.identity import TOKEN_BYTES_MAX, LoginFailedError, Verifier
+from app.edges.issuer_keys import usable
 from app.policy import Identity
 from tests.conftest import AUDIENCE, settings_of
 from tests.identity.conftest import bearer, serving
@@ -272,3 +275,32 @@ def test_whatever_a_trusted_key_signs_stays_within_what_its_issuer_may_say(
         assert who.tenants <= {"demo"}
         assert header.get("alg", "RS256") == "RS256"
         assert 0 < len(who.user_id) <= 255
+
+
+def test_only_public_signature_keys_of_a_set_count() -> None:
+    private = RSAAlgorithm.to_jwk(A.key, as_dict=True)  # pyright: ignore[reportArgumentType]
+    secret = {"kty": "oct", "k": b64(b"s" * 32), "kid": "secret", "alg": "HS256"}
+    useless = [
+        private,
+        secret,
+        A.jwk() | {"use": "enc"},
+        A.jwk() | {"key_ops": ["encrypt"]},
+        A.jwk() | {"kid": 1},
+        A.jwk() | {"alg": ["RS256"]},
+        A.jwk() | {"n": 5},
+        "key",
+        None,
+    ]
+    with pytest.raises(ValueError, match="no public signature key"):
+        usable({"keys": useless})
+    assert [key.kid for key in usable({"keys": [*useless, A.jwk()]})] == [A.kid]
+
+
+@FUZZ
+@given(keys=JSON, changes=st.dictionaries(st.sampled_from(sorted(A.jwk())), JSON))
+def test_a_key_set_of_any_shape_gives_keys_or_says_that_it_has_none(
+    keys: Any, changes: dict[str, Any]
+) -> None:
+    for document in ({"keys": keys}, {"keys": [A.jwk() | changes, B.jwk() | changes, keys]}):
+        with contextlib.suppress(ValueError):
+            assert usable(document)
