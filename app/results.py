@@ -19,6 +19,12 @@ from app.envelope import COMMANDS, DEADLETTER, RESULTS, instant
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
 from app.policy import Dedupe, Identity, ToolPolicy, allowed_by_binding
 
+PURGED: Final = (
+    "The command ended as its state says; its arguments, result and error text were kept for a"
+    " time and are purged. Do not repeat the call to get them: it would do the work again."
+)
+"""What the owner of a purged command is told in place of its result."""
+
 ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})
 
 
@@ -391,7 +397,10 @@ async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> W
 def outcome(command: Command) -> dict[str, Any]:
     """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
     assert command.finished_at is not None
-    return {
+    purged: dict[str, Any] = {}
+    if command.purged_at is not None:
+        purged = {"purged_at": instant(command.purged_at), "note": PURGED}
+    return purged | {
         "correlation_id": str(command.id),
         "tenant_id": command.tenant_id,
         "tool": command.tool,

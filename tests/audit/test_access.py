@@ -23,7 +23,7 @@ GUARDED = """
     SELECT c.oid::regclass::text
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = 'audit' AND c.relkind IN ('r', 'p')
-       AND c.relname NOT IN ('watermark', 'auditors')
+       AND c.relname NOT IN ('watermark', 'auditors', 'holds', 'retirements')
 """
 
 
