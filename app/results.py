@@ -70,8 +70,8 @@ async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str
     return tenant_id
 
 
-async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> tuple[str, str]:
-    """The tool and method of a command that this adapter may speak for.
+async def subject(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> Command:
+    """A command that this adapter may speak for, as it is now.
 
     Raises:
         NotFoundError: no such command of the adapter's tenants and tools.
@@ -81,6 +81,12 @@ async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> t
         command = await commands.find(conn, command_id)
     if command is None or not allowed_by_binding(adapter, command.tool, command.method):
         raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    return command
+
+
+async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> tuple[str, str]:
+    """The tool and method of a command that this adapter may speak for."""
+    command = await subject(engine, adapter, command_id)
     return command.tool, command.method
 
 
