@@ -177,7 +177,7 @@ class Catalog:
 
         Raises:
             UnknownToolError: also where the identity has no grant for it; the denial is audited.
-            InvalidArgumentsError, OversizeError, BadRequestError, QueueFullError, ForbiddenError
+            InvalidArgumentsError, OversizeError, BadRequestError, ForbiddenError
         """
         view = await self.tenant(identity.tenant_id)
         if view is None:
@@ -188,7 +188,6 @@ class Catalog:
             await self._deny(identity, request)
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
-        await self._check_queue(view.tenant)
         return self._call(identity, request, found.tool), found.tool
 
     def _check_args(self, found: Compiled, request: Request) -> None:
@@ -214,8 +213,12 @@ class Catalog:
                 problems=problems,
             )
 
-    async def _check_queue(self, tenant: Tenant) -> None:
-        """Refuse at the tenant's bound, as counted some milliseconds ago."""
+    async def check_queue(self, tenant: Tenant) -> None:
+        """Refuse at the tenant's bound, as counted some milliseconds ago.
+
+        Raises:
+            QueueFullError: the tenant has as many queued commands as it may.
+        """
         at, count = self._queued.get(tenant.tenant_id, (float("-inf"), 0))
         if time.monotonic() - at > QUEUED_KEPT_S:
             async with tenant_transaction(self._engine, tenant.tenant_id) as conn:

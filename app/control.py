@@ -1,14 +1,15 @@
-"""What users and operators may do to an accepted command: cancel, approve, redrive, discard.
+"""What users and operators may do to a command: cancel, approve, redrive, discard, resolve.
 
 Each takes a command that `locked` gave, in the caller's transaction.
 """
 
+from typing import Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.command import Event, State
-from app.db import commands, heads, outbox
+from app.db import commands, dead_letters, heads, outbox
 from app.db.commands import Command
 from app.envelope import COMMANDS, CONTROL
 from app.errors import NotCancellableError
@@ -112,42 +113,98 @@ async def redrive(
     actor: str,
     reason: str,
     deadline_s: float,
+    pause_s: float = 0,
 ) -> Word:
-    """Give a dead letter a new attempt: its key, its arguments and its place in order stay.
+    """Give a dead letter a new attempt after a pause: its key, arguments and place in order stay.
+
+    Where its outcome was unknown, this is the operator's word that it may be done again.
 
     Raises:
-        NotCancellableError: it is no dead letter, or was discarded.
+        NotCancellableError: it is no dead letter, was settled, belongs to a saga (which has
+            gone on without it), or its arguments have been purged.
     """
-    if command.state is not State.DEAD_LETTERED or command.discarded_at is not None:
-        raise NotCancellableError(f"Command {command.id} is not among the dead letters.")
+    must_be_redrivable(command)
     queued = await commands.requeue(
         conn,
         command,
         event=Event.REDRIVE,
         actor=actor,
-        body={"reason": reason},
+        body={"reason": reason, "pause_s": pause_s},
         attempts_max=command.attempt + policy.retry.attempts_max,
-        deadline_s=deadline_s,
+        deadline_s=deadline_s + pause_s,
         held=command.ordering_key is not None,
     )
     assert queued is not None, "the row is locked and its state was read under the lock"
-    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=0)
+    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
     # Its number is lower than that of whatever waits, so it is the next of its key.
     released = await _go_on(conn, command)
     return Word(command=queued, woken=(queued.id, *released), outbox=True)
 
 
+def must_be_redrivable(command: Command) -> None:
+    """Whether `redrive` would take it. Raises what `redrive` raises."""
+    _must_be_dead(command)
+    if command.saga_id is not None:
+        raise NotCancellableError(
+            f"Command {command.id} is a step of saga {command.saga_id}, which has gone on without "
+            "it; act on the saga instead."
+        )
+    if command.args is None:
+        raise NotCancellableError(
+            f"The arguments of command {command.id} were purged after their retention; call the "
+            "tool anew."
+        )
+
+
 async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason: str) -> Word:
-    """Settle a dead letter by hand: it leaves the list, and its key goes on without it.
+    """Settle a dead letter by hand: it leaves the list.
 
     Raises:
-        NotCancellableError: it is no dead letter, or was discarded.
+        NotCancellableError: it is no dead letter, was settled, or its key waits for its outcome.
     """
-    discarded = await commands.discard(conn, command, actor=actor, reason=reason)
-    if discarded is None:
+    _must_be_dead(command)
+    if command.ordering_key is not None and await heads.blocks(
+        conn,
+        tenant_id=command.tenant_id,
+        ordering_key=command.ordering_key,
+        blocked_reason=blocked_reason(command),
+    ):
+        raise NotCancellableError(
+            f"Ordering key {command.ordering_key!r} waits to know what command {command.id} did. "
+            "Find out and resolve it (succeeded or failed), or redrive it."
+        )
+    discarded = await dead_letters.discard(conn, command, actor=actor, reason=reason)
+    assert discarded is not None, "the row is locked and its state was read under the lock"
+    return Word(command=discarded, woken=(discarded.id,))
+
+
+def _must_be_dead(command: Command) -> None:
+    if command.state is not State.DEAD_LETTERED or command.discarded_at is not None:
         raise NotCancellableError(f"Command {command.id} is not among the dead letters.")
+
+
+async def resolve(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    outcome: Literal["succeeded", "failed"],
+    actor: str,
+    reason: str,
+) -> Word:
+    """Say what a command did that ended in doubt: its key goes on, and its state stays.
+
+    The state stays because its caller was told it; `error.resolved` tells what was found out.
+
+    Raises:
+        NotCancellableError: its outcome is not in doubt.
+    """
+    resolved = await dead_letters.resolve(
+        conn, command, outcome=outcome, actor=actor, reason=reason
+    )
+    if resolved is None:
+        raise NotCancellableError(f"The outcome of command {command.id} is not in doubt.")
     released = await _go_on(conn, command)
-    return Word(command=discarded, woken=(discarded.id, *released), outbox=True)
+    return Word(command=resolved, woken=(resolved.id, *released), outbox=True)
 
 
 async def _go_on(conn: AsyncConnection, command: Command) -> list[UUID]:

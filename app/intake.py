@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from app.db import intake
 from app.db.intake import Written
@@ -84,15 +85,21 @@ class Intake:
         async with self._some:
             self._queue.append(waiting)
             self._some.notify()
-        written = await waiting.done
-        if written.fingerprint != call.fingerprint:
-            raise IdempotencyConflictError(
-                f"Idempotency key {call.idempotency_key!r} was used for another request: command"
-                f" {written.id}. To repeat that request send it unchanged; for a new request use"
-                " a new key.",
-                correlation_id=str(written.id),
-            )
-        return written
+        return _same_request(call, await waiting.done)
+
+    async def earlier(self, call: Call) -> Written | None:
+        """The command that the call's idempotency key names already, if there is one.
+
+        Raises:
+            IdempotencyConflictError: the key was used for another request.
+            UnavailableError: the database is away.
+        """
+        try:
+            async with self._acquired([call.tenant_id]) as conn:
+                [found] = await intake.find_earlier(conn, [call])
+        except LOST as error:
+            raise UnavailableError(f"The database is away; nothing is lost: {error!r}") from error
+        return None if found is None else _same_request(call, found)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -169,9 +176,26 @@ class Intake:
 
     async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
         tenants = sorted({call.tenant_id for call in calls})
+        async with self._acquired(tenants) as conn:
+            return await intake.accept_batch(conn, calls)
+
+    @asynccontextmanager
+    async def _acquired(self, tenants: Sequence[str]) -> AsyncGenerator[PoolConnectionProxy]:
+        """A connection within a transaction of these tenants."""
         async with self._pool.acquire() as conn, conn.transaction():
             await conn.execute("SELECT set_config('app.tenants', $1::text[]::text, true)", tenants)
-            return await intake.accept_batch(conn, calls)
+            yield conn
+
+
+def _same_request(call: Call, written: Written) -> Written:
+    if written.fingerprint != call.fingerprint:
+        raise IdempotencyConflictError(
+            f"Idempotency key {call.idempotency_key!r} was used for another request: command"
+            f" {written.id}. To repeat that request send it unchanged; for a new request use"
+            " a new key.",
+            correlation_id=str(written.id),
+        )
+    return written
 
 
 def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:

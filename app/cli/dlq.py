@@ -1,8 +1,9 @@
-"""`broker dlq`: look at dead letters, redrive or discard them.
+"""`broker dlq`: look at dead letters, redrive, discard or resolve them.
 
 Talks HTTP to a running app, with an operator's token from MCP_BROKER_TOKEN.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -25,6 +26,14 @@ Token = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", help="For the audit trail.")]
 Tool = Annotated[str | None, typer.Option(help="Of this tool only.")]
+Method = Annotated[str | None, typer.Option(help="Of this method only.")]
+Code = Annotated[str | None, typer.Option(help="With this error code only.")]
+Unknown = Annotated[
+    bool | None,
+    typer.Option("--unknown/--known", help="Whose outcome is unknown, or is not."),
+]
+Older = Annotated[float | None, typer.Option(help="Given up longer ago than this, in seconds.")]
+Newer = Annotated[float | None, typer.Option(help="Given up since so many seconds.")]
 
 LOCAL: Final = "http://127.0.0.1:8080"
 
@@ -81,6 +90,11 @@ def list_(
     token: Token,
     url: Url = LOCAL,
     tool: Tool = None,
+    method: Method = None,
+    code: Code = None,
+    unknown: Unknown = None,
+    older_than_s: Older = None,
+    newer_than_s: Newer = None,
     after: Annotated[UUID | None, typer.Option(help="Go on after this one.")] = None,
     limit: int = 50,
     as_json: AsJson = False,
@@ -88,6 +102,11 @@ def list_(
     """Your tenant's dead letters, oldest first."""
     wanted = known(
         tool=tool,
+        method=method,
+        code=code,
+        outcome_unknown=unknown,
+        older_than_s=older_than_s,
+        newer_than_s=newer_than_s,
         after=None if after is None else str(after),
         limit=limit,
     )
@@ -119,26 +138,43 @@ def redrive(
     url: Url = LOCAL,
     reason: Annotated[str | None, typer.Option(help="For the audit trail.")] = None,
     tool: Tool = None,
+    method: Method = None,
+    code: Code = None,
+    unknown: Unknown = None,
+    older_than_s: Older = None,
+    newer_than_s: Newer = None,
     limit: int = 100,
+    per_s: Annotated[float | None, typer.Option(help="At most so many a second.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; else a dry run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Give one dead letter, or those that a filter takes, a new attempt."""
+    wanted = known(
+        tool=tool,
+        method=method,
+        code=code,
+        outcome_unknown=unknown,
+        older_than_s=older_than_s,
+        newer_than_s=newer_than_s,
+        per_s=per_s,
+    )
     if reason is None and (yes or command is not None):
         raise fail("It takes a --reason.")
     if command is not None:
-        if tool is not None:
-            raise fail("One command takes no filter.")
+        if wanted:
+            raise fail("One command takes no filter and no --per-s.")
         body = ask(url, token, "POST", f"{PATH}/{command}/redrive", json={"reason": reason})
         echo(body) if as_json else typer.echo(f"queued: attempt {body['attempt']}")
         return
     many = {"dry_run": not yes, "limit": limit, "reason": reason or "dry run"}
-    body = ask(url, token, "POST", f"{PATH}/redrive", json=known(tool=tool) | many)
+    body = ask(url, token, "POST", f"{PATH}/redrive", json=wanted | many)
     if as_json:
         echo(body)
         return
     for one in body["commands"]:
         typer.echo(one)
+    for one, why in body["refused"].items():
+        typer.echo(f"{one} refused: {why}")
     done = "redriven" if yes else "would be redriven; --yes --reason … does it"
     typer.echo(f"{len(body['commands'])} {done}")
 
@@ -150,3 +186,48 @@ def discard(
     """Take a dead letter off the list for good."""
     body = ask(url, token, "POST", f"{PATH}/{command}/discard", json={"reason": reason})
     echo(body) if as_json else typer.echo("discarded")
+
+
+class Outcome(StrEnum):
+    """What an operator found out."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@app.command()
+def resolve(
+    command: UUID,
+    outcome: Outcome,
+    reason: Reason,
+    token: Token,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a command did that ended in doubt; its ordering key goes on."""
+    path = f"/operator/commands/{command}/resolve"
+    body = ask(url, token, "POST", path, json={"reason": reason, "outcome": outcome})
+    echo(body) if as_json else typer.echo(f"resolved: {outcome}")
+
+
+@app.command()
+def blocked(
+    token: Token,
+    url: Url = LOCAL,
+    after: Annotated[str | None, typer.Option(help="Go on after this key.")] = None,
+    limit: int = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Ordering keys that wait to know what a command did."""
+    wanted = known(after=after, limit=limit)
+    body = ask(url, token, "GET", "/operator/keys/blocked", params=wanted)
+    if as_json:
+        echo(body)
+        return
+    table = Table("Key", "Waits for", "Since", "Commands behind it")
+    for one in body["keys"]:
+        since, behind = one["blocked_at"], str(one["waiting"])
+        table.add_row(one["ordering_key"], one["correlation_id"], since, behind)
+    Console().print(table)
+    if body["after"] is not None:
+        typer.echo(f"more: --after {body['after']}")

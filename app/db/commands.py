@@ -97,18 +97,6 @@ LIST: Final = text(f"""
      LIMIT :limit
 """)
 
-# In the order in which they died, which is that of their keys.
-DEAD: Final = text(f"""
-    SELECT {COLUMNS}
-      FROM commands c
-     WHERE c.tenant_id = :tenant_id AND c.state = 'dead_lettered' AND c.discarded_at IS NULL
-       AND (CAST(:tool AS text) IS NULL OR c.tool = :tool)
-       AND (CAST(:after AS uuid) IS NULL OR (c.finished_at, c.id) >
-            (SELECT f.finished_at, f.id FROM commands f WHERE f.id = :after))
-     ORDER BY c.finished_at, c.id
-     LIMIT :limit
-""")
-
 AUDIT: Final = """
     INSERT INTO audit.events
            (tenant_id, type, actor, user_id, command_id, saga_id, tool, method, attempt,
@@ -244,16 +232,6 @@ DECIDE: Final = text(f"""
     SELECT * FROM moved
 """)
 
-DISCARD: Final = text(f"""
-    WITH moved AS (
-        UPDATE commands c
-           SET discarded_at = now()
-         WHERE c.id = :id AND c.state = 'dead_lettered' AND c.discarded_at IS NULL
-        RETURNING {COLUMNS}
-    ), audited AS ({AUDIT})
-    SELECT * FROM moved
-""")
-
 NOTE: Final = text(f"""
     WITH moved AS (SELECT {COLUMNS} FROM commands c WHERE c.id = :id), audited AS ({AUDIT})
     SELECT 1
@@ -306,16 +284,6 @@ async def list_newest(
             "limit": limit,
         },
     )
-    return [Command.of(row) for row in rows.mappings()]
-
-
-async def list_dead(
-    conn: AsyncConnection, *, tenant_id: str, tool: str | None, after: UUID | None, limit: int
-) -> list[Command]:
-    """A tenant's dead letters that are not discarded, oldest first, after one of them."""
-    assert 0 < limit <= LIST_MAX
-    values = {"tenant_id": tenant_id, "tool": tool, "after": after, "limit": limit}
-    rows = await conn.execute(DEAD, values)
     return [Command.of(row) for row in rows.mappings()]
 
 
@@ -488,21 +456,6 @@ async def decide(
         "body": dump({"reason": reason}),
     }
     row = (await conn.execute(DECIDE, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
-
-
-async def discard(
-    conn: AsyncConnection, command: Command, *, actor: str, reason: str
-) -> Command | None:
-    """Take a dead letter off the list; None where it is not on it."""
-    values = {
-        "id": command.id,
-        "type": "command.discarded",
-        "actor": actor,
-        "state_from": command.state,
-        "body": dump({"reason": reason}),
-    }
-    row = (await conn.execute(DISCARD, values)).mappings().one_or_none()
     return None if row is None else Command.of(row)
 
 

@@ -5,11 +5,25 @@ at most one command of a key is not held, so nothing downstream can reorder them
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """A key that goes on only after somebody says what became of a command."""
+
+    ordering_key: str
+    command_id: UUID
+    blocked_reason: str
+    blocked_at: datetime
+    waiting: int  # commands that wait for it, counted up to WAITING_MAX
+
 
 LOCK: Final = text("""
     SELECT active_id
@@ -31,6 +45,29 @@ UNBLOCK: Final = text("""
        AND blocked_reason = :blocked_reason
     RETURNING 1
 """)
+
+BLOCKS: Final = text("""
+    SELECT blocked_reason IS NOT DISTINCT FROM CAST(:blocked_reason AS text)
+      FROM ordering_heads
+     WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key
+""")
+
+# Waiting commands are counted to a bound: a hot key has many.
+BLOCKED: Final = text("""
+    SELECT h.ordering_key, h.blocked_reason, h.moved_at AS blocked_at,
+           CAST(substring(h.blocked_reason FROM '[0-9a-f-]{36}') AS uuid) AS command_id,
+           (SELECT count(*)
+              FROM (SELECT 1
+                      FROM commands c
+                     WHERE c.tenant_id = h.tenant_id AND c.ordering_key = h.ordering_key AND c.held
+                     LIMIT :waiting_max) few) AS waiting
+      FROM ordering_heads h
+     WHERE h.tenant_id = :tenant_id AND h.blocked_reason IS NOT NULL
+       AND (CAST(:after AS text) IS NULL OR h.ordering_key > :after)
+     ORDER BY h.ordering_key
+     LIMIT :limit
+""")
+WAITING_MAX: Final = 1000
 
 # Runs in a statement of its own after the head is locked, so its snapshot sees every command
 # that was accepted before the lock was ours. One index probe per key, however many wait.
@@ -108,6 +145,27 @@ async def unblock(
         "blocked_reason": blocked_reason,
     }
     return bool(await conn.scalar(UNBLOCK, values))
+
+
+async def blocks(
+    conn: AsyncConnection, *, tenant_id: str, ordering_key: str, blocked_reason: str
+) -> bool:
+    """Whether the key waits for this reason. Lock it first."""
+    values = {
+        "tenant_id": tenant_id,
+        "ordering_key": ordering_key,
+        "blocked_reason": blocked_reason,
+    }
+    return bool(await conn.scalar(BLOCKS, values))
+
+
+async def list_blocked(
+    conn: AsyncConnection, *, tenant_id: str, after: str | None, limit: int
+) -> list[Blocked]:
+    """A tenant's keys that wait for somebody's word, by name, after one of them."""
+    values = {"tenant_id": tenant_id, "after": after, "limit": limit, "waiting_max": WAITING_MAX}
+    rows = await conn.execute(BLOCKED, values)
+    return [Blocked(**row) for row in rows.mappings()]
 
 
 async def release(conn: AsyncConnection, keys: Iterable[tuple[str, str]]) -> list[UUID]:

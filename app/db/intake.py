@@ -128,33 +128,45 @@ async def accept_batch(
     if keyed:
         await conn.fetch(RELEASE, [key[0] for key in keyed], [key[1] for key in keyed])
     new = {row["id"]: row for row in rows}
-    found: dict[int, asyncpg.Record] = {}
     missing = [n for n, call in enumerate(calls) if call.correlation_id not in new]
-    if missing:
-        wanted = [calls[n] for n in missing]
-        for row in await conn.fetch(
-            EARLIER,
-            [call.tenant_id for call in wanted],
-            [call.idempotency_key for call in wanted],
-            [call.dedupe_key for call in wanted],
-        ):
-            found[missing[row["n"] - 1]] = row
+    found = dict(zip(missing, await find_earlier(conn, [calls[n] for n in missing]), strict=True))
     return [
-        _written(call, new.get(call.correlation_id), found.get(n)) for n, call in enumerate(calls)
+        _written(call, new[call.correlation_id]) if n not in found else found[n]
+        for n, call in enumerate(calls)
     ]
 
 
-def _written(
-    call: Call, new: asyncpg.Record | None, earlier: asyncpg.Record | None
-) -> Written | None:
-    row = new or earlier
-    if row is None:
-        return None
+async def find_earlier(
+    conn: asyncpg.Connection | PoolConnectionProxy, calls: Sequence[Call]
+) -> list[Written | None]:
+    """The command that each call's key names, if there is one; in order."""
+    found: list[Written | None] = [None] * len(calls)
+    if not calls:
+        return found
+    rows = await conn.fetch(
+        EARLIER,
+        [call.tenant_id for call in calls],
+        [call.idempotency_key for call in calls],
+        [call.dedupe_key for call in calls],
+    )
+    for row in rows:
+        found[row["n"] - 1] = Written(
+            id=row["id"],
+            new=False,
+            fingerprint=row["fingerprint"],
+            state=State(row["state"]),
+            created_at=row["created_at"],
+            deadline_at=row["deadline_at"],
+        )
+    return found
+
+
+def _written(call: Call, row: asyncpg.Record) -> Written:
     return Written(
         id=row["id"],
-        new=new is not None,
-        fingerprint=call.fingerprint if new is not None else row["fingerprint"],
-        state=State.QUEUED if new is not None else State(row["state"]),
+        new=True,
+        fingerprint=call.fingerprint,
+        state=State.QUEUED,
         created_at=row["created_at"],
         deadline_at=row["deadline_at"],
     )

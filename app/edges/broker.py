@@ -19,7 +19,7 @@ from app.db.wakeups import Notifier
 from app.edges.identity import OPERATE, Verifier
 from app.edges.stream import Hub
 from app.envelope import Priority, instant
-from app.errors import NotFoundError
+from app.errors import NotFoundError, QueueFullError
 from app.intake import Intake
 from app.policy import Identity, Tool
 from app.results import PURGED, Leases, Word
@@ -76,10 +76,22 @@ async def submit(
     """Accept a call: durable when this returns.
 
     Raises:
-        BrokerError: as `Catalog.prepare` and `Intake.accept` say; nothing was written.
+        BrokerError: as `Catalog.prepare`, `Catalog.check_queue` and `Intake.accept` say;
+            nothing was written.
     """
     call, tool = await broker.catalog.prepare(who, request)
-    written = await broker.intake.accept(call)
+    view = await broker.catalog.tenant(who.tenant_id)
+    assert view is not None, "prepare knows the tenant"
+    try:
+        await broker.catalog.check_queue(view.tenant)
+    except QueueFullError:
+        # Who repeats a call whose answer was lost must not be told that nothing was started.
+        earlier = await broker.intake.earlier(call)
+        if earlier is None:
+            raise
+        written = earlier
+    else:
+        written = await broker.intake.accept(call)
     logger.info(
         "accepted" if written.new else "found again",
         extra={
@@ -89,9 +101,9 @@ async def submit(
             "method": call.method,
         },
     )
-    view = await broker.catalog.tenant(who.tenant_id)
-    tenant_s = None if view is None else view.tenant.inline_wait_s
-    bound_s = tool.policy.inline_wait_s or tenant_s or broker.settings.inline_wait_s
+    bound_s = (
+        tool.policy.inline_wait_s or view.tenant.inline_wait_s or broker.settings.inline_wait_s
+    )
     return Accepted(
         written=written,
         tool=tool,

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, keys
@@ -38,6 +39,7 @@ TIMES = {
     "LOG_LEVEL": "WARNING",
 }
 START_S = 60.0
+QUEUED_MAX = 100
 CONNECTIONS_MAX = 200
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
@@ -110,6 +112,9 @@ async def open_fleet(home: Path, issuer: DevIssuer, public_url: str) -> AsyncGen
         dsns = await prepare(postgres.dsn)
         engine = create_async_engine(migrate.async_url(dsns.owner))
         await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
+        # The load is over what the killed can do: without a bound the queue grows for as long.
+        async with engine.begin() as conn:
+            await conn.execute(text(f"UPDATE tenants SET queued_max = {QUEUED_MAX}"))
         await engine.dispose()
         keys.generate(home / "seal.pem", home / "seal.pub.pem")
         common = {f"MCP_BROKER_{name}": value for name, value in TIMES.items()} | {

@@ -94,6 +94,10 @@ class Caller:
             self.counts["no answer"] += 1
             await asyncio.sleep(0.1)
             return None
+        if answer.status_code == 429:
+            self.counts["queue full"] += 1
+            await asyncio.sleep(0.5)
+            return None
         if answer.status_code >= 500:
             self.counts[f"status {answer.status_code}"] += 1
             await asyncio.sleep(0.1)

@@ -116,6 +116,22 @@ async def test_a_full_queue_answers_429_with_retry_after(
     assert await counts(database.owner) == before
 
 
+@pytest.mark.guarantee("queue:replays")
+async def test_a_full_queue_still_answers_for_what_it_holds(
+    http: httpx.AsyncClient, database: Dsns
+) -> None:
+    from tests.kernel.calls import fetch
+
+    await fetch(database.owner, "UPDATE tenants SET queued_max = 1")
+    one = await accepted(http, idempotency_key="k")
+    again = await http.post("/mcp/tools/call", json=CALL | {"idempotency_key": "k"}, headers=NOW)
+    assert (again.status_code, again.json()["correlation_id"]) == (202, one)
+    assert again.headers["idempotent-replayed"] == "true"
+    other = CALL | {"idempotency_key": "k", "args": {"text": "else"}}
+    answer = await http.post("/mcp/tools/call", json=other)
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_conflict")
+
+
 @pytest.mark.guarantee("tenancy:not-guessable")
 async def test_anothers_command_is_not_found_in_the_words_of_one_that_never_was(
     http: httpx.AsyncClient, issuer: DevIssuer

@@ -98,7 +98,7 @@ async def test_many_are_redriven_after_a_dry_run_and_one_is_discarded(
     assert gone.status_code == 200
     url = "/operator/dead-letters/redrive"
     dry = (await http.post(url, json=WHY, headers=operator)).json()
-    assert dry == {"dry_run": True, "commands": [str(one) for one in ids[1:]]}
+    assert dry == {"dry_run": True, "commands": [str(one) for one in ids[1:]], "refused": {}}
     assert await state_of(database.owner, ids[1]) == "dead_lettered"
     await http.post(url, json=WHY | {"dry_run": False}, headers=operator)
     assert [await state_of(database.owner, one) for one in ids] == [

@@ -47,7 +47,9 @@ async def test_the_command_line_lists_shows_redrives_and_discards(
 
     assert str(two) in await dlq("list", "--json")
     assert "command.dead_lettered" in await dlq("show", str(one), "--json")
-    assert "2 would be redriven" in await dlq("redrive", "--tool", "probe")
+    assert str(one) not in await dlq("list", "--json", "--code", "other")
+    assert '"keys": []' in await dlq("blocked", "--json")
+    assert "2 would be redriven" in await dlq("redrive", "--tool", "probe", "--per-s", "1")
     assert "attempt 4" in await dlq("redrive", str(one), "--reason", "again")
     assert "discarded" in await dlq("discard", str(two), "--reason", "useless")
     assert "0 redriven" in await dlq("redrive", "--yes", "--reason", "again")

@@ -1,0 +1,155 @@
+"""Dead letters over HTTP: list and show them, redrive or discard them."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import control
+from app.db import audit_events, dead_letters
+from app.db.commands import Command
+from app.db.dead_letters import Wanted
+from app.db.engine import tenant_transaction
+from app.edges.broker import Broker, find, view
+from app.edges.http_api import reply
+from app.edges.operator_api import ReasonBody, act, operator_of
+from app.envelope import instant
+from app.errors import NotCancellableError
+from app.policy import Identity, ToolPolicy
+from app.results import Word
+
+AGE_MAX_S = 10 * 365 * 86_400
+
+
+class Filter(BaseModel):
+    """Which dead letters: those that fit all that is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tool: str | None = Field(default=None, max_length=128)
+    method: str | None = Field(default=None, max_length=128)
+    code: str | None = Field(default=None, max_length=128, description="Of the error.")
+    outcome_unknown: bool | None = Field(default=None)
+    older_than_s: float | None = Field(default=None, ge=0, le=AGE_MAX_S)
+    newer_than_s: float | None = Field(default=None, ge=0, le=AGE_MAX_S)
+
+    def wanted(self) -> Wanted:
+        """The same, to the database."""
+        return Wanted(**{name: getattr(self, name) for name in Filter.model_fields})
+
+
+class Page(Filter):
+    """A part of the list."""
+
+    after: UUID | None = None
+    limit: int = Field(default=50, ge=1, le=200)
+
+
+class RedriveMany(Filter):
+    """Which dead letters go again, and how fast."""
+
+    reason: str = Field(min_length=1, max_length=500)
+    limit: int = Field(default=100, ge=1, le=1000)
+    per_s: float | None = Field(
+        default=None, gt=0, le=1000, description="At most so many a second; all at once without."
+    )
+    dry_run: bool = Field(default=True, description="Only say which they are.")
+
+
+async def redrive_one(
+    broker: Broker, who: Identity, command_id: UUID, reason: str, pause_s: float = 0
+) -> Command:
+    """Give a dead letter a new attempt, after a pause."""
+
+    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+        return await control.redrive(
+            conn,
+            command,
+            policy=policy,
+            actor=f"operator:{who.user_id}",
+            reason=reason,
+            deadline_s=policy.deadline_s or broker.settings.deadline_s,
+            pause_s=pause_s,
+        )
+
+    return await act(broker, who, command_id, verb)
+
+
+async def redrive_each(
+    broker: Broker, who: Identity, found: list[Command], body: RedriveMany
+) -> tuple[list[str], dict[str, str]]:
+    """Those that went again, or would in a dry run, and why the others did not."""
+    taken: list[str] = []
+    refused: dict[str, str] = {}
+    for one in found:
+        pause_s = 0 if body.per_s is None else len(taken) / body.per_s
+        try:
+            if body.dry_run:
+                control.must_be_redrivable(one)
+            else:
+                await redrive_one(broker, who, one.id, body.reason, pause_s)
+        except NotCancellableError as error:  # or another operator was first
+            refused[str(one.id)] = error.detail
+        else:
+            taken.append(str(one.id))
+    return taken, refused
+
+
+def router(broker: Broker) -> APIRouter:
+    """The routes of dead letters; each works on the token's own tenant."""
+    made = APIRouter(prefix="/operator/dead-letters")
+
+    async def listed(
+        who: Identity, wanted: Wanted, *, after: UUID | None = None, limit: int
+    ) -> list[Command]:
+        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+            return await dead_letters.list_oldest(
+                conn, tenant_id=who.tenant_id, wanted=wanted, after=after, limit=limit
+            )
+
+    @made.get("")
+    async def dead(request: Request, page: Annotated[Page, Query()]) -> Response:
+        """The tenant's dead letters that are not settled, oldest first."""
+        who = operator_of(request)
+        found = await listed(who, page.wanted(), after=page.after, limit=page.limit)
+        more = str(found[-1].id) if len(found) == page.limit else None
+        return reply(200, {"dead_letters": [view(one) for one in found], "after": more})
+
+    @made.get("/{correlation_id}")
+    async def dead_one(request: Request, correlation_id: UUID) -> Response:
+        """One command with the history of its attempts, from the audit trail."""
+        who = operator_of(request)
+        found = await find(broker, who, correlation_id)
+        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+            story = await audit_events.story(conn, correlation_id)
+        told: list[dict[str, Any]] = [{**one, "at": instant(one["at"])} for one in story]
+        return reply(200, view(found) | {"history": told})
+
+    @made.post("/{correlation_id}/redrive")
+    async def redrive(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
+        """Give one dead letter a new attempt."""
+        who = operator_of(request)
+        return reply(200, view(await redrive_one(broker, who, correlation_id, body.reason)))
+
+    @made.post("/redrive")
+    async def redrive_many(request: Request, body: RedriveMany) -> Response:
+        """Give many a new attempt, oldest first; by default only say which they would be."""
+        who = operator_of(request)
+        found = await listed(who, body.wanted(), limit=body.limit)
+        taken, refused = await redrive_each(broker, who, found, body)
+        return reply(200, {"dry_run": body.dry_run, "commands": taken, "refused": refused})
+
+    @made.post("/{correlation_id}/discard")
+    async def discard(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
+        """Settle a dead letter by hand."""
+        who = operator_of(request)
+
+        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Word:
+            actor = f"operator:{who.user_id}"
+            return await control.discard(conn, command, actor=actor, reason=body.reason)
+
+        return reply(200, view(await act(broker, who, correlation_id, verb)))
+
+    return made
