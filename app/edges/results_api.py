@@ -21,12 +21,15 @@ GONE: Final = frozenset({"cancelled", "deadline_passed"})
 """Refusals that answer 410: this command is not wanted any more. The others answer 409."""
 
 
+ATTEMPT_MAX: Final = 2**31 - 1
+
+
 class ClaimBody(BaseModel):
     """One run of an adapter asks for an attempt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=ATTEMPT_MAX)
     adapter: str = Field(min_length=1, max_length=200, description="Names this run, uniquely.")
 
 
@@ -38,7 +41,7 @@ class ProgressBody(BaseModel):
     stage: str = Field(min_length=1, max_length=100)
     percent: float | None = Field(default=None, ge=0, le=100)
     message: str | None = Field(default=None, max_length=2000)
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=ATTEMPT_MAX)
 
 
 class ResultBody(BaseModel):
@@ -49,7 +52,7 @@ class ResultBody(BaseModel):
     status: Literal["ok", "error"]
     result: Any = None
     error: dict[str, Any] | str | None = None
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=ATTEMPT_MAX)
 
     @model_validator(mode="after")
     def whole(self) -> Self:

@@ -39,6 +39,7 @@ BY_ID: dict[tuple[str, str], Any] = {
     ("post", "/results/{correlation_id}/reject"): REASON,
     ("post", "/operator/commands/{correlation_id}/approve"): REASON,
     ("post", "/operator/commands/{correlation_id}/deny"): REASON,
+    ("post", "/operator/commands/{correlation_id}/resolve"): {"outcome": "failed", "reason": "r"},
     ("get", "/operator/dead-letters/{correlation_id}"): None,
     ("post", "/operator/dead-letters/{correlation_id}/redrive"): REASON,
     ("post", "/operator/dead-letters/{correlation_id}/discard"): REASON,
@@ -46,6 +47,7 @@ BY_ID: dict[tuple[str, str], Any] = {
 LISTS: dict[tuple[str, str], Any] = {
     ("get", "/commands"): {"before": "{id}", "everyone": "true"},
     ("get", "/operator/dead-letters"): {"after": "{id}"},
+    ("get", "/operator/keys/blocked"): {"after": "{id}"},
 }
 BULK: dict[tuple[str, str], Any] = {
     ("post", "/operator/dead-letters/redrive"): {"reason": "r", "dry_run": False, "limit": 100},
@@ -174,7 +176,7 @@ async def test_no_list_holds_or_counts_or_pages_by_what_is_another_tenants(
             http = who[name]
             for (_, path), query in LISTS.items():
                 whole = await http.get(
-                    path, params={"everyone": "true"} if "commands" in path else {}
+                    path, params={"everyone": "true"} if path == "/commands" else {}
                 )
                 assert whole.status_code == 200
                 assert not [one for one in theirs.ids if str(one) in whole.text], path
