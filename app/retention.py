@@ -18,6 +18,7 @@ from app.command import State
 from app.config import Settings
 from app.db import commands, retention
 from app.db.retention import Window
+from app.errors import NotCancellableError
 from app.results import Word
 
 ROWS: Final = 500
@@ -68,4 +69,9 @@ async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Word |
         command = None if found is None else await control.locked(conn, found)
         if command is None or command.state is not State.DEAD_LETTERED or command.discarded_at:
             return None
-        return await control.discard(conn, command, actor=ACTOR, reason=reason)
+        try:
+            return await control.discard(conn, command, actor=ACTOR, reason=reason)
+        except NotCancellableError:
+            return (
+                None  # its ordering key waits to know what it did: only a word on that settles it
+            )

@@ -205,6 +205,19 @@ async def test_a_dead_letter_stays_whole_until_it_is_settled_or_its_own_time_is_
     assert (said["actor"], "90 days" in said["body"]) == ("clock", True)
 
 
+@pytest.mark.guarantee("retention:dead-letters")
+async def test_a_forgotten_dead_letter_whose_key_waits_for_its_outcome_stays(
+    broker: Broker, database: Dsns, relay: Database, policy: Settings
+) -> None:
+    waits = await dead(broker, database, days=91, ordering_key="k")
+    other = await dead(broker, database, days=92)
+    block = "UPDATE ordering_heads SET blocked_reason = $1 WHERE ordering_key = 'k'"
+    await fetch(database.owner, block, f"outcome of {waits} unknown")
+    words = await retention.discard_forgotten(relay.engine, policy)
+    assert [word.command.id for word in words] == [other]
+    assert (await row(database, waits))["discarded_at"] is None
+
+
 async def test_many_relays_purge_each_command_once_and_skip_what_is_locked(
     broker: Broker,
     database: Dsns,
