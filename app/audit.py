@@ -2,7 +2,7 @@
 
 A tenant's events are the leaves of one growing tree. A seal is the tree's head after a batch: its
 checkpoint is a C2SP tlog-checkpoint of the whole log, and its digest chains it to the seal before.
-Everything here is also computed in SQL (migration 0005), so that neither side is taken at its word.
+Everything here is also computed in SQL (migrations 0005 and 0009), so that neither side is taken at its word.
 """
 
 import base64
@@ -18,10 +18,21 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LEAF_TAG: Final = "mcpbroker.audit.v1"
+LEAF_TAG_2: Final = "mcpbroker.audit.v2"
+PERSONAL_TAG: Final = "mcpbroker.audit.personal.v1"
 SEAL_TAG: Final = "mcpbroker.audit.seal.v1"
 HASH_BYTES: Final = 32
 NOTHING: Final = bytes(HASH_BYTES)
 """What the first seal has for the seal before it."""
+
+ERASED: Final = "[erased]"
+"""What an erasure leaves of a person's name in `actor`, behind its kind (`user:`)."""
+
+ERASURE: Final = "person.erased"
+"""The type of the event that records an erasure."""
+
+MACHINES: Final = ("adapter:", "relay:", "db:")
+"""Actors whose whole name stays; `db:` is who works on the database itself."""
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ED25519_NOTE: Final = b"\x01"
@@ -54,6 +65,9 @@ class Event:
     state_to: str | None
     fingerprint: bytes | None
     body: str  # the JSON text as it was written, byte for byte
+    salt: bytes | None = None  # hides what the leaf holds of a person; none in version 1
+    commitment: bytes | None = None  # all that is left of it after an erasure
+    erased_by: UUID | None = None  # the event that records the erasure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +173,59 @@ def canonical(tag: str, fields: Iterable[str | None]) -> bytes:
 
 
 def leaf_of(event: Event) -> bytes:
-    """The event's leaf, as the database computes it (`audit.leaf_v1`)."""
+    """The event's leaf, as the database computes it (`audit.leaf_v2`)."""
+    if event.salt is None and event.commitment is None:
+        return _leaf_v1(event)
+    fields = (
+        str(event.event_id),
+        str(micros(event.occurred_at)),
+        event.tenant_id,
+        event.type,
+        actor_kind(event.actor),
+        None if event.command_id is None else str(event.command_id),
+        None if event.saga_id is None else str(event.saga_id),
+        event.tool,
+        event.method,
+        None if event.attempt is None else str(event.attempt),
+        event.state_from,
+        event.state_to,
+        commitment_of(event).hex(),
+    )
+    return hashlib.sha256(b"\x00" + canonical(LEAF_TAG_2, fields)).digest()
+
+
+def actor_kind(actor: str) -> str:
+    """What of an actor is no person's: a machine's whole name, a person's only up to the colon."""
+    if actor.startswith(MACHINES) or ":" not in actor:
+        return actor
+    return actor.partition(":")[0] + ":"
+
+
+def commitment_of(event: Event) -> bytes:
+    """What the leaf holds of an event's personal fields; it reveals nothing without the salt.
+
+    Of an erased event it is what the erasure left, or nothing where the event is not empty.
+    """
+    if event.commitment is None:
+        fields = (
+            None if event.salt is None else event.salt.hex(),
+            event.actor,
+            event.user_id,
+            None if event.fingerprint is None else event.fingerprint.hex(),
+            event.body,
+        )
+        return hashlib.sha256(canonical(PERSONAL_TAG, fields)).digest()
+    kind = actor_kind(event.actor)
+    empty = (
+        event.salt is event.user_id is event.fingerprint is None
+        and event.body == "{}"
+        and event.actor == (kind + ERASED if kind.endswith(":") else kind)
+    )
+    return event.commitment if empty else b""
+
+
+def _leaf_v1(event: Event) -> bytes:
+    """The leaf of an event from before there were salts: everything as it is."""
     fields = (
         str(event.event_id),
         str(micros(event.occurred_at)),

@@ -23,7 +23,7 @@ from pydantic import (
 from app.audit import Event, Kind, Seal
 from app.audit_proof import Anchor, Check, Member, Report, SignedSeal
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class BundleError(Exception):
@@ -45,10 +45,11 @@ class HeaderLine(_Line):
     """What the bundle is of."""
 
     line: Literal["bundle"] = "bundle"
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = VERSION
     tenant_id: str
     exported_at: AwareDatetime
     retired_before: AwareDatetime | None
+    whole: bool = True  # not a range: the record of an erasure can be outside of one
 
 
 class KeyLine(_Line):
@@ -102,6 +103,9 @@ class EventFields(_Line):
     state_to: str | None
     fingerprint: Hex | None
     body: str
+    salt: Hex | None = None
+    commitment: Hex | None = None
+    erased_by: UUID | None = None
 
 
 class MemberLine(_Line):
@@ -213,6 +217,7 @@ def check(
             anchors=anchors,
             pinned=keys is not None,
             retired_before=header.retired_before,
+            whole=header.whole,
         )
         match line:
             case SealLine(line="base"):

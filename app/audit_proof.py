@@ -3,9 +3,11 @@
 Pure. `broker audit verify` feeds it from the database, `verify-bundle` from a file.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -64,9 +66,52 @@ class Report:
     events: int
     size: int
     root: bytes
+    retired: int  # of the events: gone, as a signed retirement said they may be
+    retired_before: datetime | None
+    erased: int  # of the events: without what they held of a person
     anchors: int  # compared
     anchors_unsigned: int  # passed over: no known key has signed them
     signed_by: tuple[str, ...]
+
+
+class Erasures:
+    """Which events of a log were erased, and what the records of the erasures say."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._found: dict[tuple[UUID, str], list[UUID]] = {}
+        self._said: dict[UUID, str] = {}
+
+    def see(self, event: Event) -> None:
+        """The next event, whose leaf is as it was sealed."""
+        if event.type == audit.ERASURE:
+            self._said[event.event_id] = event.body
+        if event.commitment is not None:
+            self.count += 1
+            month = f"{event.occurred_at.astimezone(UTC):%Y%m}"
+            key = (event.erased_by or UUID(int=0), month)
+            self._found.setdefault(key, []).append(event.event_id)
+
+    def fault(self) -> Fault | None:
+        """The first month of events that is erased otherwise than a sealed record says.
+
+        By month, because that is how events retire; a month of which nothing is left has no say.
+        """
+        for (erasure, month), events in sorted(self._found.items(), key=lambda one: one[0][1]):
+            digest = hashlib.sha256(b"".join(one.bytes for one in sorted(events))).hexdigest()
+            if _said_of(self._said.get(erasure), month) != digest:
+                reason = f"events of {month} were erased otherwise than the record says"
+                return Fault(reason=reason, event_id=min(events))
+        return None
+
+
+def _said_of(body: str | None, month: str) -> str | None:
+    """The digest that a record of an erasure gives for a month."""
+    try:
+        found: str = json.loads(body or "")["months"][month]["digest"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found
 
 
 class Check:
@@ -80,10 +125,12 @@ class Check:
         anchors: Iterable[Anchor] = (),
         pinned: bool = True,
         retired_before: datetime | None = None,
+        whole: bool = True,
     ) -> None:
         """Against keys that are not pinned anchors are believed as they are: they are all there is.
 
-        `retired_before` is a claim; the log's own retirement seals must bear it out.
+        `retired_before` is a claim; the log's own retirement seals must bear it out. Of a range
+        (not `whole`) erasures are counted and not judged: their records can be outside of it.
         """
         self._tenant_id = tenant_id
         self._keys = keys
@@ -96,7 +143,9 @@ class Check:
         self._head: SignedSeal | None = None
         self._started = False
         self._first_of_head: Member | None = None
-        self._seals = self._events = 0
+        self._seals = self._events = self._gone = 0
+        self._erasures = Erasures()
+        self._whole = whole
         self._signed_by = set[str]()
         self._fault: Fault | None = None
         for anchor in anchors:
@@ -122,12 +171,17 @@ class Check:
         """What was found, the log's end included."""
         head_no = 0 if self._head is None else self._head.seal.seal_no
         fault = self._fault or self._open() or self._unproved() or self._cut(head_no)
+        if fault is None and self._whole:
+            fault = self._erasures.fault()
         return Report(
             fault=fault,
             seals=self._seals,
             events=self._events,
             size=self._tree.size,
             root=self._tree.root,
+            retired=self._gone,
+            retired_before=self._retired,
+            erased=self._erasures.count,
             anchors=self._anchors_seen,
             anchors_unsigned=self._anchors_unsigned,
             signed_by=tuple(sorted(self._signed_by)),
@@ -240,6 +294,10 @@ class Check:
         if reason is not None:
             no = None if seal is None else seal.seal_no
             return Fault(reason=reason, seal_no=no, seq=line.seq, event_id=line.event_id)
+        if line.event is None:
+            self._gone += 1
+        else:
+            self._erasures.see(line.event)
         self._first_of_head = self._first_of_head or line
         self._tree = self._tree.grown((line.leaf,))
         self._events += 1

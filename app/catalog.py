@@ -30,7 +30,8 @@ from app.errors import (
     QueueFullError,
     UnknownToolError,
 )
-from app.policy import Dedupe, Grant, Identity, Tool, ToolPolicy, allowed, redact
+from app.policy import Dedupe, Grant, Identity, Tool, ToolPolicy, allowed
+from app.redaction import REDACTED, marks, redact, secrets
 
 KEPT_S: Final = 5.0
 """Age at which an entry is read again even where no notification came."""
@@ -116,8 +117,7 @@ class Catalog:
         digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
         if digest != self.version:
             compiled = [
-                Compiled(tool=tool, validator=jsonschema_rs.validator_for(dict(tool.input_schema)))
-                for tool in found
+                Compiled(tool=tool, validator=validator_of(tool.input_schema)) for tool in found
             ]
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
@@ -167,6 +167,11 @@ class Catalog:
         """A tool's policy; the default one where the tool is out of service by now."""
         found = (await self.tools()).get((tool, method))
         return ToolPolicy() if found is None else found.tool.policy
+
+    async def secrets(self, tool: str, method: str, args: Any) -> frozenset[str]:
+        """What of a command's arguments its adapter's words must not quote."""
+        found = (await self.tools()).get((tool, method))
+        return secrets(args, None if found is None else found.tool.input_schema)
 
     async def prepare(self, identity: Identity, request: Request) -> tuple[Call, Tool]:
         """Check a call in full and give it its key, order, deadline and priority.
@@ -309,3 +314,10 @@ def _approval(policy: ToolPolicy, *, approved: bool) -> Literal["pending", "appr
             return "approved" if approved else "pending"
         case "operator":
             return "pending"
+
+
+def validator_of(schema: Mapping[str, Any]) -> Any:
+    """The check of a tool's arguments; its words quote no value where the schema marks any."""
+    if marks(schema):
+        return jsonschema_rs.validator_for(dict(schema), mask=REDACTED)
+    return jsonschema_rs.validator_for(dict(schema))

@@ -155,11 +155,22 @@ class Settings(BaseSettings):
     )
     clock_s: Seconds = Field(default=0.5, description="Period of the timers.")
     keys_kept_s: Seconds = Field(
-        default=7 * 86400, description="An ended command's idempotency key lives."
+        default=7 * 86400,
+        description="An ended command's idempotency key; after that the key makes a new command.",
     )
     bodies_kept_s: Seconds = Field(
-        default=30 * 86400, description="An ended command's args and result."
+        default=30 * 86400,
+        description="An ended command's args, result, error text and progress.",
     )
+    dead_letters_kept_s: Seconds = Field(
+        default=90 * 86400, description="A dead letter that nobody settles; then it is discarded."
+    )
+    events_kept_s: Seconds | None = Field(
+        default=None,
+        description="Audit events, in whole months; then a signed seal says that they may be"
+        " dropped, which `broker audit retire` does. None: for ever.",
+    )
+    purge_s: Seconds = Field(default=300, description="Period of the purge of keys and bodies.")
     seal_s: Seconds = Field(default=1, description="Period of the audit sealer.")
     seal_keys: tuple[str, ...] = Field(
         default=(),

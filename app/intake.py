@@ -124,7 +124,7 @@ class Intake:
                 await self._write(batch)
             except Exception as error:
                 logger.exception("intake batch failed")
-                _fail(batch, UnavailableError(f"The call was not accepted: {error!r}"))
+                _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
 
     def _take(self) -> list[Waiting]:
         """The next batch: no correlation id in it twice, as the statement tells calls by it."""
@@ -143,14 +143,19 @@ class Intake:
         try:
             written = await self._transact([waiting.call for waiting in batch])
         except LOST as error:
-            _fail(batch, UnavailableError(f"The database is away; nothing is lost: {error!r}"))
+            _fail(
+                batch,
+                UnavailableError(f"The database is away; nothing is lost ({code_of(error)})."),
+            )
             return
         except asyncpg.PostgresError as error:
             if len(batch) == 1:
                 logger.exception("call refused by the database")
-                _fail(batch, UnavailableError(f"The call was not accepted: {error}"))
+                _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
                 return
-            logger.warning("a batch of %d calls is written one by one: %r", len(batch), error)
+            logger.warning(
+                "a batch of %d calls is written one by one: %s", len(batch), code_of(error)
+            )
             for waiting in batch:
                 await self._write([waiting])
             return
@@ -199,3 +204,8 @@ def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:
     for waiting in batch:
         if not waiting.done.done():
             waiting.done.set_exception(error)
+
+
+def code_of(error: Exception) -> str:
+    """What a caller or a log may learn of a failure: its words can quote any call of the batch."""
+    return str(getattr(error, "sqlstate", None) or type(error).__name__)

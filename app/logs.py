@@ -1,16 +1,30 @@
 """Logs: JSON lines for machines, or text for people; `extra` fields become keys."""
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
+QUOTES: Final = re.compile(
+    r"^(DETAIL:|HINT:|CONTEXT:|.*invalid input for query argument).*?"
+    r"(?=^Traceback|^The above exception|^During handling|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
 PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-class JsonFormatter(logging.Formatter):
+class Discreet(logging.Formatter):
+    """Traces without what PostgreSQL quotes of the row or the value that it refuses."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 logging's name
+        """The trace; a server's DETAIL can hold arguments and results."""
+        return QUOTES.sub(r"\1 [not logged]\n", super().formatException(ei))
+
+
+class JsonFormatter(Discreet):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -30,7 +44,7 @@ class JsonFormatter(logging.Formatter):
 def configure(*, level: str, json: bool) -> None:
     """Set up logging for a process, on standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    plain = Discreet("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if json else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiokafka logs each reconnect attempt; ours says what it means.

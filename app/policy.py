@@ -164,24 +164,3 @@ def allowed_by_binding(adapter: Identity | None, tool: str, method: str) -> bool
     if adapter is None or adapter.tools is None:
         return True
     return any(fnmatchcase(f"{tool}/{method}", pattern) for pattern in adapter.tools)
-
-
-def redact(value: Any, schema: Mapping[str, Any] | None) -> Any:
-    """A copy without what the schema marks `x-sensitive`, for the audit trail.
-
-    Follows `properties`, `items` and `additionalProperties`; what those do not reach is kept
-    only where no schema marks anything, so a sensitive value belongs under plain properties.
-    """
-    if schema is None:
-        return value
-    if schema.get("x-sensitive"):
-        return "[redacted]"
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        other = schema.get("additionalProperties")
-        rest = other if isinstance(other, Mapping) else None
-        return {key: redact(item, properties.get(key, rest)) for key, item in value.items()}
-    if isinstance(value, list):
-        items = schema.get("items")
-        return [redact(item, items if isinstance(items, Mapping) else None) for item in value]
-    return value

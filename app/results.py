@@ -19,6 +19,12 @@ from app.envelope import COMMANDS, DEADLETTER, RESULTS, instant
 from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAttemptError
 from app.policy import Dedupe, Identity, ToolPolicy, allowed_by_binding
 
+PURGED: Final = (
+    "The command ended as its state says; its arguments, result and error text were kept for a"
+    " time and are purged. Do not repeat the call to get them: it would do the work again."
+)
+"""What the owner of a purged command is told in place of its result."""
+
 ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})
 
 
@@ -66,8 +72,8 @@ async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str
     return tenant_id
 
 
-async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> tuple[str, str]:
-    """The tool and method of a command that this adapter may speak for.
+async def subject(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> Command:
+    """A command that this adapter may speak for, as it is now.
 
     Raises:
         NotFoundError: no such command of the adapter's tenants and tools.
@@ -79,6 +85,12 @@ async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> t
         raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
     if not allowed_by_binding(adapter, command.tool, command.method):
         raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    return command
+
+
+async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> tuple[str, str]:
+    """The tool and method of a command that this adapter may speak for."""
+    command = await subject(engine, adapter, command_id)
     return command.tool, command.method
 
 
@@ -396,7 +408,10 @@ async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> W
 def outcome(command: Command) -> dict[str, Any]:
     """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
     assert command.finished_at is not None
-    return {
+    purged: dict[str, Any] = {}
+    if command.purged_at is not None:
+        purged = {"purged_at": instant(command.purged_at), "note": PURGED}
+    return purged | {
         "correlation_id": str(command.id),
         "tenant_id": command.tenant_id,
         "tool": command.tool,

@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.db.migrate import async_url
 from app.db.tables import metadata
 
-# Four group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
+# Five group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
 ROLES: Final = """
     DO $$
     DECLARE name text;
     BEGIN
-        FOREACH name IN ARRAY ARRAY['broker_owner', 'broker_app', 'broker_relay', 'broker_auditor']
+        FOREACH name IN ARRAY ARRAY['broker_owner', 'broker_app', 'broker_relay', 'broker_auditor',
+                                    'broker_retention']
         LOOP
             BEGIN
                 IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN

@@ -10,9 +10,9 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import timeouts
+from app import retention, timeouts
 from app.config import Settings
-from app.db import catalog, dispatch
+from app.db import audit_retention, catalog, dispatch
 from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.policy import ToolPolicy
@@ -63,6 +63,7 @@ class Clock:
         self._random = random
         self._policies = Policies(engine)
         self._upkeep_at = float("-inf")
+        self._purged_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick every `clock_s`."""
@@ -90,10 +91,23 @@ class Clock:
                 self._engine, self._policies, grace_s=grace_s, random=self._random
             )
         )
+        if time.monotonic() - self._purged_at > self._settings.purge_s:
+            await self.purge()
+            self._purged_at = time.monotonic()
         if time.monotonic() - self._upkeep_at > UPKEEP_S:
             async with self._engine.begin() as conn:
                 await conn.execute(PARTITIONS)
+            if self._settings.events_kept_s is not None:
+                kept_s = self._settings.events_kept_s
+                await audit_retention.ask_by_policy(self._pool, kept_s=kept_s)
             self._upkeep_at = time.monotonic()
+
+    async def purge(self) -> None:
+        """Take from ended commands what is older than it may be."""
+        self._say(await retention.discard_forgotten(self._engine, self._settings))
+        purged = await retention.purge(self._pool, self._settings)
+        if purged.keys or purged.bodies:
+            logger.info("purged", extra={"keys": purged.keys, "bodies": purged.bodies})
 
     def _say(self, words: list[Word]) -> None:
         for word in words:

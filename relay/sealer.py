@@ -8,10 +8,11 @@ half done. Signing happens outside of it: the events of ended transactions canno
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ import orjson
 
 from app import audit
 from app.audit import Kind, Seal
-from app.db import audit_seals, leases
+from app.db import audit_retention, audit_seals, leases
 from app.db.audit_seals import Head, Pending, Sealed, Watermark
 from app.db.engine import AWAY
 from app.keys import Signer
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 LEASE: Final = "sealer"
 SIGNING_MAX: Final = 16
 """Signatures asked for at a time, of a key service."""
+
+NONE: Final[Mapping[str, datetime]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -107,23 +110,28 @@ class Sealer:
         if epoch is None:
             return False
         mark = await audit_seals.watermark(self._pool)
-        return await (self._follow if mark.adopted else self._adopt)(epoch, mark)
+        more = await (self._follow if mark.adopted else self._adopt)(epoch, mark)
+        asked = await audit_retention.asked(self._pool)
+        if asked is not None and await self.retire(asked):
+            await audit_retention.mark_signed(self._pool, before=asked)
+        return more
 
     async def retire(self, before: datetime) -> bool:
         """Say in every log, sealed, that its events older than this may be gone.
 
-        Retention calls it before it drops partitions; their leaves stay in `members`, so all that
-        is left can still be proved. False: another relay seals, or it took over meanwhile.
+        Their leaves stay in `members`, so all that is left can still be proved. A legal hold
+        bounds what its tenant's log says. Who drops the events is another role, which cannot sign
+        (`broker audit retire`). False: another relay seals, or it took over meanwhile.
         """
         epoch = await leases.take(self._pool, name=LEASE, owner=self._owner, lease_s=self._lease_s)
         if epoch is None:
             return False
-        tenants = await audit_seals.unretired(self._pool, before=before)
+        dates = await audit_seals.unretired(self._pool, before=before)
         nothing = [
             Pending(tenant_id=tenant_id, event_ids=(), occurred_ats=(), leaves=())
-            for tenant_id in tenants
+            for tenant_id in dates
         ]
-        return await self._write(epoch, await self._seal(nothing, retired_before=before), None)
+        return await self._write(epoch, await self._seal(nothing, retired=dates), None)
 
     async def _follow(self, epoch: int, mark: Watermark) -> bool:
         """Seal what the next ended transactions have written."""
@@ -143,14 +151,14 @@ class Sealer:
         return True
 
     async def _seal(
-        self, pending: Sequence[Pending], *, retired_before: datetime | None = None
+        self, pending: Sequence[Pending], *, retired: Mapping[str, datetime] = NONE
     ) -> list[Sealed]:
         heads = await audit_seals.heads(self._pool, [one.tenant_id for one in pending])
         slots = asyncio.Semaphore(SIGNING_MAX)
 
         async def seal(one: Pending) -> Sealed:
             async with slots:
-                return await self._signed(one, heads[one.tenant_id], retired_before)
+                return await self._signed(one, heads[one.tenant_id], retired.get(one.tenant_id))
 
         return list(await asyncio.gather(*(seal(one) for one in pending)))
 

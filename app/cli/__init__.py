@@ -14,7 +14,7 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, config, logs
-from app.cli import audit, dev, dlq
+from app.cli import audit_retention, dev, dlq
 from app.config import PREFIX, Settings
 from app.db import catalog, migrate
 from app.db.catalog import Tenant
@@ -28,7 +28,7 @@ catalogs = typer.Typer(no_args_is_help=True, help="The tools that are offered.")
 tenants = typer.Typer(no_args_is_help=True, help="Tenants, their limits and grants.")
 app.add_typer(catalogs, name="catalog")
 app.add_typer(tenants, name="tenant")
-app.add_typer(audit.app, name="audit")
+app.add_typer(audit_retention.app, name="audit")
 app.add_typer(dev.app, name="dev")
 app.add_typer(dlq.app, name="dlq")
 app.command("dev-token")(dev.token)

@@ -137,7 +137,14 @@ async def write_bundle(
         file.write(line.model_dump_json().encode() + b"\n")
 
     seen = await audit_export.overview(conn, tenant)
-    put(HeaderLine(tenant_id=tenant, exported_at=seen.now, retired_before=seen.retired_before))
+    put(
+        HeaderLine(
+            tenant_id=tenant,
+            exported_at=seen.now,
+            retired_before=seen.retired_before,
+            whole=first == 1 and last == audit_export.SEQ_MAX,
+        )
+    )
     for key_id, public_key in (await audit_export.keys(conn)).items():
         put(KeyLine(key_id=key_id, public_key=public_key))
     base = await audit_export.seal(conn, tenant, first - 1)
@@ -242,6 +249,9 @@ def conclude(
         "seals": report.seals,
         "size": report.size,
         "root": report.root.hex(),
+        "retired": report.retired,
+        "retired_before": report.retired_before,
+        "erased": report.erased,
         "keys_pinned": pinned,
         "signed_by": report.signed_by,
         "anchors": report.anchors,
@@ -272,6 +282,13 @@ def _print(found: Mapping[str, Any]) -> None:
             f" {found['seals']} seals, {found['anchors']} anchors compared"
         )
         console.print(f"size {found['size']} root {found['root']}")
+        if found["retired_before"] is not None:
+            console.print(
+                f"{found['retired']} of the events are gone: a signed seal said that those before"
+                f" {found['retired_before']} may be; their leaves are there"
+            )
+        if found["erased"]:
+            console.print(f"{found['erased']} of the events have had a person's data erased")
     else:
         console.print(f"[red]FAULT[/red] {found['tenant_id']}: {fault['reason']}")
         console.print(

@@ -21,7 +21,7 @@ VERIFY: Final = "SELECT * FROM audit.verify($1)"
 OVERVIEW: Final = """
     SELECT clock_timestamp() AS now, max(retired_before) AS retired_before
       FROM audit.seals
-     WHERE tenant_id = $1
+     WHERE tenant_id = $1 AND kind = 'retirement'
 """
 
 KEYS: Final = "SELECT key_id, public_key FROM audit.keys ORDER BY added_at, key_id"
@@ -38,7 +38,8 @@ SEALS: Final = """
 MEMBERS: Final = """
     SELECT m.seq, m.event_id, m.occurred_at, m.leaf, e.event_id IS NOT NULL AS there, e.tenant_id,
            e.type, e.actor, e.user_id, e.command_id, e.saga_id, e.tool, e.method, e.attempt,
-           e.state_from, e.state_to, e.fingerprint, e.body::text AS body
+           e.state_from, e.state_to, e.fingerprint, e.body::text AS body, e.salt, e.commitment,
+           e.erased_by
       FROM audit.members m
       LEFT JOIN audit.events e
         ON e.tenant_id = m.tenant_id AND e.occurred_at = m.occurred_at AND e.event_id = m.event_id

@@ -82,11 +82,20 @@ HEADS: Final = """
       ) AS s ON true
 """
 
+# A tenant under a legal hold is retired up to the hold at most: a retirement is one date, and
+# whoever read it could not tell the events that are held from those that may go.
 UNRETIRED: Final = """
-    SELECT tenant_id
-      FROM audit.seals
-     GROUP BY tenant_id
-    HAVING coalesce(max(retired_before), '-infinity') < $1
+    WITH log AS (
+        SELECT s.tenant_id, max(s.retired_before) AS said,
+               least($1, (SELECT min(coalesce(h.from_at, '-infinity'))
+                            FROM audit.holds h
+                           WHERE h.tenant_id = s.tenant_id AND h.released_at IS NULL)) AS before
+          FROM audit.seals s
+         GROUP BY s.tenant_id
+    )
+    SELECT tenant_id, before
+      FROM log
+     WHERE before > coalesce(said, '-infinity')
      ORDER BY tenant_id
 """
 
@@ -218,9 +227,9 @@ async def heads(conn: Connection | asyncpg.Pool, tenants: Sequence[str]) -> dict
     return found
 
 
-async def unretired(pool: asyncpg.Pool, *, before: datetime) -> list[str]:
-    """The tenants whose logs do not say yet that events older than this may be gone."""
-    return [row["tenant_id"] for row in await pool.fetch(UNRETIRED, before)]
+async def unretired(pool: asyncpg.Pool, *, before: datetime) -> dict[str, datetime]:
+    """The tenants whose logs do not say yet what may be gone, and the date that they are to say."""
+    return {row["tenant_id"]: row["before"] for row in await pool.fetch(UNRETIRED, before)}
 
 
 async def write(conn: Connection, sealed: Sequence[Sealed], *, keys: dict[str, bytes]) -> None:

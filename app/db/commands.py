@@ -61,6 +61,7 @@ class Command:
     started_at: datetime | None
     finished_at: datetime | None
     discarded_at: datetime | None
+    purged_at: datetime | None
 
     @classmethod
     def of(cls, row: RowMapping) -> Self:

@@ -69,6 +69,7 @@ async def open_database(settings: Settings, *, name: str) -> AsyncGenerator[Data
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # arguments and results are in them, and errors are logged
         json_serializer=dump,
         json_deserializer=orjson.loads,
         connect_args={"server_settings": server_settings, "timeout": 10},

@@ -40,6 +40,7 @@ INSTANT: Final = TIMESTAMP(timezone=True)
 NOW: Final = text("now()")
 FALSE: Final = text("false")
 EMPTY: Final = text("'{}'::jsonb")
+SALT: Final = text("uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())")
 
 
 class Xid8(UserDefinedType[int]):
@@ -238,7 +239,14 @@ COMMANDS: Final = Table(
     Index(
         "ix_commands_purge",
         "finished_at",
+        "id",
         postgresql_where=text("finished_at IS NOT NULL AND purged_at IS NULL"),
+    ),
+    Index(
+        "ix_commands_keys",
+        "finished_at",
+        "id",
+        postgresql_where=text("finished_at IS NOT NULL AND idempotency_key IS NOT NULL"),
     ),
     postgresql_with={"fillfactor": 80},
 )
@@ -439,12 +447,18 @@ AUDIT_EVENTS: Final = Table(
     Column("state_to", Text, nullable=True),
     Column("fingerprint", LargeBinary, nullable=True),
     Column("body", JSON, nullable=False, server_default=text("'{}'::json")),
+    # The leaf holds actor, user_id, fingerprint and body as a commitment only, hidden by the salt.
+    # Erasure leaves the commitment; an event from before migration 0009 has neither.
+    Column("salt", LargeBinary, nullable=True, server_default=SALT),
+    Column("commitment", LargeBinary, nullable=True),
+    Column("erased_by", Uuid, nullable=True),  # the event that records the erasure
     Column(
         "leaf",
         LargeBinary,
         Computed(
-            "audit.leaf_v1(event_id, occurred_at, tenant_id, type, actor, user_id, command_id,"
-            " saga_id, tool, method, attempt, state_from, state_to, fingerprint, body)",
+            "audit.leaf_v2(event_id, occurred_at, tenant_id, type, actor, user_id, command_id,"
+            " saga_id, tool, method, attempt, state_from, state_to, fingerprint, body, salt,"
+            " commitment)",
             persisted=True,
         ),
         nullable=False,
@@ -453,6 +467,7 @@ AUDIT_EVENTS: Final = Table(
     Index("ix_events_xid", "xid"),  # the sealer's way from its watermark on
     Index("ix_events_command", "command_id", postgresql_where=text("command_id IS NOT NULL")),
     Index("ix_events_saga", "saga_id", postgresql_where=text("saga_id IS NOT NULL")),
+    Index("ix_events_erased", "tenant_id", postgresql_where=text("commitment IS NOT NULL")),
     schema="audit",
     postgresql_partition_by="RANGE (occurred_at)",
 )
@@ -477,6 +492,12 @@ AUDIT_SEALS: Final = Table(
     Column("attestation", Text, nullable=False),  # a signed note over the digest
     PrimaryKeyConstraint("tenant_id", "seal_no"),
     Index("ix_seals_seq", "tenant_id", "seq_to"),
+    Index(
+        "ix_seals_retired",
+        "tenant_id",
+        "retired_before",
+        postgresql_where=text("kind = 'retirement'"),
+    ),
     CheckConstraint(
         "CASE kind WHEN 'events' THEN seq_to >= seq_from AND retired_before IS NULL"
         " WHEN 'retirement' THEN seq_to = seq_from - 1 AND retired_before IS NOT NULL"
@@ -524,6 +545,36 @@ AUDIT_AUDITORS: Final = Table(
     Column("role_name", Text, nullable=False),
     Column("tenant_id", Text, nullable=False),
     PrimaryKeyConstraint("role_name", "tenant_id"),
+    schema="audit",
+)
+
+AUDIT_HOLDS: Final = Table(
+    "holds",  # legal holds: nothing of the tenant's is purged, retired or erased meanwhile
+    metadata,
+    Column("hold_id", Uuid, primary_key=True, server_default=text("gen_random_uuid()")),
+    Column("tenant_id", Text, nullable=False),
+    Column("from_at", INSTANT, nullable=True),
+    Column("to_at", INSTANT, nullable=True),
+    Column("reason", Text, nullable=False),
+    Column("placed_by", Text, nullable=False),
+    Column("placed_at", INSTANT, nullable=False, server_default=NOW),
+    Column("released_by", Text, nullable=True),
+    Column("released_at", INSTANT, nullable=True),
+    CheckConstraint("from_at < to_at", name="range"),
+    Index("ix_holds_active", "tenant_id", postgresql_where=text("released_at IS NULL")),
+    schema="audit",
+)
+
+AUDIT_RETIREMENTS: Final = Table(
+    "retirements",  # asked for by the retention role, which cannot sign; signed by the relay
+    metadata,
+    Column("retirement_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("before", INSTANT, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", INSTANT, nullable=False, server_default=NOW),
+    Column("signed_at", INSTANT, nullable=True),
+    Index("ix_retirements_open", "before", postgresql_where=text("signed_at IS NULL")),
     schema="audit",
 )
 

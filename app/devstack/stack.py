@@ -29,7 +29,7 @@ READY_S: Final = 60.0
 TENANT: Final = "demo"
 USER: Final = "ada"
 
-LOGINS: Final = ("broker_app", "broker_relay", "broker_auditor")
+LOGINS: Final = ("broker_app", "broker_relay", "broker_auditor", "broker_retention")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +40,7 @@ class Dsns:
     app: str
     relay: str
     auditor: str
+    retention: str
 
 
 async def create_logins(superuser_dsn: str) -> None:
@@ -72,6 +73,7 @@ def dsns(superuser_dsn: str, database: str) -> Dsns:
         app=as_role("broker_app"),
         relay=as_role("broker_relay"),
         auditor=as_role("broker_auditor"),
+        retention=as_role("broker_retention"),
     )
 
 

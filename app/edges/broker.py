@@ -24,7 +24,7 @@ from app.envelope import Priority, instant
 from app.errors import NotFoundError, QueueFullError
 from app.intake import Intake
 from app.policy import Identity, Tool
-from app.results import Leases, Word
+from app.results import PURGED, Leases, Word
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +224,8 @@ def view(command: Command) -> dict[str, Any]:
     if command.final:
         shown |= {"result": command.result, "error": command.error}
         shown["outcome_unknown"] = command.outcome_unknown
+    if command.purged_at is not None:
+        shown |= {"purged_at": instant(command.purged_at), "note": PURGED}
     return {name: value for name, value in shown.items() if value is not None}
 
 

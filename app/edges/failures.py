@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 PASSING: Final = frozenset({"08", "40", "53", "55", "57"})
 """SQLSTATE classes that pass: connection, rollback, resources, locks, operator intervention."""
 
+DATA: Final = "22"
+"""SQLSTATE class of data exceptions: a value that no column takes, such as a text with a NUL."""
+
 TYPE_BASE: Final = "urn:mcpbroker:problem:"
 
 
@@ -92,6 +95,10 @@ def install(
     async def broken(request: Request, error: Exception) -> Response:
         if is_away(error):
             return problem(UnavailableError(unavailable(error)), metadata_url=metadata_url)
+        if code_of(error).startswith(DATA):
+            logger.warning("the database refused a value", extra={"sqlstate": code_of(error)})
+            refused = BadRequestError("A value in the request is one that cannot be stored.")
+            return problem(refused, metadata_url=metadata_url)
         logger.error("request failed", exc_info=error, extra={"path": request.url.path})
         return problem(BrokerError("It is logged; tell an operator."), metadata_url=metadata_url)
 
@@ -122,8 +129,13 @@ def is_away(error: Exception) -> bool:
     """Whether a database error says that the server is away or busy, not that we are wrong."""
     if not isinstance(error, DBAPIError):
         return True
-    code = str(getattr(error.orig, "sqlstate", "") or "")
+    code = code_of(error)
     return error.connection_invalidated or not code or code[:2] in PASSING
+
+
+def code_of(error: Exception) -> str:
+    """The SQLSTATE of a database error; empty where there is none."""
+    return str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
 
 
 def unavailable(error: Exception) -> str:

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 from app.command import State
 from app.db.commands import Command
 from app.edges.broker import Accepted, view
+from app.envelope import instant
 from app.errors import BrokerError, UnknownToolError
 from app.policy import Tool
+from app.results import PURGED
 
 META: Final = "dev.mcpbroker/command"
 URI: Final = "command://"
@@ -108,6 +110,8 @@ def final_reply(
             is_error=True,
             _meta=shown,
         )
+    if command.purged_at is not None:
+        return purged_reply(command, shown)
     result = command.result if isinstance(command.result, dict) else {"result": command.result}
     written = orjson.dumps(result)
     text = written.decode()
@@ -132,6 +136,21 @@ def final_reply(
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text)],
         structured_content=result,
+        _meta=shown,
+    )
+
+
+def purged_reply(command: Command, shown: dict[str, Any]) -> types.CallToolResult:
+    """A success whose result is purged: no error, as the work was done, and no result either."""
+    assert command.purged_at is not None
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=f"Succeeded. {PURGED}"), link(command)],
+        structured_content={
+            "status": "accepted",
+            "command_id": str(command.id),
+            "state": str(command.state),
+            "purged_at": instant(command.purged_at),
+        },
         _meta=shown,
     )
 
@@ -165,6 +184,8 @@ def protocol_error(command: Command) -> types.ErrorData | None:
 def failure_text(command: Command) -> str:
     """What went wrong and what to do, for a model to read."""
     error = command.error or {}
+    if command.purged_at is not None:
+        return f"The command ended {command.state} ({error.get('code')}). {PURGED}"
     said = str(error.get("message") or error.get("code") or "no reason given")[:REASON_MAX]
     match command.state:
         case State.FAILED:

@@ -1,6 +1,6 @@
 """The results API: what adapters POST. Every route is idempotent and fenced."""
 
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
@@ -13,9 +13,15 @@ from app.edges.http_api import identity_of, reply
 from app.edges.identity import RESULTS, need
 from app.envelope import instant
 from app.policy import Identity, ToolPolicy
+from app.redaction import mask
+
+T = TypeVar("T")
 
 GONE: Final = frozenset({"cancelled", "deadline_passed"})
 """Refusals that answer 410: this command is not wanted any more. The others answer 409."""
+
+
+ATTEMPT_MAX: Final = 2**31 - 1
 
 
 class ClaimBody(BaseModel):
@@ -23,7 +29,7 @@ class ClaimBody(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attempt: int = Field(ge=1)
+    attempt: int = Field(ge=1, le=ATTEMPT_MAX)
     adapter: str = Field(min_length=1, max_length=200, description="Names this run, uniquely.")
 
 
@@ -35,7 +41,7 @@ class ProgressBody(BaseModel):
     stage: str = Field(min_length=1, max_length=100)
     percent: float | None = Field(default=None, ge=0, le=100)
     message: str | None = Field(default=None, max_length=2000)
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=ATTEMPT_MAX)
 
 
 class ResultBody(BaseModel):
@@ -46,7 +52,7 @@ class ResultBody(BaseModel):
     status: Literal["ok", "error"]
     result: Any = None
     error: dict[str, Any] | str | None = None
-    attempt: int | None = Field(default=None, ge=1)
+    attempt: int | None = Field(default=None, ge=1, le=ATTEMPT_MAX)
 
     @model_validator(mode="after")
     def whole(self) -> Self:
@@ -74,7 +80,7 @@ class RejectBody(BaseModel):
     reason: str = Field(min_length=1, max_length=500)
 
 
-def router(broker: Broker) -> APIRouter:
+def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
     """The routes of adapters."""
     made = APIRouter(prefix="/results")
     engine = broker.database.engine
@@ -87,6 +93,12 @@ def router(broker: Broker) -> APIRouter:
     async def policy_of(who: Identity, correlation_id: UUID) -> ToolPolicy:
         tool = await results.tool_of(engine, who, correlation_id)
         return await broker.catalog.policy(*tool)
+
+    async def heard(who: Identity, correlation_id: UUID, said: T) -> tuple[ToolPolicy, T]:
+        """The tool's policy, and the adapter's words without the call's secrets."""
+        found = await results.subject(engine, who, correlation_id)
+        hidden = await broker.catalog.secrets(found.tool, found.method, found.args)
+        return await broker.catalog.policy(found.tool, found.method), mask(said, hidden)
 
     @made.post("/{correlation_id}/claim")
     async def claim(request: Request, correlation_id: UUID, body: ClaimBody) -> Response:
@@ -111,15 +123,17 @@ def router(broker: Broker) -> APIRouter:
     async def progress(request: Request, correlation_id: UUID, body: ProgressBody) -> Response:
         """Say how far it is, and keep the lease."""
         who = adapter_of(request)
+        said = [body.stage, body.message]
+        policy, (stage, message) = await heard(who, correlation_id, said)
         word = await results.progress(
             engine,
             adapter=who,
-            policy=await policy_of(who, correlation_id),
+            policy=policy,
             command_id=correlation_id,
             attempt=body.attempt,
-            stage=body.stage,
+            stage=str(stage),
             percent=body.percent,
-            message=body.message,
+            message=message,
             leases=broker.leases,
         )
         broker.say(word)
@@ -129,14 +143,15 @@ def router(broker: Broker) -> APIRouter:
     async def result(request: Request, correlation_id: UUID, body: ResultBody) -> Response:
         """Say how it ended. The first word wins; a repeat is answered alike."""
         who = adapter_of(request)
+        policy, error = await heard(who, correlation_id, body.problem())
         word = await results.finish(
             engine,
             adapter=who,
-            policy=await policy_of(who, correlation_id),
+            policy=policy,
             command_id=correlation_id,
             attempt=body.attempt,
             result=body.result,
-            error=body.problem(),
+            error=error,
             random=broker.random,
         )
         return ended(word)
@@ -145,12 +160,13 @@ def router(broker: Broker) -> APIRouter:
     async def reject(request: Request, correlation_id: UUID, body: RejectBody) -> Response:
         """Say that no rule takes it: it goes to the dead letters."""
         who = adapter_of(request)
+        policy, reason = await heard(who, correlation_id, body.reason)
         word = await results.reject(
             engine,
             adapter=who,
-            policy=await policy_of(who, correlation_id),
+            policy=policy,
             command_id=correlation_id,
-            reason=body.reason,
+            reason=reason,
         )
         return ended(word)
 

@@ -18,7 +18,15 @@ from app.config import Settings
 from app.db import migrate, wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.edges import dead_letters_api, failures, http_api, operator_api, results_api, trail_api
+from app.edges import (
+    dead_letters_api,
+    failures,
+    http_api,
+    openapi,
+    operator_api,
+    results_api,
+    trail_api,
+)
 from app.edges.broker import Broker
 from app.edges.certificates import Certificates, TlsProtocol, server_context
 from app.edges.guard import METADATA, Guard
@@ -96,6 +104,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(operator_api.router(broker))
     app.include_router(dead_letters_api.router(broker))
     app.include_router(trail_api.router(broker))
+    openapi.install(app)
     app.mount("/", mcp_app)
     return guard
 

@@ -14,7 +14,7 @@ from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import UnknownToolError
 from tests.audit.conftest import Log, open_log
-from tests.kernel.calls import accept, claim, echo, finish
+from tests.kernel.calls import BOB, accept, claim, echo, fetch, finish
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "AUDITORS.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
@@ -23,7 +23,7 @@ GUARDED = """
     SELECT c.oid::regclass::text
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = 'audit' AND c.relkind IN ('r', 'p')
-       AND c.relname NOT IN ('watermark', 'auditors')
+       AND c.relname NOT IN ('watermark', 'auditors', 'holds', 'retirements')
 """
 
 
@@ -149,10 +149,17 @@ async def test_every_query_of_the_cookbook_runs_as_an_auditor_and_finds_somethin
     await claim(broker, one)
     await claim(broker, one, run="late")
     await finish(broker, one, result={"text": "hi"})
+    again = (await accept(broker, echo("again"))).written.id
+    await finish(broker, again, attempt=1, error={"code": "busy"})
     with pytest.raises(UnknownToolError):
         await accept(broker, Request(tool="no", method="such", args={}))
+    gone = (await accept(broker, echo("b"), BOB)).written.id
+    await finish(broker, gone, result={"text": "b"})
     async with open_log(database) as log:
         await log.append(1005)
+        await fetch(database.retention, "SELECT audit.erase('demo', 'bob', 'request 12')")
+        await fetch(database.retention, "SELECT audit.hold('demo', 'case', NULL, NULL)")
+        await fetch(database.retention, "SELECT audit.ask_retirement('2020-01-01', 'policy')")
         await log.owner.execute(
             "INSERT INTO audit.auditors VALUES ('broker_auditor_login', 'demo')"
         )

@@ -1,0 +1,51 @@
+"""The whole app in the test's process, its MCP front included, for callers of two tenants."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from fastapi import FastAPI
+
+from app.devstack.tokens import DevIssuer
+from app.edges.broker import Broker
+from app.edges.server import Guard, build
+
+OPERATOR = ("tools", "operator")
+ADAPTER = ("results:write",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A running app."""
+
+    guard: Guard
+    issuer: DevIssuer
+
+    @property
+    def api(self) -> FastAPI:
+        """The app below the token check."""
+        assert isinstance(self.guard.app, FastAPI)
+        return self.guard.app
+
+    def client(
+        self, user: str, *scopes: str, tenant: str = "demo", **claims: Any
+    ) -> httpx2.AsyncClient:
+        token = self.issuer.token(tenant=tenant, user=user, scopes=scopes or ("tools",), **claims)
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=self.guard, raise_app_exceptions=False),
+            base_url="http://testserver",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+        )
+
+
+@asynccontextmanager
+async def served(broker: Broker, issuer: DevIssuer) -> AsyncGenerator[Served]:
+    """The app with its lifespan; entered in the test, as its task group is the test's."""
+    guard = build(broker.settings, broker)
+    assert isinstance(guard, Guard)
+    made = Served(guard=guard, issuer=issuer)
+    async with made.api.router.lifespan_context(made.api):
+        yield made
