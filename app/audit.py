@@ -2,7 +2,7 @@
 
 A tenant's events are the leaves of one growing tree. A seal is the tree's head after a batch: its
 checkpoint is a C2SP tlog-checkpoint of the whole log, and its digest chains it to the seal before.
-Everything here is also computed in SQL (migrations 0005 and 0009), so that neither side is taken at its word.
+Everything here is also computed in SQL (migrations 0005 and 0008), so that neither side is taken at its word.
 """
 
 import base64

@@ -182,7 +182,8 @@ class Catalog:
         """
         view = await self.tenant(identity.tenant_id)
         if view is None:
-            await self._deny(identity, request, "tenant not known or suspended")
+            reason = "tenant not known or suspended"
+            await self.refused(identity, request, kind="call.denied", reason=reason)
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         found = (await self.tools()).get((request.tool, request.method))
         path = f"{request.tool}/{request.method}"

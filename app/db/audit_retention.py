@@ -2,7 +2,7 @@
 
 Three parties, so that none of them can make events vanish alone. The relay signs that events may
 be gone, and cannot drop them. The retention role drops what was signed for, places holds and
-erases, through the database's own functions (migration 0009), and cannot sign. No role that serves
+erases, through the database's own functions (migration 0008), and cannot sign. No role that serves
 calls can do either.
 """
 

@@ -19,7 +19,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from app.edges.mcp_calls import Context, identity_of
-from app.policy import Tool, redact
+from app.policy import Tool
+from app.redaction import redact
 
 QUESTION: Final = "approve"
 """The key of the one question that a call or a task asks."""

@@ -278,7 +278,7 @@ def test_whatever_a_trusted_key_signs_stays_within_what_its_issuer_may_say(
 
 
 def test_only_public_signature_keys_of_a_set_count() -> None:
-    private = RSAAlgorithm.to_jwk(A.key, as_dict=True)  # pyright: ignore[reportArgumentType]
+    private = RSAAlgorithm.to_jwk(A.key, as_dict=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
     secret = {"kty": "oct", "k": b64(b"s" * 32), "kid": "secret", "alg": "HS256"}
     useless = [
         private,
