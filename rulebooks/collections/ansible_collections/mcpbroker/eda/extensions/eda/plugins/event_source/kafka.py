@@ -13,6 +13,7 @@ it promises (docs/ADAPTERS.md has the whole):
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import ssl
@@ -57,6 +58,7 @@ options:
 logger = logging.getLogger(__name__)
 
 COMMIT_S = 1.0
+STOP_S = 5.0
 SHOWN_BYTES = 200
 RETRY_MAX_S = 30.0
 # A full engine holds the source for as long as its adapters run, and a group must not lose a
@@ -124,13 +126,15 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Feed the rule engine until cancelled."""
     _check(args)
     consumer = await _started(args)
+    ledger = Ledger(consumer)
     try:
-        ledger = Ledger(consumer)
         topics = args.get("topics") or [args.get("topic")]
         pattern = args.get("topic_pattern")
         consumer.subscribe(topics=() if pattern else topics, pattern=pattern, listener=ledger)
         await _feed(queue, consumer, ledger, args)
     finally:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ledger.commit(), STOP_S)
         await consumer.stop()
 
 
@@ -143,7 +147,7 @@ async def _feed(
     while True:
         record = await _next(consumer)
         if record is not None:
-            await queue.put(event_of(record, encoding))  # waits while the engine is held back
+            await _hand_over(queue, event_of(record, encoding), ledger)
             ledger.handed_over(record)
         if feedback is not None and record is not None:
             await feedback.get()
@@ -151,6 +155,18 @@ async def _feed(
         elif engine.empty():
             ledger.all_taken()
         await ledger.commit_if_due()
+
+
+async def _hand_over(queue: asyncio.Queue[Any], event: dict[str, Any], ledger: Ledger) -> None:
+    """Put an event into the engine's queue; waits, and goes on committing, while it is full."""
+    putting = asyncio.create_task(queue.put(event))
+    try:
+        while not putting.done():
+            await asyncio.wait({putting}, timeout=COMMIT_S)
+            await ledger.commit_if_due()
+    finally:
+        putting.cancel()
+    await putting
 
 
 async def _next(consumer: AIOKafkaConsumer) -> Any:
