@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from tests.eda.results_api import TOKEN, ResultsApi
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / "rulebooks" / "collections"
 
+Publish = Callable[..., Awaitable[None]]
 Send = Callable[..., Awaitable[None]]
 
 
@@ -34,16 +36,16 @@ async def topic(kafka_bootstrap: str) -> str:
     name = f"commands-{uuid4()}"
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     await admin.start()
-    await admin.create_topics([NewTopic(name, 2, 1)])
+    await admin.create_topics([NewTopic(name, 2, 1), NewTopic(f"{name}-control", 1, 1)])
     await admin.close()
     return name
 
 
 @pytest.fixture(scope="module")
-def send(kafka_bootstrap: str, topic: str) -> Send:
-    """Publishes values as the relay does."""
+def publish(kafka_bootstrap: str) -> Publish:
+    """Publishes values to a topic as the relay does."""
 
-    async def publish(*values: Mapping[str, Any] | bytes | None) -> None:
+    async def publish(topic: str, *values: Mapping[str, Any] | bytes | None) -> None:
         async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
             for value in values:
                 data = orjson.dumps(value) if isinstance(value, dict) else value
@@ -51,6 +53,12 @@ def send(kafka_bootstrap: str, topic: str) -> Send:
                 await producer.send_and_wait(topic, data, key=b"key", headers=headers)
 
     return publish
+
+
+@pytest.fixture(scope="module")
+def send(publish: Publish, topic: str) -> Send:
+    """Publishes commands."""
+    return partial(publish, topic)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,7 @@ def eda(kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path) -> Iterat
         workspace=home / "workspace",
         group=f"eda-{uuid4()}",
         topic=topic,
+        variables={"control_topic": f"{topic}-control"},
         actions_max=4,
     )
     eda.start()

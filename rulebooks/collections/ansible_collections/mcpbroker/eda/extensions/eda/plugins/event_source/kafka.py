@@ -125,7 +125,7 @@ class Ledger(ConsumerRebalanceListener):
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Feed the rule engine until cancelled."""
     _check(args)
-    consumer = await _started(args)
+    consumer = await started(args)
     ledger = Ledger(consumer)
     try:
         topics = args.get("topics") or [args.get("topic")]
@@ -145,7 +145,7 @@ async def _feed(
     encoding = args.get("encoding", "utf-8")
     engine: asyncio.Queue[Any] = getattr(queue, "queue", queue)  # behind the event filters
     while True:
-        record = await _next(consumer)
+        record = await next_record(consumer)
         if record is not None:
             await _hand_over(queue, event_of(record, encoding), ledger)
             ledger.handed_over(record)
@@ -169,7 +169,7 @@ async def _hand_over(queue: asyncio.Queue[Any], event: dict[str, Any], ledger: L
     await putting
 
 
-async def _next(consumer: AIOKafkaConsumer) -> Any:
+async def next_record(consumer: AIOKafkaConsumer) -> Any:
     """The next record, or None after a second without one."""
     try:
         found = await consumer.getmany(timeout_ms=int(COMMIT_S * 1000), max_records=1)
@@ -234,7 +234,7 @@ def inert(value: Any) -> Any:
     return value
 
 
-async def _started(args: dict[str, Any]) -> AIOKafkaConsumer:
+async def started(args: dict[str, Any]) -> AIOKafkaConsumer:
     """A consumer that has reached Kafka; waits while Kafka is away."""
     pause_s = 1.0
     while True:
@@ -257,7 +257,7 @@ def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
     protocol = args.get("security_protocol", "PLAINTEXT")
     return AIOKafkaConsumer(
         bootstrap_servers=args.get("brokers") or f"{args['host']}:{args.get('port', 9092)}",
-        group_id=args.get("group_id") or "mcp-broker-eda",
+        group_id=args.get("group_id", "mcp-broker-eda"),
         auto_offset_reset=args.get("offset", "earliest"),
         enable_auto_commit=False,
         metadata_max_age_ms=int(args.get("metadata_max_age_ms", 5000)),
