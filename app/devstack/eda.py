@@ -38,10 +38,11 @@ class EmbeddedEda:
         actions_max: int = 20,
         env: Mapping[str, str] | None = None,
         detached: bool = False,
+        controller: tuple[str, str] | None = None,
     ) -> None:
         root = paths.checkout()
         host, _, port = kafka.rpartition(":")
-        self._home = home
+        self.home = home
         self._rulebooks = root / "rulebooks"
         self._rulebook = rulebook or self._rulebooks / "rulebook_mcp.yml"
         self._variables: dict[str, object] = {
@@ -55,6 +56,7 @@ class EmbeddedEda:
         }
         self._actions_max = actions_max
         self._detached = detached
+        self._controller = controller  # URL and token
         self._env = {
             "ANSIBLE_COLLECTIONS_PATH": str(self._rulebooks / "collections"),
             "ANSIBLE_HOME": str(home / "ansible"),
@@ -76,8 +78,8 @@ class EmbeddedEda:
 
     def start(self) -> None:
         """Start it and wait until Kafka has given it partitions."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        variables = self._home / "eda-vars.yml"
+        self.home.mkdir(parents=True, exist_ok=True)
+        variables = self.home / "eda-vars.yml"
         variables.write_bytes(orjson.dumps(self._variables))
         programs = Path(sys.executable).parent
         env = java_env() | self._env
@@ -86,8 +88,11 @@ class EmbeddedEda:
         argv += ["--inventory", self._rulebooks / "inventory.yml", "--vars", variables]
         argv += ["--max-concurrent-actions", str(self._actions_max), "--shutdown-delay", "1"]
         argv += ["--max-back-pressure-timeout", str(BACK_PRESSURE_S)]
-        log = self._home / "eda.log"
-        process = Process("eda", argv, log=log, env=env, cwd=self._home, detached=self._detached)
+        if self._controller is not None:
+            argv += ["--controller-url", self._controller[0]]
+            argv += ["--controller-token", self._controller[1]]
+        log = self.home / "eda.log"
+        process = Process("eda", argv, log=log, env=env, cwd=self.home, detached=self._detached)
         self._process = process
         process.start()
         try:

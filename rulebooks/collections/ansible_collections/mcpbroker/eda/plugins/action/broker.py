@@ -5,8 +5,10 @@ An action plugin, not a module: nothing is copied to a host, so a word costs mil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
+from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -58,7 +60,7 @@ class ActionModule(ActionBase):
             return result | {"changed": False, "rejected": False, "record": repr(envelope)[:1000]}
         match op:
             case "claim":
-                return result | _claim(command, args.get("run"))
+                return result | _claim(command, args.get("run") or _run_name(task_vars or {}))
             case "progress":
                 percent, message = args.get("percent"), args.get("message")
                 go_on = results.say_progress(
@@ -83,10 +85,21 @@ class ActionModule(ActionBase):
         raise AnsibleActionFail(f"no such op: {op}")
 
 
+def _run_name(task_vars: dict) -> str:
+    """A name of this run alone, by which mcpbroker.eda.control can find and end it."""
+    job = task_vars.get("awx_job_id")  # given by the controller to each of its jobs
+    if job:
+        return f"job:{job}:{uuid.uuid4()}"
+    play = os.getppid()
+    started = ""
+    with contextlib.suppress(OSError):  # elsewhere than on Linux
+        started = Path(f"/proc/{play}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{os.uname().nodename}:{play}:{started}:{uuid.uuid4()}"
+
+
 def _claim(command: Command, run: object) -> dict:
     # One name in all tries of this claim: the broker tells a lost answer from a redelivery by it.
-    name = str(run or f"{os.uname().nodename}:{os.getppid()}:{uuid.uuid4()}")
-    body = {"attempt": command.attempt, "adapter": name[:200]}
+    body = {"attempt": command.attempt, "adapter": str(run)[:200]}
     status, answer = results.post(f"{command.path}/claim", body, patience_s=results.CLAIM_S)
     if status != 200 and status not in results.STALE:
         raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")

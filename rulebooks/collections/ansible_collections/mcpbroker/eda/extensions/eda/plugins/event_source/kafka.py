@@ -13,6 +13,7 @@ it promises (docs/ADAPTERS.md has the whole):
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import ssl
@@ -59,6 +60,7 @@ options:
 logger = logging.getLogger(__name__)
 
 COMMIT_S = 1.0
+STOP_S = 5.0
 SHOWN_BYTES = 200
 RETRY_MAX_S = 30.0
 # A full engine holds the source for as long as its adapters run, and a group must not lose a
@@ -127,14 +129,16 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     # A rulebook's variable that is not set is an empty string.
     args = {name: value for name, value in args.items() if value != ""}
     _check(args)
-    consumer = await _started(args)
+    consumer = await started(args)
+    ledger = Ledger(consumer)
     try:
-        ledger = Ledger(consumer)
         topics = args.get("topics") or [args.get("topic")]
         pattern = args.get("topic_pattern")
         consumer.subscribe(topics=() if pattern else topics, pattern=pattern, listener=ledger)
         await _feed(queue, consumer, ledger, args)
     finally:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ledger.commit(), STOP_S)
         await consumer.stop()
 
 
@@ -145,9 +149,9 @@ async def _feed(
     encoding = args.get("encoding", "utf-8")
     engine: asyncio.Queue[Any] = getattr(queue, "queue", queue)  # behind the event filters
     while True:
-        record = await _next(consumer)
+        record = await next_record(consumer)
         if record is not None:
-            await queue.put(event_of(record, encoding))  # waits while the engine is held back
+            await _hand_over(queue, event_of(record, encoding), ledger)
             ledger.handed_over(record)
         if feedback is not None and record is not None:
             await feedback.get()
@@ -157,7 +161,19 @@ async def _feed(
         await ledger.commit_if_due()
 
 
-async def _next(consumer: AIOKafkaConsumer) -> Any:
+async def _hand_over(queue: asyncio.Queue[Any], event: dict[str, Any], ledger: Ledger) -> None:
+    """Put an event into the engine's queue; waits, and goes on committing, while it is full."""
+    putting = asyncio.create_task(queue.put(event))
+    try:
+        while not putting.done():
+            await asyncio.wait({putting}, timeout=COMMIT_S)
+            await ledger.commit_if_due()
+    finally:
+        putting.cancel()
+    await putting
+
+
+async def next_record(consumer: AIOKafkaConsumer) -> Any:
     """The next record, or None after a second without one."""
     try:
         found = await consumer.getmany(timeout_ms=int(COMMIT_S * 1000), max_records=1)
@@ -222,7 +238,7 @@ def inert(value: Any) -> Any:
     return value
 
 
-async def _started(args: dict[str, Any]) -> AIOKafkaConsumer:
+async def started(args: dict[str, Any]) -> AIOKafkaConsumer:
     """A consumer that has reached Kafka; waits while Kafka is away."""
     pause_s = 1.0
     while True:
@@ -245,7 +261,7 @@ def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
     protocol = args.get("security_protocol", "PLAINTEXT")
     return AIOKafkaConsumer(
         bootstrap_servers=args.get("brokers") or f"{args['host']}:{args.get('port', 9092)}",
-        group_id=args.get("group_id") or "mcp-broker-eda",
+        group_id=args.get("group_id", "mcp-broker-eda"),
         auto_offset_reset=args.get("offset", "earliest"),
         enable_auto_commit=False,
         metadata_max_age_ms=int(args.get("metadata_max_age_ms", 5000)),
