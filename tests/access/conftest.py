@@ -12,7 +12,7 @@ from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import Guard, build
 
-OPERATOR = ("tools", "operator")
+OPERATOR = ("tools", "operator", "auditor", "admin")
 ADAPTER = ("results:write",)
 
 
