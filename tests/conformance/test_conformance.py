@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import npm
 from tests.conformance import suite
 
 EXPECTED = Path(__file__).with_name("expected_failures.yml")
@@ -35,7 +36,7 @@ async def test_every_check_of_the_suite_passes_but_those_with_a_reason(
     for number, (name, (version, options)) in enumerate(RUNS.items()):
         try:
             program = suite.install(version)
-        except suite.UnreachableError as error:
+        except npm.UnreachableError as error:
             pytest.skip(f"{suite.PACKAGE}@{version} is not cached and npm is unreachable: {error}")
         out = tmp_path / str(number)
         done = await suite.run(program, url=url, options=options, out=out)
