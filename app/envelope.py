@@ -24,7 +24,8 @@ DEADLETTER: Final = "mcp.deadletter"
 AUDIT: Final = "mcp.audit"
 TOPICS: Final = (COMMANDS, RESULTS, CONTROL, DEADLETTER, AUDIT)
 
-KEY_META: Final = "dev.mcpbroker/idempotency_key"
+META_PREFIX: Final = "dev.mcpbroker/"
+KEY_META: Final = f"{META_PREFIX}idempotency_key"
 """Where an MCP client puts its idempotency key in `_meta`."""
 
 UUID_V7: Final = 7
@@ -65,6 +66,21 @@ class Compensation(BaseModel):
     tool: Name
     method: Method
     args: dict[str, Any] = Field(default_factory=dict)
+
+
+class CallMeta(BaseModel):
+    """What an MCP client may say of a call in `_meta`, each name under `dev.mcpbroker/`.
+
+    As the fields of `CallBody`; `wait_s` bounds how long the answer waits for the outcome.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    idempotency_key: Any = None  # read with its other places (mcp_calls.idempotency_key)
+    ordering_key: Key | None = None
+    deadline_ms: int | None = Field(default=None, gt=0)
+    priority: Literal["low", "normal", "high", "critical"] | None = None
+    wait_s: float | None = Field(default=None, ge=0)
 
 
 class CallBody(BaseModel):

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.catalog import Request
 from app.edges.broker import Accepted, Broker, submit
-from app.envelope import KEY_META, Key, traceparent
+from app.envelope import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.errors import BadRequestError
 from app.policy import Identity, Tool
 
@@ -43,11 +43,13 @@ async def granted(broker: Broker, who: Identity, name: str) -> Tool:
     raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
 
 
-async def accept(broker: Broker, who: Identity, request: Request) -> Accepted:
+async def accept(
+    broker: Broker, who: Identity, request: Request, *, wait_s: float | None = None
+) -> Accepted:
     """Accept a call whole: a disconnect can land anywhere, also in the commit."""
     accepted: Accepted | None = None
     with anyio.CancelScope(shield=True):
-        accepted = await submit(broker, who, request)
+        accepted = await submit(broker, who, request, wait_s=wait_s)
     assert accepted is not None
     return accepted
 
@@ -62,18 +64,41 @@ def request_of(ctx: Context, tool: Tool, params: types.CallToolRequestParams) ->
     """A tools/call as every edge hands it on.
 
     Raises:
-        BadRequestError: its idempotency key is malformed.
+        BadRequestError: its idempotency key, or what it says in `_meta`, is malformed.
     """
     key, source = idempotency_key(ctx)
+    said = call_meta(ctx)
     return Request(
         tool=tool.tool,
         method=tool.method,
         args=params.arguments or {},
         idempotency_key=key,
         key_source=source,
+        ordering_key=said.ordering_key,
+        deadline_s=None if said.deadline_ms is None else said.deadline_ms / 1000,
+        priority=said.priority,
         accept_async=True,
         traceparent=traceparent(meta(ctx).get("traceparent")),
     )
+
+
+def call_meta(ctx: Context) -> CallMeta:
+    """What the call says of itself in `_meta`.
+
+    Raises:
+        BadRequestError: a name or a value under our prefix is not of the contract.
+    """
+    ours = {
+        name.removeprefix(META_PREFIX): value
+        for name, value in meta(ctx).items()
+        if name.startswith(META_PREFIX)
+    }
+    try:
+        return CallMeta.model_validate(ours)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = f"{META_PREFIX}{'/'.join(map(str, first['loc']))}"
+        raise BadRequestError(f"_meta {at}: {first['msg']}. Nothing was started.") from error
 
 
 def idempotency_key(ctx: Context) -> tuple[str | None, KeySource]:

@@ -21,7 +21,14 @@ from app.db.commands import Command
 from app.edges import mcp_approval, mcp_builtin, mcp_legacy_tasks, mcp_listen, mcp_tasks
 from app.edges.broker import Accepted, Broker, cancel, find
 from app.edges.identity import CALL, need
-from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
+from app.edges.mcp_calls import (
+    Context,
+    accept,
+    call_meta,
+    granted,
+    identity_of,
+    request_of,
+)
 from app.edges.mcp_replies import (
     URI,
     accepted_reply,
@@ -121,7 +128,8 @@ class Front:
                 if isinstance(asked, types.InputRequiredResult):
                     return asked
                 request = asked
-            accepted = await accept(self._broker, who, request)
+            wait_s = call_meta(ctx).wait_s
+            accepted = await accept(self._broker, who, request, wait_s=wait_s)
             if as_task:
                 return await self._tasks.started(ctx, accepted)
             return await self._wait(ctx, who, accepted)

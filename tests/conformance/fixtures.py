@@ -114,4 +114,8 @@ TOOLS: dict[str, Serve] = {
     "fixture/slow": slow,
     "fixture/failing": failing,
     "fixture/protocol_error": protocol_error,
+    "fixture/asks": answering(text("state-ok")),
+    "fixture/asks_elicitation": answering(text("Done.")),
+    "fixture/asks_sealed": answering(text("Done.")),
+    "fixture/asks_task": answering(text("Deleted.")),
 }

@@ -1,6 +1,7 @@
 """Keys, hosts, other people's commands, and results of unusual shape or size."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -170,3 +171,23 @@ async def test_an_adapter_may_end_a_call_in_a_protocol_error_and_a_task_has_fail
         shown = (await task(http, "get", one))["result"]
     assert (shown["status"], shown["error"]) == ("failed", broken)
     assert "result" not in shown
+
+
+async def test_a_call_says_its_order_deadline_priority_and_wait_in_meta(front: Front) -> None:
+    said = {"ordering_key": "k-meta", "deadline_ms": 90_000, "priority": "high", "wait_s": 0}
+    meta = {f"dev.mcpbroker/{name}": value for name, value in said.items()}
+    async with front.http("ada") as http:
+        async with asyncio.timeout(30):  # its tool would wait for an hour
+            made = (await call(http, "policy_patient", {}, meta=meta))["result"]
+        one = made["structuredContent"]["command_id"]
+        shown = (await http.get(f"/commands/{one}")).json()
+        assert (shown["ordering_key"], shown["priority"]) == ("k-meta", "high")
+        lasts = datetime.fromisoformat(shown["deadline_at"]) - datetime.fromisoformat(
+            shown["created_at"]
+        )
+        assert lasts.total_seconds() == pytest.approx(90, abs=1)
+        for bad in ({"priority": "top"}, {"deadline_ms": 0}, {"ordering": "k"}):
+            meta = {f"dev.mcpbroker/{name}": value for name, value in bad.items()}
+            refused = (await call(http, "probe_echo", {"text": "bad"}, meta=meta))["result"]
+            assert refused["isError"]
+            assert "dev.mcpbroker/" in refused["content"][0]["text"]

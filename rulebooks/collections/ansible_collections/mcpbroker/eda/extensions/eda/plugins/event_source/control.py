@@ -50,6 +50,7 @@ ENDED = frozenset({"successful", "failed", "error", "canceled"})
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa: ARG001 the API's
     """Act on control messages until cancelled."""
     kafka = runpy.run_path(str(Path(__file__).with_name("kafka.py")))
+    args = kafka["given"](args)
     # From the beginning, as without a group there is no place to go on from; what is old is passed.
     consumer = await kafka["started"](args | {"group_id": None, "offset": "earliest"})
     acting: set[asyncio.Task[None]] = set()

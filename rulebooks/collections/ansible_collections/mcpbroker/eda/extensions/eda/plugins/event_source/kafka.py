@@ -126,8 +126,7 @@ class Ledger(ConsumerRebalanceListener):
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Feed the rule engine until cancelled."""
-    # A rulebook's variable that is not set is an empty string.
-    args = {name: value for name, value in args.items() if value != ""}
+    args = given(args)
     _check(args)
     consumer = await started(args)
     ledger = Ledger(consumer)
@@ -292,6 +291,11 @@ def _tls(args: dict[str, Any]) -> ssl.SSLContext | None:
         context.check_hostname = False
     context.verify_mode = mode
     return context
+
+
+def given(args: dict[str, Any]) -> dict[str, Any]:
+    """The options that are set: a rulebook's variable that is not is an empty string."""
+    return {name: value for name, value in args.items() if value != ""}
 
 
 def _check(args: dict[str, Any]) -> None:
