@@ -1,7 +1,7 @@
 """The hot statement: a batch of calls becomes commands, outbox rows and audit events.
 
-On asyncpg, one round trip a batch: measured at 3-5 times pgbench's one-statement rate, where one
-SQLAlchemy transaction a call reaches 0.1 of it.
+On asyncpg, one round trip a batch: the statement by itself was measured at 3-5 times pgbench's
+one-statement rate, where one SQLAlchemy transaction a call reaches 0.1 of it.
 """
 
 from collections.abc import Sequence
