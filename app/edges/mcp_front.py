@@ -184,18 +184,21 @@ class Front:
         now = anyio.current_time()
         until, said_at, said = now + wait_s, now - SILENCE_S, -0.1
         newest: Command | None = None
-        unsaid = False
+        unsaid, said_seq = False, 0
         while now < until:
             due = said_at + (SILENCE_S if unsaid else self._broker.settings.heartbeat_s)
             if now >= due:
-                # Percent where the adapter gives it; else, and between words, a little more.
-                percent = 0.0 if newest is None else newest.percent or 0.0
-                said = max(said + (100 - said) / 1000, min(percent, PERCENT_MAX))
+                said = above(said, newest)
                 await ctx.session.report_progress(said, 100.0, message_of(newest))
                 said_at, unsaid = now, False
+                said_seq = 0 if newest is None else newest.progress_seq
             else:
                 change = await watch.change(min(due, until) - now)
                 if change is not None and change.final:
+                    if change.progress_seq > said_seq:
+                        # The last word was held back, or came with the end: it is still said.
+                        said = above(said, change)
+                        await ctx.session.report_progress(said, 100.0, message_of(change))
                     return change
                 if change is not None:
                     newest, unsaid = change, True
@@ -235,6 +238,12 @@ class Front:
         text = mcp_builtin.as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")
+
+
+def above(said: float, command: Command | None) -> float:
+    """The next number: the adapter's percent; where it gives none, or no more, a little more."""
+    percent = 0.0 if command is None else command.percent or 0.0
+    return max(said + (100 - said) / 1000, min(percent, PERCENT_MAX))
 
 
 def message_of(command: Command | None) -> str | None:

@@ -160,6 +160,9 @@ def uvicorn_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,
+        # Longer than clients and load balancers keep an idle connection, so that it is theirs to
+        # close: a request that crosses our closing is lost without an answer.
+        timeout_keep_alive=75,
         server_header=False,
         ws="none",
         # The peer's address decides whose Client-Cert header is believed: no header changes it.
