@@ -98,7 +98,7 @@ class Intake:
             async with self._acquired([call.tenant_id]) as conn:
                 [found] = await intake.find_earlier(conn, [call])
         except LOST as error:
-            raise UnavailableError(f"The database is away; nothing is lost: {error!r}") from error
+            raise _away(error) from error
         return None if found is None else _same_request(call, found)
 
     @asynccontextmanager
@@ -143,10 +143,7 @@ class Intake:
         try:
             written = await self._transact([waiting.call for waiting in batch])
         except LOST as error:
-            _fail(
-                batch,
-                UnavailableError(f"The database is away; nothing is lost ({code_of(error)})."),
-            )
+            _fail(batch, _away(error))
             return
         except asyncpg.PostgresError as error:
             if len(batch) == 1:
@@ -204,6 +201,10 @@ def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:
     for waiting in batch:
         if not waiting.done.done():
             waiting.done.set_exception(error)
+
+
+def _away(error: Exception) -> UnavailableError:
+    return UnavailableError(f"The database is away; nothing is lost ({code_of(error)}).")
 
 
 def code_of(error: Exception) -> str:

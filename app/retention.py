@@ -55,7 +55,7 @@ async def _pass(
 
 
 async def discard_forgotten(engine: AsyncEngine, settings: Settings) -> list[Word]:
-    """Discard dead letters that nobody settled in time; their ordering keys go on."""
+    """Discard dead letters that nobody settled in time, but those that an ordering key waits for."""
     kept_s = settings.dead_letters_kept_s
     async with engine.connect() as conn:
         found = await retention.forgotten(conn, kept_s=kept_s, limit=ROWS)
@@ -72,6 +72,4 @@ async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Word |
         try:
             return await control.discard(conn, command, actor=ACTOR, reason=reason)
         except NotCancellableError:
-            return (
-                None  # its ordering key waits to know what it did: only a word on that settles it
-            )
+            return None  # its key waits to know what it did: only a word on that settles it
