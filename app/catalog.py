@@ -152,6 +152,11 @@ class Catalog:
             if allowed(one.tool.path, view.grants, identity)
         ]
 
+    async def may_call(self, identity: Identity, tool: Tool) -> bool:
+        """Whether an identity's grants take this tool."""
+        view = await self.tenant(identity.tenant_id)
+        return view is not None and allowed(tool.path, view.grants, identity)
+
     async def by_name(self, name: str) -> Tool | None:
         """The tool of a name on the MCP wire, whoever may call it."""
         await self.tools()
@@ -163,15 +168,20 @@ class Catalog:
         found = self._names.get(name)
         return None if found is None else found.tool.input_schema
 
+    async def tool(self, tool: str, method: str) -> Tool | None:
+        """The tool, whoever may call it; None where it is out of service."""
+        found = (await self.tools()).get((tool, method))
+        return None if found is None else found.tool
+
     async def policy(self, tool: str, method: str) -> ToolPolicy:
         """A tool's policy; the default one where the tool is out of service by now."""
-        found = (await self.tools()).get((tool, method))
-        return ToolPolicy() if found is None else found.tool.policy
+        found = await self.tool(tool, method)
+        return ToolPolicy() if found is None else found.policy
 
     async def secrets(self, tool: str, method: str, args: Any) -> frozenset[str]:
         """What of a command's arguments its adapter's words must not quote."""
-        found = (await self.tools()).get((tool, method))
-        return secrets(args, None if found is None else found.tool.input_schema)
+        found = await self.tool(tool, method)
+        return secrets(args, None if found is None else found.input_schema)
 
     async def prepare(self, identity: Identity, request: Request) -> tuple[Call, Tool]:
         """Check a call in full and give it its key, order, deadline and priority.

@@ -88,12 +88,6 @@ async def subject(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> C
     return command
 
 
-async def tool_of(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> tuple[str, str]:
-    """The tool and method of a command that this adapter may speak for."""
-    command = await subject(engine, adapter, command_id)
-    return command.tool, command.method
-
-
 async def _locked(conn: AsyncConnection, adapter: Identity | None, command_id: UUID) -> Command:
     found = await commands.find(conn, command_id)
     if found is not None and found.ordering_key is not None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.command import FINAL, Event, State, sources, target
@@ -253,6 +253,33 @@ async def list_newest(
     return [Command.of(row) for row in rows.mappings()]
 
 
+async def moved(
+    conn: AsyncConnection,
+    statement: TextClause,
+    command: Command,
+    *,
+    kind: str,
+    actor: str,
+    body: Mapping[str, Any],
+    **values: Any,
+) -> Command | None:
+    """Run a guarded move and its audit event; None where its guard does not hold any more."""
+    values |= audited(command, kind=kind, actor=actor, body=body)
+    row = (await conn.execute(statement, values)).mappings().one_or_none()
+    return None if row is None else Command.of(row)
+
+
+def audited(command: Command, *, kind: str, actor: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What AUDIT writes beside the moved row, and which row that is."""
+    return {
+        "id": command.id,
+        "type": kind,
+        "actor": actor,
+        "state_from": command.state,
+        "body": dump(body),
+    }
+
+
 async def claim(
     conn: AsyncConnection,
     command: Command,
@@ -264,19 +291,18 @@ async def claim(
     max_runtime_s: float,
 ) -> Command | None:
     """Take the attempt for one adapter run; None where it is stale, taken, ended or unwanted."""
-    values = {
-        "id": command.id,
-        "attempt": attempt,
-        "adapter": adapter,
-        "lease_s": lease_s,
-        "max_runtime_s": max_runtime_s,
-        "type": "command.claimed",
-        "actor": actor,
-        "state_from": command.state,
-        "body": dump({"adapter": adapter}),
-    }
-    row = (await conn.execute(CLAIM, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
+    return await moved(
+        conn,
+        CLAIM,
+        command,
+        kind="command.claimed",
+        actor=actor,
+        body={"adapter": adapter},
+        attempt=attempt,
+        adapter=adapter,
+        lease_s=lease_s,
+        max_runtime_s=max_runtime_s,
+    )
 
 
 async def progress(
@@ -316,22 +342,21 @@ async def end(
 
     Its dedupe key is let go of, or kept for another `dedupe_s` seconds.
     """
-    values = {
-        "id": command.id,
-        "attempt": command.attempt,
-        "state_from": command.state,
-        "target": target(event),
-        "result": None if result is None else dump(result),
-        "error": None if error is None else dump(error),
-        "outcome_unknown": outcome_unknown,
-        "dedupe_s": dedupe_s,
-        "type": f"command.{target(event)}",
-        "actor": actor,
-        "body": dump(body),
-    }
     assert command.state in sources(event), f"{event} does not apply to {command.state}"
-    row = (await conn.execute(END, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
+    return await moved(
+        conn,
+        END,
+        command,
+        kind=f"command.{target(event)}",
+        actor=actor,
+        body=body,
+        attempt=command.attempt,
+        target=target(event),
+        result=None if result is None else dump(result),
+        error=None if error is None else dump(error),
+        outcome_unknown=outcome_unknown,
+        dedupe_s=dedupe_s,
+    )
 
 
 async def requeue(
@@ -348,20 +373,19 @@ async def requeue(
     """Queue an attempt again, or the next one; None where another writer was first."""
     assert event in {Event.REDELIVER, Event.RETRY, Event.REDRIVE}
     assert command.state in sources(event), f"{event} does not apply to {command.state}"
-    values = {
-        "id": command.id,
-        "attempt": command.attempt,
-        "state_from": command.state,
-        "step": 0 if event is Event.REDELIVER else 1,
-        "attempts_max": attempts_max,
-        "deadline_s": deadline_s,
-        "held": held,
-        "type": f"command.{event}",
-        "actor": actor,
-        "body": dump(body),
-    }
-    row = (await conn.execute(REQUEUE, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
+    return await moved(
+        conn,
+        REQUEUE,
+        command,
+        kind=f"command.{event}",
+        actor=actor,
+        body=body,
+        attempt=command.attempt,
+        step=0 if event is Event.REDELIVER else 1,
+        attempts_max=attempts_max,
+        deadline_s=deadline_s,
+        held=held,
+    )
 
 
 async def request_cancel(
@@ -375,18 +399,17 @@ async def request_cancel(
 ) -> Command | None:
     """Ask a running command's adapter to stop; None where it was asked or runs no more."""
     assert cancel_target in {State.CANCELLED, State.TIMED_OUT}
-    values = {
-        "id": command.id,
-        "cancel_target": cancel_target,
-        "reason": reason,
-        "grace_s": grace_s,
-        "type": "command.cancel_requested",
-        "actor": actor,
-        "state_from": command.state,
-        "body": dump({"reason": reason, "target": cancel_target}),
-    }
-    row = (await conn.execute(REQUEST_CANCEL, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
+    return await moved(
+        conn,
+        REQUEST_CANCEL,
+        command,
+        kind="command.cancel_requested",
+        actor=actor,
+        body={"reason": reason, "target": cancel_target},
+        cancel_target=cancel_target,
+        reason=reason,
+        grace_s=grace_s,
+    )
 
 
 async def decide(
@@ -394,29 +417,19 @@ async def decide(
 ) -> Command | None:
     """Record an operator's word on a pending command; None where it is not pending."""
     assert decision in {"approved", "denied"}
-    values = {
-        "id": command.id,
-        "decision": decision,
-        "type": f"command.{decision}",
-        "actor": actor,
-        "state_from": command.state,
-        "body": dump({"reason": reason}),
-    }
-    row = (await conn.execute(DECIDE, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
+    return await moved(
+        conn,
+        DECIDE,
+        command,
+        kind=f"command.{decision}",
+        actor=actor,
+        body={"reason": reason},
+        decision=decision,
+    )
 
 
 async def note(
     conn: AsyncConnection, command: Command, *, kind: str, actor: str, body: Mapping[str, Any]
 ) -> None:
     """Audit what was said of a command and changed nothing: a late or contradicting word."""
-    await conn.execute(
-        NOTE,
-        {
-            "id": command.id,
-            "type": kind,
-            "actor": actor,
-            "state_from": command.state,
-            "body": dump(body),
-        },
-    )
+    await conn.execute(NOTE, audited(command, kind=kind, actor=actor, body=body))

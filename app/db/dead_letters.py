@@ -1,6 +1,5 @@
 """Commands that were given up: the list of dead letters, and how an operator settles one."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -8,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.commands import AUDIT, COLUMNS, LIST_MAX, Command
+from app.db.commands import AUDIT, COLUMNS, LIST_MAX, Command, moved
 from app.db.engine import dump
 
 
@@ -90,10 +89,14 @@ async def discard(
     conn: AsyncConnection, command: Command, *, actor: str, reason: str
 ) -> Command | None:
     """Take a dead letter off the list; None where it is not on it."""
-    said = {"reason": reason}
-    values = _audited(command, kind="command.discarded", actor=actor, body=said)
-    row = (await conn.execute(DISCARD, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
+    return await moved(
+        conn,
+        DISCARD,
+        command,
+        kind="command.discarded",
+        actor=actor,
+        body={"reason": reason},
+    )
 
 
 async def resolve(
@@ -101,17 +104,12 @@ async def resolve(
 ) -> Command | None:
     """Record what became of a command that ended in doubt; None where there is no doubt."""
     said = {"outcome": outcome, "reason": reason}
-    values = _audited(command, kind="command.resolved", actor=actor, body=said)
-    values["said"] = dump({"resolved": said})
-    row = (await conn.execute(RESOLVE, values)).mappings().one_or_none()
-    return None if row is None else Command.of(row)
-
-
-def _audited(command: Command, *, kind: str, actor: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": command.id,
-        "type": kind,
-        "actor": actor,
-        "state_from": command.state,
-        "body": dump(body),
-    }
+    return await moved(
+        conn,
+        RESOLVE,
+        command,
+        kind="command.resolved",
+        actor=actor,
+        body=said,
+        said=dump({"resolved": said}),
+    )

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.db.commands import AUDIT, COLUMNS, Command
+from app.db.commands import AUDIT, COLUMNS, Command, audited
 
 PAST_DEADLINE: Final = text("""
     SELECT id
@@ -53,13 +53,7 @@ async def past_deadline(conn: AsyncConnection, *, limit: int) -> list[UUID]:
 
 async def miss_deadline(conn: AsyncConnection, command: Command, *, actor: str) -> bool:
     """Record that the deadline passed; once a command."""
-    values = {
-        "id": command.id,
-        "type": "command.deadline_missed",
-        "actor": actor,
-        "state_from": command.state,
-        "body": "{}",
-    }
+    values = audited(command, kind="command.deadline_missed", actor=actor, body={})
     return bool(await conn.scalar(MISS_DEADLINE, values))
 
 

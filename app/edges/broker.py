@@ -1,11 +1,13 @@
 """What every edge works with, and the few things that they all do with a command."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import control
 from app.catalog import Catalog, Request
@@ -23,10 +25,13 @@ from app.edges.stream import Hub
 from app.envelope import Priority, instant
 from app.errors import NotFoundError, QueueFullError
 from app.intake import Intake
-from app.policy import Identity, Tool
+from app.policy import Identity, Tool, ToolPolicy
 from app.results import PURGED, Leases, Word
 
 logger = logging.getLogger(__name__)
+
+Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[Word]]
+"""What is done to a locked command, by its tool's policy, in the caller's transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,47 +160,48 @@ async def listing(
         )
 
 
+async def act(broker: Broker, found: Command, verb: Verb) -> Word:
+    """Apply a verb to a command that the caller may name, locked, in a transaction of its own."""
+    policy = await broker.catalog.policy(found.tool, found.method)
+    async with tenant_transaction(broker.database.engine, found.tenant_id) as conn:
+        word = await verb(conn, await control.locked(conn, found), policy)
+    broker.say(word)
+    return word
+
+
 async def cancel(broker: Broker, who: Identity, command_id: UUID, *, reason: str) -> Word:
     """Cancel a command of the caller's: at once, or by asking its adapter.
 
     Raises:
         NotFoundError: no such command of the caller's.
     """
-    found = await find(broker, who, command_id)
-    policy = await broker.catalog.policy(found.tool, found.method)
-    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-        word = await control.cancel(
+
+    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+        return await control.cancel(
             conn,
-            await control.locked(conn, found),
+            command,
             policy=policy,
             actor=f"user:{who.user_id}",
             reason=reason,
             grace_s=broker.settings.cancel_grace_s,
         )
-    broker.say(word)
-    return word
+
+    return await act(broker, await find(broker, who, command_id), verb)
 
 
-async def decide(
-    broker: Broker, who: Identity, found: Command, *, approve: bool, actor: str, reason: str
-) -> Word:
+async def decide(broker: Broker, found: Command, *, approve: bool, actor: str, reason: str) -> Word:
     """Let a command go that waits for an approval, or end it.
 
     Raises:
         NotCancellableError: it does not wait for one.
     """
-    policy = await broker.catalog.policy(found.tool, found.method)
-    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-        word = await control.decide(
-            conn,
-            await control.locked(conn, found),
-            approve=approve,
-            policy=policy,
-            actor=actor,
-            reason=reason,
+
+    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+        return await control.decide(
+            conn, command, approve=approve, policy=policy, actor=actor, reason=reason
         )
-    broker.say(word)
-    return word
+
+    return await act(broker, found, verb)
 
 
 def view(command: Command) -> dict[str, Any]:

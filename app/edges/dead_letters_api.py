@@ -12,9 +12,9 @@ from app.db import audit_events, dead_letters
 from app.db.commands import Command
 from app.db.dead_letters import Wanted
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, find, view
+from app.edges.broker import Broker, act, find, view
 from app.edges.http_api import reply
-from app.edges.operator_api import ReasonBody, act, operator_of
+from app.edges.operator_api import ReasonBody, operator_of
 from app.envelope import instant
 from app.errors import NotCancellableError
 from app.policy import Identity, ToolPolicy
@@ -74,7 +74,7 @@ async def redrive_one(
             pause_s=pause_s,
         )
 
-    return await act(broker, who, command_id, verb)
+    return (await act(broker, await find(broker, who, command_id), verb)).command
 
 
 async def redrive_each(
@@ -150,6 +150,7 @@ def router(broker: Broker) -> APIRouter:
             actor = f"operator:{who.user_id}"
             return await control.discard(conn, command, actor=actor, reason=body.reason)
 
-        return reply(200, view(await act(broker, who, correlation_id, verb)))
+        word = await act(broker, await find(broker, who, correlation_id), verb)
+        return reply(200, view(word.command))
 
     return made

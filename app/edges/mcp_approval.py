@@ -78,11 +78,6 @@ def required(tool: Tool, args: Mapping[str, Any]) -> types.InputRequiredResult:
     )
 
 
-def key_of(params: types.CallToolRequestParams) -> str | None:
-    """The idempotency key in a verified state; None where the call comes without one."""
-    return params.request_state
-
-
 def decision(responses: Mapping[str, Any] | None) -> bool | None:
     """What the person said; None where there is no answer to our question.
 

@@ -34,7 +34,7 @@ async def granted(broker: Broker, who: Identity, name: str) -> Tool:
             also takes the same time.
     """
     tool = await broker.catalog.by_name(name)
-    if tool is not None and tool in await broker.catalog.visible(who):
+    if tool is not None and await broker.catalog.may_call(who, tool):
         return tool
     asked = (name, "") if tool is None else (tool.tool, tool.method)
     request = Request(tool=asked[0], method=asked[1], args={})
@@ -60,15 +60,17 @@ def meta(ctx: Context) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def request_of(ctx: Context, tool: Tool, params: types.CallToolRequestParams) -> Request:
-    """A tools/call as every edge hands it on.
+def request_of(
+    ctx: Context, tool: Tool, params: types.CallToolRequestParams
+) -> tuple[Request, float | None]:
+    """A tools/call as every edge hands it on, and the seconds that it would wait at the most.
 
     Raises:
         BadRequestError: its idempotency key, or what it says in `_meta`, is malformed.
     """
     key, source = idempotency_key(ctx)
     said = call_meta(ctx)
-    return Request(
+    request = Request(
         tool=tool.tool,
         method=tool.method,
         args=params.arguments or {},
@@ -80,6 +82,7 @@ def request_of(ctx: Context, tool: Tool, params: types.CallToolRequestParams) ->
         accept_async=True,
         traceparent=traceparent(meta(ctx).get("traceparent")),
     )
+    return request, said.wait_s
 
 
 def call_meta(ctx: Context) -> CallMeta:

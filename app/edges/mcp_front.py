@@ -21,18 +21,12 @@ from app.db.commands import Command
 from app.edges import mcp_approval, mcp_builtin, mcp_legacy_tasks, mcp_listen, mcp_tasks
 from app.edges.broker import Accepted, Broker, cancel, find
 from app.edges.identity import CALL, need
-from app.edges.mcp_calls import (
-    Context,
-    accept,
-    call_meta,
-    granted,
-    identity_of,
-    request_of,
-)
+from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp_replies import (
     URI,
     accepted_reply,
     final_reply,
+    line_of,
     problem_reply,
     protocol_error,
     shown_tool,
@@ -121,14 +115,13 @@ class Front:
             tool = await granted(self._broker, who, params.name)
             if tool.policy.task == "required":
                 mcp_tasks.need_declared(ctx)
-            request = request_of(ctx, tool, params)
+            request, wait_s = request_of(ctx, tool, params)
             as_task = mcp_tasks.declared(ctx) and tool.policy.task != "forbidden"
             if tool.policy.approval == "ask" and not as_task and mcp_approval.can_ask(ctx):
                 asked = await self._ask(who, tool, params, request)
                 if isinstance(asked, types.InputRequiredResult):
                     return asked
                 request = asked
-            wait_s = call_meta(ctx).wait_s
             accepted = await accept(self._broker, who, request, wait_s=wait_s)
             if as_task:
                 return await self._tasks.started(ctx, accepted)
@@ -145,7 +138,7 @@ class Front:
             ForbiddenError: the person said no; it is audited.
         """
         call, _ = await self._broker.catalog.prepare(who, request)
-        state = mcp_approval.key_of(params)
+        state = params.request_state  # sealed by us, and a key: one answer makes one command
         said = None if state is None else mcp_approval.decision(params.input_responses)
         if said is None:
             if await self._broker.intake.earlier(call) is not None:
@@ -250,5 +243,4 @@ def message_of(command: Command | None) -> str | None:
     """A short line for a person: stage and message."""
     if command is None:
         return "still running"
-    line = ": ".join(part for part in (command.stage, command.message) if part)
-    return (line or str(command.state))[:200]
+    return line_of(command.stage, command.message) or str(command.state)

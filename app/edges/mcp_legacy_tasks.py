@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from app.command import State
 from app.db.commands import Command
-from app.edges.broker import Broker, cancel, find, listing, waiting_for
+from app.edges.broker import Broker, cancel, find, listing
 from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp_replies import META, POLL_MS, about, final_reply, protocol_error
+from app.edges.mcp_tasks import described, kept_ms, own_task
 from app.edges.stream import until_final
-from app.envelope import instant
 from app.errors import BrokerError
 
 VERSION: Final = "2025-11-25"
@@ -57,17 +57,13 @@ class LegacyTasks:
             case "tasks/list":
                 return await self._list(ctx, params.get("cursor"))
             case "tasks/get":
-                return shown(await self._find(ctx), self._kept_ms)
+                return self._shown(await self._find(ctx))
             case "tasks/result":
                 return await self._result(ctx)
             case "tasks/cancel":
                 return await self._cancel(ctx)
             case _:
                 return await call_next(ctx)
-
-    @property
-    def _kept_ms(self) -> int:
-        return round(self._broker.settings.bodies_kept_s * 1000)
 
     async def _call(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         params = types.CallToolRequestParams.model_validate(ctx.params or {}, by_name=False)
@@ -81,16 +77,18 @@ class LegacyTasks:
             raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is called as a task only")
         if tool.policy.task == "forbidden":
             raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is not called as a task")
-        accepted = await accept(self._broker, who, request_of(ctx, tool, params))
+        request, _ = request_of(ctx, tool, params)
+        accepted = await accept(self._broker, who, request)
         command = await find(self._broker, who, accepted.written.id)
-        return {"task": shown(command, self._kept_ms), "_meta": {META: about(command, accepted)}}
+        return {"task": self._shown(command), "_meta": {META: about(command, accepted)}}
 
     async def _find(self, ctx: Context) -> Command:
-        try:
-            task_id = UUID(str((ctx.params or {}).get("taskId")))
-            return await find(self._broker, identity_of(ctx), task_id)
-        except (ValueError, BrokerError) as error:
-            raise MCPError(types.INVALID_PARAMS, "Task not found") from error
+        return await own_task(self._broker, identity_of(ctx), str((ctx.params or {}).get("taskId")))
+
+    def _shown(self, command: Command) -> dict[str, Any]:
+        asked = command.cancel_requested_at is not None and not command.final
+        shown = described(command, status(command), "a cancel is asked for" if asked else None)
+        return shown | {"ttl": kept_ms(self._broker), "pollInterval": POLL_MS}
 
     async def _list(self, ctx: Context, cursor: Any) -> dict[str, Any]:
         try:
@@ -100,7 +98,7 @@ class LegacyTasks:
         found = await listing(
             self._broker, identity_of(ctx), states=None, tool=None, before=before, limit=PAGE
         )
-        page: dict[str, Any] = {"tasks": [shown(one, self._kept_ms) for one in found]}
+        page: dict[str, Any] = {"tasks": [self._shown(one) for one in found]}
         return page | ({"nextCursor": str(found[-1].id)} if len(found) == PAGE else {})
 
     async def _result(self, ctx: Context) -> dict[str, Any]:
@@ -127,7 +125,7 @@ class LegacyTasks:
             raise MCPError(types.INVALID_PARAMS, f"The task has ended: {status(command)}")
         reason = "cancelled by the client (tasks/cancel)"
         word = await cancel(self._broker, identity_of(ctx), command.id, reason=reason)
-        return shown(word.command, self._kept_ms)
+        return self._shown(word.command)
 
 
 def status(command: Command) -> str:
@@ -137,19 +135,3 @@ def status(command: Command) -> str:
     if command.state is State.CANCELLED:
         return "cancelled"
     return "completed" if command.state is State.SUCCEEDED else "failed"
-
-
-def shown(command: Command, kept_ms: int) -> dict[str, Any]:
-    """A command as that version's task."""
-    asked = "a cancel is asked for" if command.cancel_requested_at and not command.final else None
-    said = (asked, waiting_for(command), command.stage, command.message)
-    line = ": ".join(part for part in said if part)
-    task: dict[str, Any] = {
-        "taskId": str(command.id),
-        "status": status(command),
-        "createdAt": instant(command.created_at),
-        "lastUpdatedAt": instant(command.finished_at or command.started_at or command.created_at),
-        "ttl": kept_ms,
-        "pollInterval": POLL_MS,
-    }
-    return task | ({"statusMessage": line[:200]} if line else {})

@@ -19,6 +19,8 @@ URI: Final = "command://"
 POLL_MS: Final = 2000
 REASON_MAX: Final = 2000
 """Characters of an adapter's reason in an answer's text."""
+LINE_MAX: Final = 200
+"""Characters of a line that says how a command is doing."""
 
 ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -32,6 +34,11 @@ ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
     },
     "required": ["status", "command_id"],
 }
+
+
+def line_of(*parts: str | None) -> str:
+    """One short line for a person, of the parts that say anything."""
+    return ": ".join(part for part in parts if part)[:LINE_MAX]
 
 
 def shown_tool(tool: Tool) -> types.Tool:

@@ -13,7 +13,14 @@ from app.db.commands import Command
 from app.edges.broker import Accepted, Broker, cancel, decide, find, waiting_for
 from app.edges.mcp_approval import QUESTION, can_ask, decision, question
 from app.edges.mcp_calls import Context, identity_of
-from app.edges.mcp_replies import META, POLL_MS, about, final_reply, protocol_error
+from app.edges.mcp_replies import (
+    META,
+    POLL_MS,
+    about,
+    final_reply,
+    line_of,
+    protocol_error,
+)
 from app.envelope import instant
 from app.errors import BrokerError, NotCancellableError
 from app.policy import Identity
@@ -58,26 +65,14 @@ class Tasks:
         """What the task asks its caller's person: where it waits for that, and can be asked."""
         if command.approval != "pending" or command.final or not can_ask(ctx):
             return None
-        found = (await self._broker.catalog.tools()).get((command.tool, command.method))
-        if found is None or found.tool.policy.approval != "ask":
+        tool = await self._broker.catalog.tool(command.tool, command.method)
+        if tool is None or tool.policy.approval != "ask":
             return None
-        return question(found.tool, command.args or {})
+        return question(tool, command.args or {})
 
     def _shown(self, command: Command, *, waits: bool = False) -> dict[str, Any]:
-        kept_ms = round(self._broker.settings.bodies_kept_s * 1000)
-        shown: dict[str, Any] = {
-            "taskId": str(command.id),
-            "status": "input_required" if waits else status(command),
-            "createdAt": instant(command.created_at),
-            "lastUpdatedAt": instant(
-                command.finished_at or command.started_at or command.created_at
-            ),
-            "ttlMs": kept_ms,
-            "pollIntervalMs": POLL_MS,
-        }
-        said = (waiting_for(command), command.stage, command.message)
-        line = ": ".join(part for part in said if part)
-        return shown | ({"statusMessage": line[:200]} if line else {})
+        shown = described(command, "input_required" if waits else status(command))
+        return shown | {"ttlMs": kept_ms(self._broker), "pollIntervalMs": POLL_MS}
 
     async def _find(self, ctx: Context, params: TaskParams) -> tuple[Identity, Command]:
         need_declared(ctx)
@@ -85,10 +80,7 @@ class Tasks:
         named = None if ctx.request is None else ctx.request.headers.get("mcp-name")
         if named is not None and named != params.task_id:
             raise MCPError(HEADER_MISMATCH, "Mcp-Name and taskId differ")
-        try:
-            return who, await find(self._broker, who, UUID(params.task_id))
-        except (ValueError, BrokerError) as error:
-            raise MCPError(types.INVALID_PARAMS, "Task not found") from error
+        return who, await own_task(self._broker, who, params.task_id)
 
     async def _get(self, ctx: Context, params: TaskParams) -> dict[str, Any]:
         _, command = await self._find(ctx, params)
@@ -118,7 +110,6 @@ class Tasks:
             with contextlib.suppress(NotCancellableError):  # somebody else was first
                 await decide(
                     self._broker,
-                    who,
                     command,
                     approve=said,
                     actor=f"user:{who.user_id}",
@@ -130,6 +121,35 @@ class Tasks:
         who, command = await self._find(ctx, params)
         await cancel(self._broker, who, command.id, reason="cancelled by the client (tasks/cancel)")
         return {"resultType": "complete"}
+
+
+async def own_task(broker: Broker, who: Identity, task_id: str) -> Command:
+    """The command behind a task of the caller's.
+
+    Raises:
+        MCPError: there is none, in the same words whoever's it is.
+    """
+    try:
+        return await find(broker, who, UUID(task_id))
+    except (ValueError, BrokerError) as error:
+        raise MCPError(types.INVALID_PARAMS, "Task not found") from error
+
+
+def described(command: Command, status: str, note: str | None = None) -> dict[str, Any]:
+    """What both versions of tasks tell of a command alike."""
+    told: dict[str, Any] = {
+        "taskId": str(command.id),
+        "status": status,
+        "createdAt": instant(command.created_at),
+        "lastUpdatedAt": instant(command.finished_at or command.started_at or command.created_at),
+    }
+    line = line_of(note, waiting_for(command), command.stage, command.message)
+    return told | ({"statusMessage": line} if line else {})
+
+
+def kept_ms(broker: Broker) -> int:
+    """How long a task can be asked for after its end, in milliseconds."""
+    return round(broker.settings.bodies_kept_s * 1000)
 
 
 def declared(ctx: Context) -> bool:

@@ -1,6 +1,5 @@
 """What operators do over HTTP to a tenant's commands: approve, deny, resolve, see blocked keys."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -12,7 +11,7 @@ from app import control
 from app.db import heads
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, decide, find, view
+from app.edges.broker import Broker, act, decide, find, view
 from app.edges.http_api import identity_of, reply
 from app.edges.identity import OPERATE, need
 from app.envelope import instant
@@ -34,24 +33,11 @@ class ResolveBody(ReasonBody):
     outcome: Literal["succeeded", "failed"]
 
 
-Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[Word]]
-
-
 def operator_of(request: Request) -> Identity:
     """Who asks. Raises ForbiddenError without the operator's scope."""
     who = identity_of(request)
     need(who, OPERATE)
     return who
-
-
-async def act(broker: Broker, who: Identity, command_id: UUID, verb: Verb) -> Command:
-    """Apply a verb to one of the tenant's commands, locked, in a transaction of its own."""
-    found = await find(broker, who, command_id)
-    policy = await broker.catalog.policy(found.tool, found.method)
-    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-        word = await verb(conn, await control.locked(conn, found), policy)
-    broker.say(word)
-    return word.command
 
 
 def router(broker: Broker) -> APIRouter:
@@ -64,7 +50,7 @@ def router(broker: Broker) -> APIRouter:
         who = operator_of(request)
         found = await find(broker, who, correlation_id)
         actor = f"operator:{who.user_id}"
-        word = await decide(broker, who, found, approve=approve, actor=actor, reason=body.reason)
+        word = await decide(broker, found, approve=approve, actor=actor, reason=body.reason)
         return reply(200, view(word.command))
 
     @made.post("/commands/{correlation_id}/approve")
@@ -91,7 +77,8 @@ def router(broker: Broker) -> APIRouter:
                 reason=body.reason,
             )
 
-        return reply(200, view(await act(broker, who, correlation_id, verb)))
+        word = await act(broker, await find(broker, who, correlation_id), verb)
+        return reply(200, view(word.command))
 
     @made.get("/keys/blocked")
     async def blocked_keys(

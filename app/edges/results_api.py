@@ -91,8 +91,8 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         return who
 
     async def policy_of(who: Identity, correlation_id: UUID) -> ToolPolicy:
-        tool = await results.tool_of(engine, who, correlation_id)
-        return await broker.catalog.policy(*tool)
+        found = await results.subject(engine, who, correlation_id)
+        return await broker.catalog.policy(found.tool, found.method)
 
     async def heard(who: Identity, correlation_id: UUID, said: T) -> tuple[ToolPolicy, T]:
         """The tool's policy, and the adapter's words without the call's secrets."""

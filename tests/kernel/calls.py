@@ -6,8 +6,10 @@ from uuid import UUID
 
 import asyncpg
 
-from app import results
+from app import control, results
 from app.catalog import Request
+from app.db import commands
+from app.db.engine import tenant_transaction
 from app.edges.broker import Accepted, Broker, submit
 from app.policy import Identity, ToolPolicy
 from app.results import Claim, Word
@@ -33,8 +35,8 @@ async def accept(broker: Broker, request: Request, who: Identity = ADA) -> Accep
 
 
 async def policy_of(broker: Broker, command_id: UUID) -> ToolPolicy:
-    tool = await results.tool_of(broker.database.engine, ADAPTER, command_id)
-    return await broker.catalog.policy(*tool)
+    found = await results.subject(broker.database.engine, ADAPTER, command_id)
+    return await broker.catalog.policy(found.tool, found.method)
 
 
 async def claim(broker: Broker, command_id: UUID, *, attempt: int = 1, run: str = "run-1") -> Claim:
@@ -69,6 +71,21 @@ async def finish(
     )
     broker.say(word)
     return word
+
+
+async def redrive(broker: Broker, command_id: UUID) -> Word:
+    """As an operator, in one transaction."""
+    async with tenant_transaction(broker.database.engine, "demo") as conn:
+        found = await commands.find(conn, command_id)
+        assert found is not None
+        return await control.redrive(
+            conn,
+            await control.locked(conn, found),
+            policy=ToolPolicy(),
+            actor="operator:olga",
+            reason="mended",
+            deadline_s=60,
+        )
 
 
 async def fetch(dsn: str, query: str, *values: Any) -> list[asyncpg.Record]:

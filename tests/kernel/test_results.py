@@ -133,4 +133,4 @@ async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: 
         Identity(tenant_id="x", user_id="x", client_id="x", tools=("git/*",)),
     ):
         with pytest.raises(NotFoundError):
-            await results.tool_of(broker.database.engine, bound, one)
+            await results.subject(broker.database.engine, bound, one)
