@@ -136,3 +136,14 @@ async def wait_for(condition: Callable[[], Awaitable[T]], timeout_s: float = 15.
             if value:
                 return value
             await asyncio.sleep(0.02)
+
+
+def make_repo(path: Path) -> Path:
+    """A small real repository."""
+    git = ["git", "-C", str(path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    path.mkdir()
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    (path / "README").write_text("hello\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    return path

@@ -5,7 +5,6 @@ command that a later test publishes.
 """
 
 import asyncio
-import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from app.devstack.stack import AppProcess, Dsns, relay_process
 from app.devstack.tokens import DevIssuer
 from tests import stack as servers
 from tests.conftest import AUDIENCE
-from tests.stack import PostgresServer
+from tests.stack import PostgresServer, make_repo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +60,6 @@ class World:
             transport = streamable_http_client(url, http_client=http)
             async with Client(transport, mode=mode) as client:  # pyright: ignore[reportArgumentType]
                 yield client
-
-
-def make_repo(path: Path) -> Path:
-    """A small real repository."""
-    git = ["git", "-C", str(path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    path.mkdir()
-    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
-    (path / "README").write_text("hello\n")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app.devstack.eda import EmbeddedEda
 from tests.eda.results_api import TOKEN, ResultsApi
+from tests.stack import make_repo
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ROOT / "rulebooks" / "collections"
@@ -87,14 +88,7 @@ def eda(kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path) -> Iterat
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small real repository."""
-    path = tmp_path_factory.mktemp("source") / "repo"
-    git = ["git", "-C", str(path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    path.mkdir()
-    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
-    (path / "README").write_text("hello\n")
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
-    return path
+    return make_repo(tmp_path_factory.mktemp("source") / "repo")
 
 
 def start_play(

@@ -5,14 +5,15 @@ starts it.
 """
 
 import subprocess
-import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
+
+from tests.eda.http_server import serving
 
 Run = Callable[[str, Mapping[str, Any]], subprocess.Popen[str]]
 """(template, extra variables) -> the job's process."""
@@ -55,46 +56,24 @@ class Controller:
     run: Run
     jobs: list[Job] = field(default_factory=list[Job])
     url: str = ""
-    _server: ThreadingHTTPServer | None = None
+    _serving: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        controller = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer("GET", {})
-
-            def do_POST(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
-                self._answer("POST", orjson.loads(self.rfile.read(length) or b"{}"))
-
-            def _answer(self, method: str, body: Any) -> None:
-                if self.headers.get("authorization") != f"Bearer {TOKEN}":
-                    status, answer = 401, {}
-                else:
-                    status, answer = controller.answer(method, self.path, body)
-                data = orjson.dumps(answer)
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 the base's name
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = self._serving.enter_context(serving(self._checked))
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.close()
         for job in self.jobs:
             job.process.kill()
             job.process.communicate()
+
+    def _checked(
+        self, method: str, target: str, body: Any, authorization: str | None
+    ) -> tuple[int, Any]:
+        if authorization != f"Bearer {TOKEN}":
+            return 401, {}
+        return self.answer(method, target, body)
 
     def answer(  # noqa: PLR0911 a return for each route
         self, method: str, target: str, body: Any

@@ -1,13 +1,12 @@
 """A results API that records what adapters say, and answers as a test tells it."""
 
-import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from uuid import uuid4
 
-import orjson
+from tests.eda.http_server import serving
 
 TOKEN = "the-adapters-token"
 
@@ -36,37 +35,19 @@ class ResultsApi:
     token: str = ""  # answers 401 to any other, if set
     unauthorized: int = 0
     url: str = ""
-    _server: ThreadingHTTPServer | None = None
+    _serving: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
-                status, answer = api.answer(self.path, body, self.headers.get("authorization"))
-                data = orjson.dumps(answer)
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 the base's name
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = self._serving.enter_context(serving(self.answer))
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.shutdown()
-        self._server.server_close()
+        self._serving.close()
 
-    def answer(self, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+    def answer(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
         """Record a word and answer it."""
+        if method != "POST":
+            return 501, {}
         if self.failing > 0:
             self.failing -= 1
             return 503, {}

@@ -8,16 +8,12 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app import control
-from app.db import commands
-from app.db.engine import tenant_transaction
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
-from app.policy import ToolPolicy
 from tests.edges.conftest import auth
 from tests.faults import InjectedFaultError, fail_at_statement
-from tests.kernel.calls import accept, claim, counts, echo, fetch, finish, state_of
+from tests.kernel.calls import accept, claim, counts, echo, fetch, finish, redrive, state_of
 
 WHY = {"reason": "because"}
 
@@ -132,17 +128,7 @@ async def test_a_fault_at_any_statement_of_a_redrive_leaves_nothing_behind(
     for step in itertools.count(1):
         try:
             with fail_at_statement(engine, step):
-                async with tenant_transaction(engine, "demo") as conn:
-                    found = await commands.find(conn, one)
-                    assert found is not None
-                    await control.redrive(
-                        conn,
-                        await control.locked(conn, found),
-                        policy=ToolPolicy(),
-                        actor="operator:olga",
-                        reason="because",
-                        deadline_s=60,
-                    )
+                await redrive(broker, one)
         except InjectedFaultError:
             assert await counts(database.owner) == before, f"torn write at step {step}"
             assert await state_of(database.owner, one) == "dead_lettered"

@@ -4,9 +4,8 @@ from random import Random
 
 import pytest
 
-from app import control
-from app.db import commands, dispatch
-from app.db.engine import open_database, tenant_transaction
+from app.db import dispatch
+from app.db.engine import open_database
 from app.db.wakeups import Notifier
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
@@ -16,7 +15,7 @@ from app.policy import ToolPolicy
 from app.results import reject
 from relay.clock import Clock
 from tests.conftest import settings_of
-from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, fetch, finish, state_of
+from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, fetch, finish, redrive, state_of
 
 LOST = "UPDATE commands SET lease_until = now() - interval '1 s' WHERE id = $1"
 LATE = "UPDATE commands SET deadline_at = now() - interval '1 s' WHERE id = $1"
@@ -81,17 +80,7 @@ async def test_a_redriven_command_has_a_deadline_though_it_missed_the_one_before
             command_id=one,
             reason="no rule",
         )
-        async with tenant_transaction(broker.database.engine, "demo") as conn:
-            found = await commands.find(conn, one)
-            assert found is not None
-            await control.redrive(
-                conn,
-                await control.locked(conn, found),
-                policy=ToolPolicy(),
-                actor="operator:olga",
-                reason="mended",
-                deadline_s=60,
-            )
+        await redrive(broker, one)
         await fetch(database.owner, LATE, one)
         await clock.tick()
     assert await state_of(database.owner, one) == "timed_out"

@@ -9,10 +9,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app import control
-from app.db import commands, dispatch
+from app.db import dispatch
 from app.db.dispatch import Claimed
-from app.db.engine import open_database, tenant_transaction
+from app.db.engine import open_database
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker, cancel, find
@@ -22,7 +21,7 @@ from app.policy import ToolPolicy
 from app.results import reject
 from tests.conftest import settings_of
 from tests.faults import hold_at_statement
-from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish
+from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish, redrive
 from tests.stack import wait_for
 
 ROWS = "SELECT attempt, status FROM outbox WHERE kind = 'command' AND command_id = $1"
@@ -164,17 +163,7 @@ async def claims_the_waiting(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> ob
 
 
 async def redrives_the_dead(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
-    async with tenant_transaction(broker.database.engine, "demo") as conn:
-        found = await commands.find(conn, ids[0])
-        assert found is not None
-        return await control.redrive(
-            conn,
-            await control.locked(conn, found),
-            policy=ToolPolicy(),
-            actor="operator:olga",
-            reason="mended",
-            deadline_s=60,
-        )
+    return await redrive(broker, ids[0])
 
 
 async def accepts_one_more(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:

@@ -1,0 +1,45 @@
+"""A JSON server of the test's own, on a free port, for what an adapter or a source talks to."""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import orjson
+
+Answer = Callable[[str, str, Any, str | None], tuple[int, Any]]
+"""(method, target, body, Authorization header) -> (status, body)."""
+
+
+@contextmanager
+def serving(answer: Answer) -> Generator[str]:
+    """Serve inside the block; yields the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer("GET", {})
+
+        def do_POST(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            self._answer("POST", orjson.loads(self.rfile.read(length) or b"{}"))
+
+        def _answer(self, method: str, body: Any) -> None:
+            status, said = answer(method, self.path, body, self.headers.get("authorization"))
+            data = orjson.dumps(said)
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 the base's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
