@@ -126,3 +126,11 @@ class UnavailableError(BrokerError):
     code = "unavailable"
     status = 503
     title = "The broker is not ready"
+
+
+class InvalidDefinitionError(BrokerError):
+    """A saga's definition or plan cannot be run; `problems` names each field and what to do."""
+
+    code = "invalid_definition"
+    status = 422
+    title = "This saga cannot be run as it is written"
