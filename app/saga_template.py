@@ -102,33 +102,52 @@ def _check(path: tuple[str, ...], at: tuple[str | int, ...]) -> None:
     raise TemplateError(where(at), problem)
 
 
-def render(value: Any, scope: Mapping[str, Any], at: tuple[str | int, ...] = ()) -> Any:
+def render(
+    value: Any,
+    scope: Mapping[str, Any],
+    *,
+    keep: frozenset[str] = frozenset(),
+    at: tuple[str | int, ...] = (),
+) -> Any:
     """A copy of a JSON value with its references filled in from `scope`.
 
     A reference that is all of its text keeps the JSON type of what it names; within other text
     a string is put in as it is and anything else as JSON. `scope` looks like
-    `{"input": …, "steps": {id: {"result": …}}, "saga": {"id": …}}`.
+    `{"input": …, "steps": {id: {"result": …}}, "saga": {"id": …}}`; references whose root is in
+    `keep` stay as they are written.
 
     Raises:
         TemplateError: a reference that is malformed, or whose value is missing.
     """
     match value:
         case str():
-            return _render_text(value, scope, at)
+            return _render_text(value, scope, keep, at)
         case Mapping():
-            return {name: render(item, scope, (*at, name)) for name, item in value.items()}
+            return {
+                name: render(item, scope, keep=keep, at=(*at, name)) for name, item in value.items()
+            }
         case list() | tuple():
-            return [render(item, scope, (*at, index)) for index, item in enumerate(value)]
+            return [
+                render(item, scope, keep=keep, at=(*at, index)) for index, item in enumerate(value)
+            ]
         case _:
             return value
 
 
-def _render_text(text: str, scope: Mapping[str, Any], at: tuple[str | int, ...]) -> Any:
+def _render_text(
+    text: str, scope: Mapping[str, Any], keep: frozenset[str], at: tuple[str | int, ...]
+) -> Any:
     found = list(_in_text(text, at))
     if found and found[0].whole:
-        return _look_up(found[0], scope)
-    values = iter([_as_text(_look_up(one, scope)) for one in found])
-    return REFERENCE.sub(lambda _: next(values), text)
+        return text if found[0].path[0] in keep else _look_up(found[0], scope)
+    # One pass: what a value holds is never taken for a reference.
+    values = iter(found)
+
+    def filled(match: re.Match[str]) -> str:
+        one = next(values)
+        return match[0] if one.path[0] in keep else _as_text(_look_up(one, scope))
+
+    return REFERENCE.sub(filled, text)
 
 
 def _as_text(value: Any) -> str:
