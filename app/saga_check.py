@@ -17,7 +17,6 @@ from app.saga_definition import Call, Definition, Step, StepKind
 from app.saga_template import Reference, TemplateError, references, render, where
 
 Problem = tuple[str, str]
-Path = tuple[str | int, ...]
 
 WHOLE: Final = frozenset({"required", "additionalProperties", "type", "minItems", "maxItems"})
 """What a schema says of a container that does not depend on the values in it."""
