@@ -151,17 +151,22 @@ def prepared_input(definition: Definition, given: Mapping[str, Any]) -> dict[str
             (where(("input", *error.instance_path)), error.message)
             for error in compiled(definition.input_schema).iter_errors(made)
         ]
-    for index, step in enumerate(definition.steps):
-        for at, value in _texts(step, f"steps[{index}]"):
-            try:
-                render(value, {"input": made}, keep=frozenset({"steps", "saga"}))
-            except TemplateError as error:
-                found.append((f"{at}.{error.at}" if error.at else at, error.problem))
+    if not found:
+        found = list(_missing_input(definition, made))
     if found:
         told = [{"at": at, "problem": problem} for at, problem in found]
         lines = "; ".join(f"{at}: {problem}" for at, problem in found)
         raise InvalidArgumentsError(f"{lines}. Nothing was started.", problems=told)
     return made
+
+
+def _missing_input(definition: Definition, made: Mapping[str, Any]) -> Iterator[Problem]:
+    for index, step in enumerate(definition.steps):
+        for at, value in _texts(step, f"steps[{index}]"):
+            try:
+                render(value, {"input": made}, keep=frozenset({"steps", "saga"}))
+            except TemplateError as error:
+                yield f"{at}.{error.at}" if error.at else at, error.problem
 
 
 def _texts(step: Step, at: str) -> Iterator[tuple[str, Any]]:

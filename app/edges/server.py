@@ -20,7 +20,14 @@ from app.config import Settings
 from app.db import migrate, wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.edges import dead_letters_api, failures, http_api, operator_api, results_api
+from app.edges import (
+    dead_letters_api,
+    failures,
+    http_api,
+    operator_api,
+    results_api,
+    saga_api,
+)
 from app.edges.broker import Broker
 from app.edges.identity import SCOPES, Verifier, bearer
 from app.edges.mcp_front import Front
@@ -142,6 +149,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(results_api.router(broker))
     app.include_router(operator_api.router(broker))
     app.include_router(dead_letters_api.router(broker))
+    app.include_router(saga_api.router(broker))
     app.mount("/", mcp_app)
     return Guard(app, settings, broker.verifier)
 
