@@ -29,8 +29,12 @@ SCOPE: dict[str, Any] = {
 def test_a_value_comes_in_as_it_is_whatever_is_in_it(value: Any) -> None:
     scope = {"input": {"x": value}, "saga": {"id": "s-1"}}
     assert render({"a": ["{{ input.x }}"]}, scope) == {"a": [value]}
-    if isinstance(value, str):
-        assert render("<{{input.x}}|{{ input.x }}>", scope) == f"<{value}|{value}>"
+
+
+@given(text=st.text() | hostile)
+def test_a_text_comes_into_a_text_as_it_is(text: str) -> None:
+    scope = {"input": {"x": text}, "saga": {"id": "s-1"}}
+    assert render("<{{input.x}}|{{ input.x }}>", scope) == f"<{text}|{text}>"
 
 
 @given(value=plain_values)
