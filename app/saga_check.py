@@ -14,6 +14,7 @@ import jsonschema_rs
 from app.errors import InvalidArgumentsError
 from app.policy import Tool
 from app.saga_definition import Call, Definition, Step, StepKind
+from app.saga_parse import must_be_plain
 from app.saga_template import Reference, TemplateError, references, render, where
 
 Problem = tuple[str, str]
@@ -137,7 +138,9 @@ def prepared_input(definition: Definition, given: Mapping[str, Any]) -> dict[str
 
     Raises:
         InvalidArgumentsError: it does not fit the schema, or lacks what a step refers to.
+        InvalidDefinitionError: it is not plain JSON.
     """
+    must_be_plain(dict(given))
     properties: Mapping[str, Any] = definition.input_schema.get("properties", {})
     defaults = {
         name: schema["default"]

@@ -6,8 +6,10 @@ catalog knows is checked by `saga_check`.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError
+from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -21,6 +23,7 @@ from app.saga_template import Reference, TemplateError, references, where
 STEPS_MAX: Final = 100
 BYTES_MAX: Final = 256 << 10
 DEPTH_MAX: Final = 32
+PROBLEMS_MAX: Final = 50
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -96,7 +99,16 @@ class DefinitionBody(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that is JSON: a date stays the text that was written."""
+    """YAML that is JSON: a date stays the text that was written, and no name stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping of a node. Raises ConstructorError where a name stands twice in it."""
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, times in names.most_common(1):
+            if times > 1:
+                said = f"{name!r} stands twice"
+                raise yaml.constructor.ConstructorError(problem=said, problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -187,8 +199,8 @@ def _items(value: Any) -> Iterable[Any]:
 
 
 def refused(problems: Iterable[tuple[str, str]]) -> InvalidDefinitionError:
-    """The error that tells all of these: (place, what is wrong and what to do)."""
-    told = [{"at": at, "problem": problem} for at, problem in problems]
+    """The error that tells these, of very many the first: (place, what is wrong and what to do)."""
+    told = [{"at": at, "problem": problem} for at, problem in islice(problems, PROBLEMS_MAX)]
     lines = "; ".join(
         f"{one['at']}: {one['problem']}" if one["at"] else one["problem"] for one in told
     )

@@ -1,5 +1,6 @@
 """Sagas over plain HTTP: definitions to register, list and show, and what a run would do."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -84,7 +85,8 @@ def router(broker: Broker) -> APIRouter:
     async def register(request: Request) -> Response:
         """Register a definition, JSON or YAML: 201 for a new version, 200 for the newest again."""
         who = operator_of(request)
-        definition = parse(load(await request.body()))
+        # A large YAML text takes a second to read, which no other request is to wait for.
+        definition = parse(await asyncio.to_thread(load, await request.body()))
         done = await saga_registry.register(broker.database.engine, broker.catalog, who, definition)
         return reply(201 if done.new else 200, shown(done.registered, whole=True))
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app import catalog_file
-from app.errors import InvalidArgumentsError
+from app.errors import InvalidArgumentsError, InvalidDefinitionError
 from app.saga_check import Tools, named, prepared_input, problems
 from app.saga_parse import load, parse
 from app.saga_registry import dry_run
@@ -96,6 +96,8 @@ def test_input_is_filled_up_with_defaults_and_checked() -> None:
         "settings": {},
         "fail_at": "nothing",
     }
+    with pytest.raises(InvalidDefinitionError, match="NUL"):
+        prepared_input(read, {"name": "web", "settings": {"x": "\0"}})
     for bad in ({}, {"name": "A B"}, {"name": "web", "x": 1}, {"name": "web", "fail_at": "x"}):
         with pytest.raises(InvalidArgumentsError, match="Nothing was started"):
             prepared_input(read, bad)

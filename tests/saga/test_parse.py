@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from app.errors import InvalidDefinitionError
 from app.saga_definition import StepKind, as_json
-from app.saga_parse import BYTES_MAX, STEPS_MAX, load, parse
+from app.saga_parse import BYTES_MAX, PROBLEMS_MAX, STEPS_MAX, load, parse
 
 EXAMPLE = Path(__file__).parents[2] / "app" / "devstack" / "service_saga.yml"
 UNDO = {"tool": "t", "method": "undo"}
@@ -64,9 +64,11 @@ def test_yaml_keeps_json_types_only() -> None:
         ("steps: [", "neither JSON nor YAML"),
         ("a: &x [1]\nb: [*x]", "line 2: write YAML aliases"),
         ("a: !!python/object:os.system {}", "neither JSON nor YAML"),
+        ("steps: []\nname: a\nname: b", "'name' stands twice"),
+        ("[" * 10_000, "neither JSON nor YAML"),
         ("x" * (BYTES_MAX + 1), "bytes; at most"),
     ],
-    ids=["torn", "alias", "object", "large"],
+    ids=["torn", "alias", "object", "twice", "deep", "large"],
 )
 def test_what_is_no_plain_yaml_is_refused(text: str, problem: str) -> None:
     with pytest.raises(InvalidDefinitionError, match=problem):
@@ -97,6 +99,10 @@ def nested(levels: int) -> Any:
 )
 def test_what_has_not_the_shape_is_named_by_its_place(data: Any, at: str, problem: str) -> None:
     assert problem in problems(data)[at]
+
+
+def test_of_very_many_problems_the_first_are_told() -> None:
+    assert len(problems(steps(*(look("a") for _ in range(STEPS_MAX))))) == PROBLEMS_MAX
 
 
 @pytest.mark.guarantee("saga:undoable")
