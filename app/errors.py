@@ -137,3 +137,11 @@ class IssuerUnavailableError(UnavailableError):
 
     code = "issuer_unavailable"
     title = "The token's issuer cannot be asked"
+
+
+class InvalidDefinitionError(BrokerError):
+    """A saga's definition or plan cannot be run; `problems` names each field and what to do."""
+
+    code = "invalid_definition"
+    status = 422
+    title = "This saga cannot be run as it is written"

@@ -1,4 +1,4 @@
-"""`broker`: serve, migrate, catalog, tenant, audit, config, dev, dlq."""
+"""`broker`: serve, migrate, catalog, tenant, audit, config, dev, dlq, saga."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, config, logs
-from app.cli import audit_retention, dev, dlq
+from app.cli import audit_retention, dev, dlq, saga
 from app.config import PREFIX, Settings
 from app.db import catalog, migrate
 from app.db.catalog import Tenant
@@ -32,6 +32,7 @@ app.add_typer(audit_retention.app, name="audit")
 app.add_typer(dev.app, name="dev")
 app.add_typer(dlq.app, name="dlq")
 app.command("dev-token")(dev.token)
+app.add_typer(saga.app, name="saga")
 
 T = TypeVar("T")
 

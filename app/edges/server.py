@@ -25,6 +25,7 @@ from app.edges import (
     openapi,
     operator_api,
     results_api,
+    saga_api,
     trail_api,
 )
 from app.edges.broker import Broker
@@ -104,6 +105,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(operator_api.router(broker))
     app.include_router(dead_letters_api.router(broker))
     app.include_router(trail_api.router(broker))
+    app.include_router(saga_api.router(broker))
     openapi.install(app)
     app.mount("/", mcp_app)
     return guard

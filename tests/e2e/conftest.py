@@ -1,6 +1,6 @@
-"""The whole stack, once a module: two apps, two relays, one EDA, real servers.
+"""The whole stack, once for the tests here: two apps, two relays, one EDA, real servers.
 
-It ends with its module: the servers are the session's, and EDA would run a playbook for every
+It ends with this package: the servers are the session's, and EDA would run a playbook for every
 command that a later test publishes.
 """
 
@@ -62,7 +62,7 @@ class World:
                 yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def world(
     template: PostgresServer,
     kafka_bootstrap: str,

@@ -1,0 +1,130 @@
+"""Sagas over plain HTTP: definitions to register, list and show, and what a run would do."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from app import saga_registry
+from app.db import saga_definitions
+from app.db.engine import tenant_transaction
+from app.db.saga_definitions import Registered
+from app.edges.broker import Broker
+from app.edges.http_api import identity_of, reply
+from app.edges.identity import CALL, need
+from app.edges.operator_api import operator_of
+from app.envelope import instant
+from app.policy import Identity
+from app.saga_definition import Definition
+from app.saga_parse import Name, load, parse
+
+
+class Which(BaseModel):
+    """A registered saga by name, or a plan that comes with the request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name | None = Field(default=None, description="Of a registered saga.")
+    version: int | None = Field(default=None, ge=1, description="The newest by default.")
+    plan: dict[str, JsonValue] | None = Field(default=None, description="A definition, inline.")
+    input: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def one(self) -> "Which":
+        """Exactly one of the two."""
+        if (self.name is None) == (self.plan is None):
+            raise ValueError("give either `name` or `plan`")
+        if self.version is not None and self.name is None:
+            raise ValueError("`version` goes with `name`")
+        return self
+
+
+async def definition_for(broker: Broker, who: Identity, which: Which) -> Definition:
+    """The definition that is meant, checked against what its caller may call.
+
+    Raises:
+        NotFoundError: no such saga is registered in the caller's tenant.
+        InvalidDefinitionError: the plan cannot be run, or holds tools that the caller may not call.
+    """
+    if which.name is None:
+        found = parse(which.plan)
+    else:
+        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+            registered = await saga_registry.find(conn, who, name=which.name, version=which.version)
+        found = saga_registry.definition_of(registered)
+    return await saga_registry.checked(broker.catalog, who, found)
+
+
+def shown(one: Registered, *, whole: bool) -> dict[str, Any]:
+    """A version of a definition, to a caller."""
+    said: dict[str, Any] = {
+        "name": one.name,
+        "version": one.version,
+        "description": one.definition.get("description", ""),
+        "digest": one.digest.hex(),
+        "registered_by": one.registered_by,
+        "registered_at": instant(one.registered_at),
+    }
+    return said | ({"definition": one.definition} if whole else {"input": one.definition["input"]})
+
+
+def router(broker: Broker) -> APIRouter:
+    """The routes of sagas; each works on the token's own tenant."""
+    made = APIRouter(prefix="/sagas")
+
+    @made.post(
+        "/definitions",
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {}, "application/yaml": {}},
+            }
+        },
+    )
+    async def register(request: Request) -> Response:
+        """Register a definition, JSON or YAML: 201 for a new version, 200 for the newest again."""
+        who = operator_of(request)
+        # A large YAML text takes a second to read, which no other request is to wait for.
+        definition = parse(await asyncio.to_thread(load, await request.body()))
+        done = await saga_registry.register(broker.database.engine, broker.catalog, who, definition)
+        return reply(201 if done.new else 200, shown(done.registered, whole=True))
+
+    @made.get("/definitions")
+    async def definitions(
+        request: Request,
+        after: Annotated[str | None, Query(max_length=64)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> Response:
+        """The newest version of each definition, by name, after one of them."""
+        who = identity_of(request)
+        need(who, CALL)
+        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+            found = await saga_definitions.newest(
+                conn, tenant_id=who.tenant_id, after=after, limit=limit
+            )
+        more = found[-1].name if len(found) == limit else None
+        return reply(
+            200, {"definitions": [shown(one, whole=False) for one in found], "after": more}
+        )
+
+    @made.get("/definitions/{name}")
+    async def definition(
+        request: Request, name: str, version: Annotated[int | None, Query(ge=1)] = None
+    ) -> Response:
+        """One definition, by default its newest version."""
+        who = identity_of(request)
+        need(who, CALL)
+        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+            found = await saga_registry.find(conn, who, name=name, version=version)
+        return reply(200, shown(found, whole=True))
+
+    @made.post("/dry-run")
+    async def dry_run(request: Request, body: Which) -> Response:
+        """What a run would do and how it would be undone; nothing is started."""
+        who = identity_of(request)
+        need(who, CALL)
+        found = await definition_for(broker, who, body)
+        return reply(200, saga_registry.dry_run(found, body.input))
+
+    return made
