@@ -204,6 +204,18 @@ class Catalog:
         self._check_args(found, request)
         return self._call(identity, request, found.tool), found.tool
 
+    async def prepare_own(self, identity: Identity, request: Request, own: Compiled) -> Call:
+        """As `prepare`, for a tool of the broker's own, which needs no grant.
+
+        Raises as `prepare`.
+        """
+        if await self.tenant(identity.tenant_id) is None:
+            reason = "tenant not known or suspended"
+            await self.refused(identity, request, kind="call.denied", reason=reason)
+            raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
+        self._check_args(own, request)
+        return self._call(identity, request, own.tool)
+
     def _check_args(self, found: Compiled, request: Request) -> None:
         try:
             written = orjson.dumps(request.args)

@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     )
     deadline_s: Seconds = Field(default=3600, description="Of a call that names none.")
     deadline_max_s: Seconds = Field(default=7 * 86400, description="The longest that may be asked.")
+    saga_idle_s: Seconds = Field(
+        default=3600, description="An ad hoc saga without a call or a commit for this is undone."
+    )
     heartbeat_s: Seconds = Field(default=10, description="Progress is said at least this often.")
     intake_batch_max: Count = Field(default=256, description="Calls per intake transaction.")
     intake_queue_max: Count = Field(

@@ -3,18 +3,21 @@
 Each takes a command that `locked` gave, in the caller's transaction.
 """
 
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.command import Event, State
-from app.db import commands, dead_letters, heads, outbox
+from app.db import commands, dead_letters, heads, outbox, sagas
 from app.db.commands import Command
 from app.envelope import COMMANDS, CONTROL
 from app.errors import NotCancellableError
 from app.policy import ToolPolicy
 from app.results import Word, blocked_reason, end
+
+FOREVER_S: Final = 1e9
+"""No grace ends a saga: it is over when its last undo is."""
 
 
 async def cancel(
@@ -28,8 +31,17 @@ async def cancel(
 ) -> Word:
     """Cancel a locked command: at once where no adapter has it, else ask the adapter to stop.
 
-    A command that has ended, or was asked before, is left as it is.
+    A command that has ended, or was asked before, is left as it is. A saga's own command is
+    asked to stop, too: it ends when what was done is undone.
+
+    Raises:
+        NotCancellableError: it undoes, or carries forward, what a saga has begun.
     """
+    if command.repeatable and not command.final:
+        raise NotCancellableError(
+            f"Command {command.id} brings saga {command.saga_id} to its end ({command.saga_role})"
+            " and is not cancelled."
+        )
     return await stop(
         conn,
         command,
@@ -61,10 +73,18 @@ async def stop(
         return await end(conn, command, policy=policy, event=event, actor=actor, error=error)
     goal = State.CANCELLED if event is Event.CANCEL else State.TIMED_OUT
     asked = await commands.request_cancel(
-        conn, command, cancel_target=goal, reason=reason, grace_s=grace_s, actor=actor
+        conn,
+        command,
+        cancel_target=goal,
+        reason=reason,
+        actor=actor,
+        grace_s=FOREVER_S if command.saga_role == "saga" else grace_s,
     )
     if asked is None:
         return Word(command=command, cancel_requested=True, repeated=True)
+    if asked.saga_role == "saga":
+        await sagas.turn_of(conn, asked)
+        return Word(command=asked, cancel_requested=True, woken=(asked.id,))
     said = {
         "action": "cancel",
         "correlation_id": str(asked.id),

@@ -145,7 +145,7 @@ class Call:
     approval: Literal["pending", "approved"] | None = None
     saga_id: UUID | None = None
     saga_step: str | None = None
-    saga_role: Literal["step", "undo"] | None = None
+    saga_role: Literal["saga", "step", "retriable", "reconcile", "undo"] | None = None
     compensation: Mapping[str, Any] | None = None
     traceparent: str | None = None
 

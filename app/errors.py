@@ -145,3 +145,11 @@ class InvalidDefinitionError(BrokerError):
     code = "invalid_definition"
     status = 422
     title = "This saga cannot be run as it is written"
+
+
+class SagaClosedError(BrokerError):
+    """The saga takes no more steps, or is past the point where that can be asked."""
+
+    code = "saga_closed"
+    status = 409
+    title = "The saga takes no more steps"

@@ -7,7 +7,7 @@ that the database refuses fails alone, as the batch is then written one by one.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +34,8 @@ BATCHES_IN_FLIGHT: Final = 2
 TRIES: Final = 3
 """For a call whose earlier twin lets go of its key between two statements, or in them."""
 
+SCOPE: Final = "SELECT set_config('app.tenants', $1::text[]::text, true)"
+
 LOST: Final = (
     OSError,
     TimeoutError,
@@ -45,6 +47,10 @@ LOST: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
 )
+
+
+Write = Callable[[PoolConnectionProxy], Awaitable[Written | None]]
+"""Writes a call and what belongs to it; None as `intake.accept_batch` returns it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +92,44 @@ class Intake:
             self._queue.append(waiting)
             self._some.notify()
         return _same_request(call, await waiting.done)
+
+    async def accept_with(self, call: Call, write: Write) -> Written:
+        """Accept a call that is written with more than itself: in a transaction of its own.
+
+        Raises as `accept`, and what `write` raises.
+        """
+        if self._stopping:
+            raise UnavailableError("The broker cannot take calls now; try again in a second.")
+        for _ in range(TRIES):
+            try:
+                written = await self._written_with(call, write)
+            except LOST as error:
+                raise _away(error) from error
+            except asyncpg.PostgresError as error:
+                logger.exception("call refused by the database")
+                raise UnavailableError(f"The call was not accepted ({code_of(error)}).") from error
+            if written is not None:
+                self._notifier.outbox()
+                self._notifier.sagas()
+                return _same_request(call, written)
+        raise _foreign_id(call)
+
+    async def _written_with(self, call: Call, write: Write) -> Written | None:
+        """Nothing stays of a transaction in which the call itself was not written."""
+        async with self._pool.acquire() as conn:
+            transaction = conn.transaction()
+            await transaction.start()
+            try:
+                await conn.execute(SCOPE, [call.tenant_id])
+                written = await write(conn)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            if written is not None and written.new:
+                await transaction.commit()
+            else:
+                await transaction.rollback()
+            return written
 
     async def earlier(self, call: Call) -> Written | None:
         """The command that the call's idempotency key names already, if there is one.
@@ -169,9 +213,7 @@ class Intake:
             if not waiting.done.done():
                 waiting.done.set_result(outcome)
             return
-        call = waiting.call
-        error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
-        _fail([waiting], CorrelationConflictError(error, correlation_id=str(call.correlation_id)))
+        _fail([waiting], _foreign_id(waiting.call))
 
     async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
         tenants = sorted({call.tenant_id for call in calls})
@@ -182,7 +224,7 @@ class Intake:
     async def _acquired(self, tenants: Sequence[str]) -> AsyncGenerator[PoolConnectionProxy]:
         """A connection within a transaction of these tenants."""
         async with self._pool.acquire() as conn, conn.transaction():
-            await conn.execute("SELECT set_config('app.tenants', $1::text[]::text, true)", tenants)
+            await conn.execute(SCOPE, tenants)
             yield conn
 
 
@@ -195,6 +237,11 @@ def _same_request(call: Call, written: Written) -> Written:
             correlation_id=str(written.id),
         )
     return written
+
+
+def _foreign_id(call: Call) -> BrokerError:
+    error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
+    return CorrelationConflictError(error, correlation_id=str(call.correlation_id))
 
 
 def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:

@@ -93,7 +93,11 @@ async def _locked(conn: AsyncConnection, adapter: Identity | None, command_id: U
     if found is not None and found.ordering_key is not None:
         await heads.lock(conn, tenant_id=found.tenant_id, ordering_key=found.ordering_key)
     command = None if found is None else await commands.lock(conn, command_id)
-    if command is None or not allowed_by_binding(adapter, command.tool, command.method):
+    if (
+        command is None
+        or command.saga_role == "saga"
+        or not allowed_by_binding(adapter, command.tool, command.method)
+    ):
         raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
     return command
 
@@ -330,13 +334,15 @@ async def end(
     actor: str,
     result: Any = None,
     error: Mapping[str, Any] | None = None,
-    outcome_unknown: bool = False,
+    lost: bool = False,
 ) -> Word:
     """End a locked command: its state, its audit event, its outbox rows and its key, at once.
 
-    The key's head must be locked already. A command whose outcome is unknown blocks its key
-    where its tool says so.
+    The key's head must be locked already. `lost` says that nobody told what the attempt did: the
+    outcome is unknown then, unless it may simply be done again, and blocks the key where the tool
+    says so.
     """
+    outcome_unknown = lost and not (policy.idempotent or command.repeatable)
     body: dict[str, Any] = {} if error is None else {"error": dict(error)}
     keeps_dedupe = policy.dedupe is Dedupe.WINDOW and event is Event.RESULT_OK
     ended = await commands.end(
@@ -348,6 +354,7 @@ async def end(
         error=error,
         body=body,
         outcome_unknown=outcome_unknown,
+        lost=lost,
         dedupe_s=policy.dedupe_window_s if keeps_dedupe else None,
     )
     assert ended is not None, "the row is locked and its state was read under the lock"
@@ -379,11 +386,14 @@ async def retry(
     reason: str,
     error: Mapping[str, Any] | None = None,
     random: Random,
+    lost: bool = False,
 ) -> Word:
     """Give up a locked command's attempt and queue the next after a pause; its key stays taken."""
     pause_s = policy.retry.pause_s(command.attempt, random)
     body = {"reason": reason, "error": error, "pause_s": pause_s, "attempt_over": command.attempt}
-    queued = await commands.requeue(conn, command, event=Event.RETRY, actor=actor, body=body)
+    queued = await commands.requeue(
+        conn, command, event=Event.RETRY, actor=actor, body=body, lost=lost
+    )
     assert queued is not None, "the row is locked and its state was read under the lock"
     await outbox.withdraw(conn, queued.id)
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import control
 from app.command import Event, State
-from app.db import commands, deadlines
+from app.db import commands, deadlines, sagas
 from app.db.commands import Command
 from app.policy import ToolPolicy
 from app.results import Word, end, redeliver, retry
@@ -43,7 +43,8 @@ async def _expire(
             return None
         if not await deadlines.miss_deadline(conn, command, actor=ACTOR):
             return None
-        if command.accept_async or command.saga_role == "undo":
+        if command.untimed:
+            await sagas.turn_of(conn, command)
             return None
         return await control.stop(
             conn,
@@ -106,7 +107,7 @@ async def _grace_over(conn: AsyncConnection, command: Command, policy: ToolPolic
         event=event,
         actor=ACTOR,
         error=error,
-        outcome_unknown=not policy.idempotent,
+        lost=True,
     )
 
 
@@ -114,9 +115,15 @@ async def _lost(
     conn: AsyncConnection, command: Command, policy: ToolPolicy, random: Random
 ) -> Word:
     """The lease is lost: what the adapter did is unknown, not failed."""
-    if policy.idempotent and command.attempt < command.attempts_max:
+    if (policy.idempotent or command.repeatable) and command.attempt < command.attempts_max:
         return await retry(
-            conn, command, policy=policy, actor=ACTOR, reason="lease_lost", random=random
+            conn,
+            command,
+            policy=policy,
+            actor=ACTOR,
+            reason="lease_lost",
+            random=random,
+            lost=True,
         )
     message = "The adapter fell silent; what it did is unknown."
     error = {"code": "lease_lost", "message": message, "adapter": command.adapter}
@@ -127,7 +134,7 @@ async def _lost(
         event=Event.EXHAUST,
         actor=ACTOR,
         error=error,
-        outcome_unknown=not policy.idempotent,
+        lost=True,
     )
 
 

@@ -25,6 +25,7 @@ from app.db.wakeups import Notifier
 from app.keys import signer
 from relay import anchors
 from relay.clock import Clock
+from relay.conductor import Conductor
 from relay.kafka import Publisher
 from relay.outbound import Outbound
 from relay.sealer import Sealer
@@ -44,18 +45,20 @@ async def serve(settings: Settings) -> None:
         publisher = Publisher(settings, client_id=f"broker-relay-{relay}")
         outbound = Outbound(database.pool, publisher, notifier, settings, relay=relay)
         clock = Clock(database.engine, database.pool, notifier, settings, random=SystemRandom())
-        handlers = {wakeups.OUTBOX: outbound.wake}
+        conductor = Conductor(database.engine, notifier, settings)
+        handlers = {wakeups.OUTBOX: outbound.wake, wakeups.SAGAS: conductor.wake}
         helpers = [
             asyncio.create_task(wakeups.listen(database.dsn, handlers, name="broker-relay")),
             asyncio.create_task(notifier.run()),
             asyncio.create_task(publisher.connect()),
         ]
-        stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound))
+        stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound, conductor))
         logger.info("relay started", extra={"relay": relay, "kafka": settings.kafka_bootstrap})
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(outbound.run(stop))
                 group.create_task(clock.run(stop))
+                group.create_task(conductor.run(stop))
                 if settings.seal_keys:
                     sealer = Sealer(
                         database.pool,
@@ -76,9 +79,10 @@ async def serve(settings: Settings) -> None:
         logger.info("relay stopped", extra={"published": outbound.counts.published})
 
 
-async def _wake_on_stop(stop: asyncio.Event, outbound: Outbound) -> None:
+async def _wake_on_stop(stop: asyncio.Event, outbound: Outbound, conductor: Conductor) -> None:
     await stop.wait()
     outbound.wake()
+    conductor.wake()
 
 
 def main() -> None:

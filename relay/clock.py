@@ -11,8 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import retention, timeouts
+from app.catalog import Compiled, validator_of
 from app.config import Settings
-from app.db import audit_retention, catalog, dispatch
+from app.db import audit_retention, catalog, dispatch, sagas
 from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.policy import ToolPolicy
@@ -26,22 +27,36 @@ UPKEEP_S: Final = 3600.0
 PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
 
 
-class Policies:
-    """Tool policies, read again every few seconds."""
+class Toolbox:
+    """The tools and their policies, read again every few seconds."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._known: dict[tuple[str, str], ToolPolicy] = {}
+        self._known: dict[tuple[str, str], Compiled] = {}
+        self._digest = b""
         self._at = float("-inf")
 
-    async def __call__(self, tool: str, method: str) -> ToolPolicy:
+    async def policy(self, tool: str, method: str) -> ToolPolicy:
         """A tool's policy; the default one where the tool is out of service by now."""
+        found = await self.find(tool, method)
+        return ToolPolicy() if found is None else found.tool.policy
+
+    async def find(self, tool: str, method: str) -> Compiled | None:
+        """A tool; None where it is out of service by now."""
         if time.monotonic() - self._at > POLICIES_KEPT_S:
             async with self._engine.connect() as conn:
                 found = await catalog.tools(conn)
-            self._known = {(one.tool, one.method): one.policy for one in found}
+            digest = b"".join(one.digest for one in found)
+            if digest != self._digest:
+                self._known = {
+                    (one.tool, one.method): Compiled(
+                        tool=one, validator=validator_of(one.input_schema)
+                    )
+                    for one in found
+                }
+                self._digest = digest
             self._at = time.monotonic()
-        return self._known.get((tool, method), ToolPolicy())
+        return self._known.get((tool, method))
 
 
 class Clock:
@@ -61,7 +76,7 @@ class Clock:
         self._notifier = notifier
         self._settings = settings
         self._random = random
-        self._policies = Policies(engine)
+        self._toolbox = Toolbox(engine)
         self._upkeep_at = float("-inf")
         self._purged_at = float("-inf")
 
@@ -85,12 +100,17 @@ class Clock:
         if due or freed:
             self._notifier.outbox()
         grace_s = self._settings.cancel_grace_s
-        self._say(await timeouts.expire_deadlines(self._engine, self._policies, grace_s=grace_s))
+        self._say(
+            await timeouts.expire_deadlines(self._engine, self._toolbox.policy, grace_s=grace_s)
+        )
         self._say(
             await timeouts.expire_leases(
-                self._engine, self._policies, grace_s=grace_s, random=self._random
+                self._engine, self._toolbox.policy, grace_s=grace_s, random=self._random
             )
         )
+        async with self._engine.begin() as conn:
+            if await sagas.stop_idle(conn, limit=ROWS_MAX):
+                self._notifier.sagas()
         if time.monotonic() - self._purged_at > self._settings.purge_s:
             await self.purge()
             self._purged_at = time.monotonic()
@@ -118,3 +138,5 @@ class Clock:
             self._notifier.commands(word.woken)
             if word.outbox:
                 self._notifier.outbox()
+            if word.command.saga_id is not None:
+                self._notifier.sagas()

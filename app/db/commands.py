@@ -43,6 +43,7 @@ class Command:
     state: State
     attempt: int
     attempts_max: int
+    attempts_lost: int
     adapter: str | None
     lease_until: datetime | None
     cancel_requested_at: datetime | None
@@ -75,6 +76,16 @@ class Command:
         """Whether it has ended."""
         return self.state in FINAL
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a saga may have it done again, whatever its tool says: it must bear that."""
+        return self.saga_role in {"retriable", "reconcile", "undo"}
+
+    @property
+    def untimed(self) -> bool:
+        """Whether its deadline does not end it: a saga's is its own, its undo has none."""
+        return self.accept_async or self.saga_role in {"saga", "retriable", "undo"}
+
 
 LIST_MAX: Final = 1000
 NAMES: Final = tuple(field.name for field in fields(Command))
@@ -106,6 +117,14 @@ AUDIT: Final = """
       FROM moved
 """
 
+# What ends a step gives its saga a turn; an insert waits for nobody who has the saga locked.
+TURN: Final = """
+    INSERT INTO saga_turns (tenant_id, saga_id)
+    SELECT tenant_id, saga_id
+      FROM moved
+     WHERE saga_id IS NOT NULL AND saga_role <> 'saga'
+"""
+
 
 def _guard(event: Event) -> str:
     return ", ".join(f"'{state}'" for state in sources(event))
@@ -123,7 +142,7 @@ CLAIM: Final = text(f"""
            AND c.state IN ({_guard(Event.CLAIMED)})
            AND c.cancel_requested_at IS NULL
            AND (c.approval IS NULL OR c.approval = 'approved')
-           AND (c.accept_async OR c.saga_role = 'undo' OR c.deadline_at > now())
+           AND (c.accept_async OR c.saga_role IN ('undo', 'retriable') OR c.deadline_at > now())
         RETURNING {COLUMNS}
     ), audited AS ({AUDIT})
     SELECT * FROM moved
@@ -151,10 +170,11 @@ END: Final = text(f"""
                dedupe_key = CASE WHEN CAST(:dedupe_s AS float8) IS NOT NULL THEN c.dedupe_key END,
                dedupe_until = now() + make_interval(secs => CAST(:dedupe_s AS float8)),
                outcome_unknown = :outcome_unknown,
+               attempts_lost = c.attempts_lost + CAST(:lost AS integer),
                result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
         RETURNING {COLUMNS}
-    ), audited AS ({AUDIT})
+    ), audited AS ({AUDIT}), turn AS ({TURN})
     SELECT * FROM moved
 """)
 
@@ -162,6 +182,7 @@ REQUEUE: Final = text(f"""
     WITH moved AS (
         UPDATE commands c
            SET state = 'queued', attempt = c.attempt + CAST(:step AS integer), adapter = NULL, lease_until = NULL,
+               attempts_lost = c.attempts_lost + CAST(:lost AS integer),
                deliveries = CASE WHEN CAST(:step AS integer) = 0 THEN c.deliveries ELSE 0 END,
                started_at = NULL, dispatched_at = NULL, hard_stop_at = NULL, finished_at = NULL,
                attempts_max = greatest(c.attempts_max, :attempts_max), outcome_unknown = false,
@@ -336,6 +357,7 @@ async def end(
     error: Mapping[str, Any] | None = None,
     body: Mapping[str, Any],
     outcome_unknown: bool = False,
+    lost: bool = False,
     dedupe_s: float | None = None,
 ) -> Command | None:
     """Move to the event's final state and audit it; None where another writer was first.
@@ -355,6 +377,7 @@ async def end(
         result=None if result is None else dump(result),
         error=None if error is None else dump(error),
         outcome_unknown=outcome_unknown,
+        lost=int(lost),
         dedupe_s=dedupe_s,
     )
 
@@ -369,6 +392,7 @@ async def requeue(
     attempts_max: int = 1,
     deadline_s: float = 0,
     held: bool = False,
+    lost: bool = False,
 ) -> Command | None:
     """Queue an attempt again, or the next one; None where another writer was first."""
     assert event in {Event.REDELIVER, Event.RETRY, Event.REDRIVE}
@@ -385,6 +409,7 @@ async def requeue(
         attempts_max=attempts_max,
         deadline_s=deadline_s,
         held=held,
+        lost=int(lost),
     )
 
 

@@ -46,6 +46,7 @@ CLAIM: Final = f"""
           FROM (SELECT tenant_id, tool, method
                   FROM commands
                  WHERE state IN ('dispatched', 'running')
+                   AND saga_role IS DISTINCT FROM 'saga'
                  UNION ALL
                 SELECT tenant_id, tool, method
                   FROM outbox

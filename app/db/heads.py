@@ -69,11 +69,12 @@ BLOCKED: Final = text("""
 """)
 WAITING_MAX: Final = 1000
 
+# A key that a saga has taken is that saga's until it is over: only its own commands go on.
 # Runs in a statement of its own after the head is locked, so its snapshot sees every command
 # that was accepted before the lock was ours. One index probe per key, however many wait.
 RELEASE_SQL: Final = """
     WITH head AS (
-        SELECT h.tenant_id, h.ordering_key
+        SELECT h.tenant_id, h.ordering_key, h.saga_id
           FROM ordering_heads h
           JOIN unnest(CAST({tenants} AS text[]), CAST({keys} AS text[])) AS k (tenant_id, ordering_key)
          USING (tenant_id, ordering_key)
@@ -81,18 +82,25 @@ RELEASE_SQL: Final = """
          ORDER BY h.tenant_id, h.ordering_key
            FOR UPDATE OF h
     ), next AS (
-        SELECT head.tenant_id, head.ordering_key, waiting.id
+        SELECT head.tenant_id, head.ordering_key, waiting.id, waiting.saga_id
           FROM head
          CROSS JOIN LATERAL (
-            SELECT c.id
-              FROM commands c
-             WHERE c.tenant_id = head.tenant_id AND c.ordering_key = head.ordering_key AND c.held
-             ORDER BY c.key_seq
-             LIMIT 1
+            (SELECT c.id, c.saga_id
+               FROM commands c
+              WHERE head.saga_id IS NULL AND c.held
+                AND c.tenant_id = head.tenant_id AND c.ordering_key = head.ordering_key
+              ORDER BY c.key_seq
+              LIMIT 1)
+             UNION ALL
+            (SELECT c.id, c.saga_id
+               FROM commands c
+              WHERE c.saga_id = head.saga_id AND c.held AND c.ordering_key = head.ordering_key
+              ORDER BY c.key_seq
+              LIMIT 1)
          ) waiting
     ), activated AS (
         UPDATE ordering_heads h
-           SET active_id = next.id, moved_at = now()
+           SET active_id = next.id, saga_id = next.saga_id, moved_at = now()
           FROM next
          WHERE h.tenant_id = next.tenant_id AND h.ordering_key = next.ordering_key
     ), freed AS (
@@ -166,6 +174,33 @@ async def list_blocked(
     values = {"tenant_id": tenant_id, "after": after, "limit": limit, "waiting_max": WAITING_MAX}
     rows = await conn.execute(BLOCKED, values)
     return [Blocked(**row) for row in rows.mappings()]
+
+
+LOCK_SAGA: Final = text("""
+    SELECT ordering_key
+      FROM ordering_heads
+     WHERE saga_id = :saga_id
+     ORDER BY tenant_id, ordering_key
+       FOR UPDATE
+""")
+
+LET_GO: Final = text("""
+    UPDATE ordering_heads
+       SET saga_id = NULL, blocked_reason = NULL, moved_at = now()
+     WHERE saga_id = :saga_id
+""")
+
+
+async def let_go(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> list[UUID]:
+    """Free every key that a saga has, also those that wait for an outcome of its own.
+
+    Returns the commands that are ready by this. No other head may be locked before.
+    """
+    keys = list((await conn.execute(LOCK_SAGA, {"saga_id": saga_id})).scalars())
+    if not keys:
+        return []
+    await conn.execute(LET_GO, {"saga_id": saga_id})
+    return await release(conn, [(tenant_id, key) for key in keys])
 
 
 async def release(conn: AsyncConnection, keys: Iterable[tuple[str, str]]) -> list[UUID]:

@@ -75,6 +75,7 @@ ACCEPT: Final = f"""
                     THEN 'ready' ELSE 'held' END
           FROM call
           JOIN written USING (id)
+         WHERE saga_role IS DISTINCT FROM 'saga'
          ORDER BY n
     ), audited AS (
         INSERT INTO audit.events (tenant_id, type, actor, user_id, command_id, saga_id, tool,

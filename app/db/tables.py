@@ -155,6 +155,7 @@ COMMANDS: Final = Table(
     Column("attempt", Integer, nullable=False, server_default="1"),
     Column("attempts_max", Integer, nullable=False, server_default="1"),
     Column("deliveries", Integer, nullable=False, server_default="0"),  # of this attempt
+    Column("attempts_lost", Integer, nullable=False, server_default="0"),  # outcome never told
     Column("adapter", Text, nullable=True),
     Column("lease_until", INSTANT, nullable=True),
     Column("cancel_requested_at", INSTANT, nullable=True),
@@ -185,7 +186,9 @@ COMMANDS: Final = Table(
     CheckConstraint("ordering IN ('completion', 'delivery')", name="ordering_known"),
     CheckConstraint("(ordering_key IS NULL) = (ordering IS NULL)", name="ordering_whole"),
     CheckConstraint("approval IN ('pending', 'approved', 'denied')", name="approval_known"),
-    CheckConstraint("saga_role IN ('step', 'undo')", name="saga_role_known"),
+    CheckConstraint(
+        "saga_role IN ('saga', 'step', 'retriable', 'reconcile', 'undo')", name="saga_role_known"
+    ),
     CheckConstraint("cancel_target IN ('cancelled', 'timed_out')", name="cancel_target_known"),
     CheckConstraint("NOT held OR (ordering_key IS NOT NULL AND state = 'queued')", name="held"),
     CheckConstraint(
@@ -214,7 +217,16 @@ COMMANDS: Final = Table(
         "tenant_id",
         "tool",
         "method",
-        postgresql_where=text("state IN ('dispatched', 'running')"),
+        postgresql_where=text(
+            "state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga'"
+        ),
+    ),
+    Index(
+        "ix_commands_waiting_saga",
+        "saga_id",
+        "ordering_key",
+        "key_seq",
+        postgresql_where=text("held AND saga_id IS NOT NULL"),
     ),
     Index(
         "ix_commands_deadline",
@@ -262,6 +274,7 @@ ORDERING_HEADS: Final = Table(
     Column("saga_id", Uuid, nullable=True),  # a saga's semantic lock
     Column("moved_at", INSTANT, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("tenant_id", "ordering_key"),
+    Index("ix_ordering_heads_saga", "saga_id", postgresql_where=text("saga_id IS NOT NULL")),
     postgresql_with={"fillfactor": 50},
 )
 
@@ -360,7 +373,7 @@ SAGA_DEFINITIONS: Final = Table(
 SAGAS: Final = Table(
     "sagas",
     metadata,
-    Column("id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),  # a declared one's is that of its command
     Column("tenant_id", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
@@ -369,29 +382,33 @@ SAGAS: Final = Table(
     Column("plan", JSONB, nullable=True),
     Column("input", JSONB, nullable=True),
     Column("state", Text, nullable=False, server_default="running"),
-    Column("reason", Text, nullable=True),
+    Column("reason", JSONB, nullable=True),  # why it stopped, or waits for an operator
+    Column("stop", JSONB, nullable=True),  # its end was asked for
+    Column("closed", Boolean, nullable=False, server_default=text("true")),  # no more steps come
     Column("on_idle", Text, nullable=False, server_default="compensate"),
     Column("idle_timeout_s", Double, nullable=True),
-    Column("pivoted", Boolean, nullable=False, server_default=FALSE),
+    Column("idle_at", INSTANT, nullable=True),
     Column("steps_done", Integer, nullable=False, server_default="0"),
-    Column("idempotency_key", Text, nullable=True),
-    Column("fingerprint", LargeBinary, nullable=True),
-    Column("deadline_at", INSTANT, nullable=True),
-    Column("touched_at", INSTANT, nullable=False, server_default=NOW),
     Column("created_at", INSTANT, nullable=False, server_default=NOW),
     Column("finished_at", INSTANT, nullable=True),
     CheckConstraint("kind IN ('adhoc', 'declared')", name="kind_known"),
     CheckConstraint(
-        "state IN ('running', 'completed', 'compensating', 'compensated', 'compensation_failed')",
+        "state IN ('running', 'stopping', 'stuck', 'compensating', 'compensation_failed',"
+        " 'completed', 'compensated')",
         name="state_known",
     ),
+    CheckConstraint(
+        "(finished_at IS NOT NULL) = (state IN ('completed', 'compensated'))",
+        name="finished_when_final",
+    ),
     CheckConstraint("on_idle IN ('compensate', 'complete')", name="on_idle_known"),
-    UniqueConstraint("tenant_id", "idempotency_key", name="uq_sagas_idempotency"),
     Index("ix_sagas_owner", "tenant_id", "user_id", "id"),
+    Index("ix_sagas_idle", "idle_at", postgresql_where=text("idle_at IS NOT NULL")),
     Index(
-        "ix_sagas_open",
-        "touched_at",
-        postgresql_where=text("state IN ('running', 'compensating')"),
+        "ix_sagas_waiting",
+        "tenant_id",
+        "id",
+        postgresql_where=text("state IN ('stuck', 'compensation_failed')"),
     ),
 )
 
@@ -404,19 +421,30 @@ SAGA_STEPS: Final = Table(
     Column("position", Integer, nullable=False),
     Column("state", Text, nullable=False, server_default="pending"),
     Column("command_id", Uuid, nullable=True),
+    Column("reconcile_id", Uuid, nullable=True),
     Column("undo_id", Uuid, nullable=True),
     Column("compensation", JSONB, nullable=True),
     Column("done_seq", Integer, nullable=True),  # completion order, the reverse of which is undone
+    Column("issues", Integer, nullable=False, server_default="0"),  # commands made for it so far
     Column("reason", Text, nullable=True),
-    Column("touched_at", INSTANT, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("saga_id", "step"),
     ForeignKeyConstraint(["saga_id"], ["sagas.id"], ondelete="CASCADE"),
     CheckConstraint(
-        "state IN ('pending', 'dispatched', 'succeeded', 'failed', 'unknown', 'compensating',"
-        " 'compensated', 'compensation_failed', 'skipped')",
+        "state IN ('pending', 'dispatched', 'succeeded', 'failed', 'unknown', 'reconciling',"
+        " 'compensating', 'compensated', 'compensation_failed', 'skipped')",
         name="state_known",
     ),
-    Index("ix_saga_steps_command", "command_id", postgresql_where=text("command_id IS NOT NULL")),
+)
+
+SAGA_TURNS: Final = Table(
+    "saga_turns",  # sagas that something happened to; inserting waits for no saga's lock
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("saga_id", Uuid, nullable=False),
+    Column("due_at", INSTANT, nullable=False, server_default=NOW),
+    Index("ix_saga_turns_due", "due_at", "id"),
+    Index("ix_saga_turns_saga", "saga_id"),
 )
 
 LEASES: Final = Table(
@@ -589,6 +617,7 @@ TENANT_TABLES: Final = (
     "saga_definitions",
     "sagas",
     "saga_steps",
+    "saga_turns",
     "audit.events",
     "audit.seals",
     "audit.members",

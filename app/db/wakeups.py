@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 OUTBOX: Final = "broker_outbox"
 COMMANDS: Final = "broker_commands"
 CATALOG: Final = "broker_catalog"
+SAGAS: Final = "broker_sagas"
 
 # A payload is under 8,000 bytes; a command's id is 36.
 IDS_PER_PAYLOAD: Final = 200
@@ -37,11 +38,17 @@ class Notifier:
         self._coalesce_s = coalesce_ms / 1000
         self._commands: set[UUID] = set()
         self._outbox = False
+        self._sagas = False
         self._some = asyncio.Event()
 
     def outbox(self) -> None:
         """Outbox rows became ready; call after the commit."""
         self._outbox = True
+        self._some.set()
+
+    def sagas(self) -> None:
+        """Some saga has a turn; call after the commit."""
+        self._sagas = True
         self._some.set()
 
     def commands(self, ids: Iterable[UUID]) -> None:
@@ -57,7 +64,9 @@ class Notifier:
             self._some.clear()
             ids, self._commands = sorted(map(str, self._commands)), set()
             outbox, self._outbox = self._outbox, False
+            sagas, self._sagas = self._sagas, False
             said = [(OUTBOX, "")] if outbox else []
+            said += [(SAGAS, "")] if sagas else []
             said += [
                 (COMMANDS, ",".join(ids[start : start + IDS_PER_PAYLOAD]))
                 for start in range(0, len(ids), IDS_PER_PAYLOAD)

@@ -7,9 +7,10 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import control
+from app import control, saga_runs
 from app.catalog import Catalog, Request
 from app.command import State
 from app.config import Settings
@@ -22,9 +23,9 @@ from app.edges.certificates import Certificates
 from app.edges.identity import OPERATE, Verifier
 from app.edges.refusals import Refusals
 from app.edges.stream import Hub
-from app.envelope import Priority, instant
+from app.envelope import Call, Priority, instant
 from app.errors import NotFoundError, QueueFullError
-from app.intake import Intake
+from app.intake import Intake, Write
 from app.policy import Identity, Tool, ToolPolicy
 from app.results import PURGED, Leases, Word
 
@@ -62,6 +63,8 @@ class Broker:
         self.notifier.commands(word.woken)
         if word.outbox:
             self.notifier.outbox()
+        if word.command.saga_id is not None:
+            self.notifier.sagas()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,28 @@ async def submit(
             nothing was written.
     """
     call, tool = await broker.catalog.prepare(who, request)
+    if call.compensation is not None:
+        # What could not be called could not undo anything either.
+        undo = Request(**call.compensation)
+        await broker.catalog.prepare(who, undo)
+    return await accept(broker, who, call, tool, wait_s=wait_s)
+
+
+async def accept(
+    broker: Broker,
+    who: Identity,
+    call: Call,
+    tool: Tool,
+    *,
+    write: Write | None = None,
+    wait_s: float | None = None,
+) -> Accepted:
+    """Accept a prepared call; with `write`, in a transaction that writes more than the call.
+
+    Raises as `submit`.
+    """
+    if call.saga_role == "step":
+        write = _adhoc(broker, call)
     view = await broker.catalog.tenant(who.tenant_id)
     assert view is not None, "prepare knows the tenant"
     try:
@@ -100,7 +125,9 @@ async def submit(
             raise
         written = earlier
     else:
-        written = await broker.intake.accept(call)
+        written = await (
+            broker.intake.accept(call) if write is None else broker.intake.accept_with(call, write)
+        )
     logger.info(
         "accepted" if written.new else "found again",
         extra={
@@ -119,6 +146,15 @@ async def submit(
         deduplicated=not written.new and call.dedupe_key is not None,
         wait_s=bound_s if wait_s is None else min(bound_s, wait_s),
     )
+
+
+def _adhoc(broker: Broker, call: Call) -> Write:
+    async def write(conn: PoolConnectionProxy) -> Written | None:
+        return await saga_runs.add(
+            conn, call, on_idle="compensate", idle_timeout_s=broker.settings.saga_idle_s
+        )
+
+    return write
 
 
 async def find(broker: Broker, who: Identity, command_id: UUID) -> Command:

@@ -133,7 +133,7 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
 
     Raises:
         ForbiddenError: tenant_id or user_id is another's.
-        BadRequestError: body and header name different idempotency keys, or it is of a saga.
+        BadRequestError: body and header name different idempotency keys.
     """
     for name, mine in (("tenant_id", who.tenant_id), ("user_id", who.user_id)):
         said = getattr(body, name)
@@ -141,12 +141,6 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
             raise ForbiddenError(f"{name} is {said!r} in the body and another in the token.")
     if header_key is not None and body.idempotency_key not in {None, header_key}:
         raise BadRequestError("Body and Idempotency-Key header name different keys.")
-    if body.saga_id is not None:
-        # The envelope foresees sagas; until they are run, a step that nothing would undo is no step.
-        raise BadRequestError(
-            "Sagas are not run yet, so nothing would undo this call. Nothing was started; call"
-            " without saga_id, saga_step and compensation to run it by itself."
-        )
     return Call(
         tool=body.tool,
         method=body.method,
@@ -159,6 +153,9 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
         priority=body.priority,
         accept_async=body.accept_async,
         accept_partials=body.accept_partials,
+        saga_id=body.saga_id,
+        saga_step=body.saga_step,
+        compensation=None if body.compensation is None else body.compensation.model_dump(),
         traceparent=traceparent(trace),
     )
 

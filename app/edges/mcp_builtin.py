@@ -10,6 +10,7 @@ from mcp import types
 
 from app.command import State
 from app.db.commands import Command
+from app.edges import mcp_saga
 from app.edges.broker import Broker, cancel, find, listing, view
 from app.edges.mcp_replies import status_reply
 from app.edges.stream import until_final
@@ -96,7 +97,7 @@ TOOLS: Final = (
         execution=NO_TASK,
     ),
 )
-SCHEMAS: Final = {tool.name: tool.input_schema for tool in TOOLS}
+SCHEMAS: Final = {tool.name: tool.input_schema for tool in TOOLS} | mcp_saga.ASKED
 VALIDATORS: Final = {
     name: jsonschema_rs.validator_for(schema, validate_formats=True)
     for name, schema in SCHEMAS.items()
@@ -123,8 +124,10 @@ async def call(
             return status_reply(
                 word.command, inline_bytes_max=broker.settings.result_inline_bytes_max
             )
-        case _:
+        case "command_list":
             return await _list(broker, who, arguments)
+        case _:
+            return await mcp_saga.ask(broker, who, name, arguments)
 
 
 async def _status(

@@ -18,7 +18,14 @@ from starlette.applications import Starlette
 
 from app.catalog import Request
 from app.db.commands import Command
-from app.edges import mcp_approval, mcp_builtin, mcp_legacy_tasks, mcp_listen, mcp_tasks
+from app.edges import (
+    mcp_approval,
+    mcp_builtin,
+    mcp_legacy_tasks,
+    mcp_listen,
+    mcp_saga,
+    mcp_tasks,
+)
 from app.edges.broker import Accepted, Broker, cancel, find
 from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
@@ -31,6 +38,7 @@ from app.edges.mcp_replies import (
     protocol_error,
     shown_tool,
 )
+from app.edges.sagas import RUN
 from app.edges.stream import Watch
 from app.envelope import KEY_META
 from app.errors import BadRequestError, BrokerError, ForbiddenError
@@ -92,6 +100,8 @@ class Front:
         )
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
+        if name == mcp_saga.RUN.name:
+            return mcp_saga.RUN.input_schema
         return mcp_builtin.SCHEMAS.get(name) or self._broker.catalog.schema_of(name)
 
     async def _list(
@@ -101,7 +111,7 @@ class Front:
         need(who, CALL)
         visible = await self._broker.catalog.visible(who)
         tools = [shown_tool(tool) for tool in visible]
-        tools = sorted([*tools, *mcp_builtin.TOOLS], key=lambda tool: tool.name)
+        tools = sorted([*tools, *mcp_builtin.TOOLS, *mcp_saga.TOOLS], key=lambda tool: tool.name)
         return types.ListToolsResult(tools=tools, ttl_ms=5000, cache_scope="private")
 
     async def _call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
@@ -112,6 +122,8 @@ class Front:
                 return await mcp_builtin.call(
                     self._broker, who, params.name, params.arguments or {}
                 )
+            if params.name == mcp_saga.RUN.name:
+                return await self._run_saga(ctx, who, params)
             tool = await granted(self._broker, who, params.name)
             if tool.policy.task == "required":
                 mcp_tasks.need_declared(ctx)
@@ -128,6 +140,18 @@ class Front:
             return await self._wait(ctx, who, accepted)
         except BrokerError as error:
             return problem_reply(error)
+
+    async def _run_saga(
+        self, ctx: Context, who: Identity, params: types.CallToolRequestParams
+    ) -> Any:
+        """A saga is followed, or made a task, as any call is: by its own command."""
+        request, wait_s = request_of(ctx, RUN, params)
+        accepted = await mcp_saga.run(self._broker, who, request, wait_s=wait_s)
+        if isinstance(accepted, types.CallToolResult):
+            return accepted
+        if mcp_tasks.declared(ctx):
+            return await self._tasks.started(ctx, accepted)
+        return await self._wait(ctx, who, accepted)
 
     async def _ask(
         self, who: Identity, tool: Tool, params: types.CallToolRequestParams, request: Request

@@ -41,7 +41,10 @@ ALWAYS: Final = (400, 401, 403, 404, 413, 503)
 
 MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/mcp/tools/call"): (202, 409, 422, 429),
-    ("post", "/commands/{correlation_id}/cancel"): (202,),
+    ("post", "/commands/{correlation_id}/cancel"): (202, 409),
+    ("post", "/sagas"): (202, 409, 422, 429),
+    ("post", "/sagas/{saga_id}/commit"): (409,),
+    ("post", "/sagas/{saga_id}/cancel"): (202, 409),
     ("post", "/results/{correlation_id}/claim"): (409, 410),
     ("post", "/results/{correlation_id}/progress"): (409,),
     ("post", "/results/{correlation_id}"): (409,),

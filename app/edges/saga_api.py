@@ -1,10 +1,9 @@
-"""Sagas over plain HTTP: definitions to register, list and show, and what a run would do."""
+"""Definitions of sagas over plain HTTP: register, list, show, and what a run would do."""
 
 import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from app import saga_registry
 from app.db import saga_definitions
@@ -14,46 +13,9 @@ from app.edges.broker import Broker
 from app.edges.http_api import identity_of, reply
 from app.edges.identity import CALL, need
 from app.edges.operator_api import operator_of
+from app.edges.sagas import Which, definition_for
 from app.envelope import instant
-from app.policy import Identity
-from app.saga_definition import Definition
-from app.saga_parse import Name, load, parse
-
-
-class Which(BaseModel):
-    """A registered saga by name, or a plan that comes with the request."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Name | None = Field(default=None, description="Of a registered saga.")
-    version: int | None = Field(default=None, ge=1, description="The newest by default.")
-    plan: dict[str, JsonValue] | None = Field(default=None, description="A definition, inline.")
-    input: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def one(self) -> "Which":
-        """Exactly one of the two."""
-        if (self.name is None) == (self.plan is None):
-            raise ValueError("give either `name` or `plan`")
-        if self.version is not None and self.name is None:
-            raise ValueError("`version` goes with `name`")
-        return self
-
-
-async def definition_for(broker: Broker, who: Identity, which: Which) -> Definition:
-    """The definition that is meant, checked against what its caller may call.
-
-    Raises:
-        NotFoundError: no such saga is registered in the caller's tenant.
-        InvalidDefinitionError: the plan cannot be run, or holds tools that the caller may not call.
-    """
-    if which.name is None:
-        found = parse(which.plan)
-    else:
-        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-            registered = await saga_registry.find(conn, who, name=which.name, version=which.version)
-        found = saga_registry.definition_of(registered)
-    return await saga_registry.checked(broker.catalog, who, found)
+from app.saga_parse import load, parse
 
 
 def shown(one: Registered, *, whole: bool) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from app.edges import (
     operator_api,
     results_api,
     saga_api,
+    saga_runs_api,
     trail_api,
 )
 from app.edges.broker import Broker
@@ -106,6 +107,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(dead_letters_api.router(broker))
     app.include_router(trail_api.router(broker))
     app.include_router(saga_api.router(broker))
+    app.include_router(saga_runs_api.router(broker))
     openapi.install(app)
     app.mount("/", mcp_app)
     return guard

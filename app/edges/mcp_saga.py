@@ -1,0 +1,132 @@
+"""The tools for sagas: saga_run, saga_status, saga_cancel."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import anyio
+import orjson
+from mcp import types
+from pydantic import ValidationError
+
+from app import saga_registry, saga_view
+from app.catalog import Request
+from app.edges import sagas
+from app.edges.broker import Accepted, Broker
+from app.edges.broker import find as find_command
+from app.edges.mcp_replies import line_of, shown_tool
+from app.edges.stream import until_final
+from app.errors import InvalidArgumentsError
+from app.policy import Identity
+
+WAIT_S_MAX: Final = 45
+ID: Final = {
+    "type": "string",
+    "format": "uuid",
+    "description": "The command_id that saga_run answered, or your own saga_id.",
+}
+NO_TASK: Final = types.ToolExecution(task_support="forbidden")
+
+STATUS: Final = types.Tool(
+    name="saga_status",
+    title="Ask how a saga is doing",
+    description=(
+        "The state of a saga and of each of its steps: what is done, what is being undone, and why."
+        " Waits up to wait_s seconds for the end. `compensated` means that it failed and everything"
+        " was undone; `needs_operator` means that a person has to decide, so tell the user and do"
+        " not run it again."
+    ),
+    input_schema={
+        "type": "object",
+        "properties": {
+            "saga_id": ID,
+            "wait_s": {"type": "number", "minimum": 0, "maximum": WAIT_S_MAX, "default": 20},
+        },
+        "required": ["saga_id"],
+        "additionalProperties": False,
+    },
+    annotations=types.ToolAnnotations(read_only_hint=True, open_world_hint=False),
+    execution=NO_TASK,
+)
+CANCEL: Final = types.Tool(
+    name="saga_cancel",
+    title="Cancel a saga and undo what it did",
+    description=(
+        "Stop a saga: no further step starts, and the steps that were done are undone in reverse"
+        " order; saga_status tells when that is over. After its point of no return (a `pivot`"
+        " step) a saga is not undone but goes on to its end."
+    ),
+    input_schema={
+        "type": "object",
+        "properties": {"saga_id": ID, "reason": {"type": "string", "maxLength": 500}},
+        "required": ["saga_id"],
+        "additionalProperties": False,
+    },
+    annotations=types.ToolAnnotations(
+        read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+    ),
+    execution=NO_TASK,
+)
+RUN: Final = shown_tool(sagas.RUN)
+TOOLS: Final = (RUN, STATUS, CANCEL)
+ASKED: Final = {tool.name: tool.input_schema for tool in (STATUS, CANCEL)}
+
+
+async def run(
+    broker: Broker, who: Identity, request: Request, *, wait_s: float | None
+) -> Accepted | types.CallToolResult:
+    """Accept a saga whole, or show its plan.
+
+    Raises:
+        BrokerError: as `sagas.run`; nothing was started.
+    """
+    args = dict(request.args)
+    dry_run = args.pop("dry_run", False)
+    try:
+        which = sagas.Which.model_validate(args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        said = line_of(at, first["msg"])
+        raise InvalidArgumentsError(f"saga_run: {said}. Nothing was started.") from error
+    if dry_run:
+        definition = await sagas.definition_for(broker, who, which)
+        return _said(saga_registry.dry_run(definition, which.input))
+    accepted: Accepted | None = None
+    with anyio.CancelScope(shield=True):  # as for any call: whole or not at all
+        accepted = await sagas.run(broker, who, which, request, wait_s=wait_s)
+    assert accepted is not None
+    return accepted
+
+
+async def ask(
+    broker: Broker, who: Identity, name: str, arguments: Mapping[str, Any]
+) -> types.CallToolResult:
+    """Serve saga_status or saga_cancel; their arguments have been checked.
+
+    Raises:
+        NotFoundError, SagaClosedError
+    """
+    saga_id = UUID(arguments["saga_id"])
+    if name == CANCEL.name:
+        reason = arguments.get("reason") or "cancelled by the caller"
+        return _said(await sagas.stop(broker, who, saga_id, reason=reason))
+    saga, steps = await sagas.find(broker, who, saga_id)
+    wait_s = float(arguments.get("wait_s", 20))
+    if saga.kind == "declared" and saga.finished_at is None and wait_s > 0:
+        with broker.hub.watch(who.tenant_id, saga_id) as watch:
+            await until_final(watch, wait_s=wait_s)
+        saga, steps = await sagas.find(broker, who, saga_id)
+    body = saga_view.view(saga, steps)
+    if saga.kind == "declared":
+        command = await find_command(broker, who, saga_id)
+        if command.final:
+            body |= {"result": command.result, "error": command.error}
+    return _said({name: value for name, value in body.items() if value is not None})
+
+
+def _said(body: Mapping[str, Any]) -> types.CallToolResult:
+    text = orjson.dumps(body, default=str).decode()
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text)], structured_content=dict(body)
+    )

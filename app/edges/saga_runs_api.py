@@ -1,0 +1,125 @@
+"""Sagas over plain HTTP: run, follow, commit and cancel them; and an operator's word on a step."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import ConfigDict, Field, model_validator
+
+from app import saga_view
+from app.catalog import Request as Call
+from app.edges import sagas
+from app.edges.broker import Broker
+from app.edges.http_api import CancelBody, answer, identity_of, reply, wait_s
+from app.edges.identity import CALL, need
+from app.edges.operator_api import ReasonBody, operator_of
+from app.edges.sagas import Which
+from app.edges.stream import until_final
+from app.envelope import Key
+from app.envelope import traceparent as trace_of
+from app.saga import State
+
+
+class RunBody(Which):
+    """Which saga to run."""
+
+    deadline_ms: int | None = Field(default=None, gt=0, description="For the whole.")
+
+
+class SettleBody(ReasonBody):
+    """What is to become of a step that a saga waits for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verb: Literal["retry", "skip", "resolve"]
+    outcome: Literal["succeeded", "failed", "compensated"] | None = None
+
+    @model_validator(mode="after")
+    def whole(self) -> "SettleBody":
+        """`resolve`, and only that, says an outcome."""
+        if (self.verb == "resolve") != (self.outcome is not None):
+            raise ValueError("`outcome` goes with `resolve`")
+        return self
+
+
+def router(broker: Broker) -> APIRouter:
+    """The routes of running sagas; each works on the token's own tenant."""
+    made = APIRouter()
+
+    @made.post("/sagas")
+    async def run(
+        request: Request,
+        body: RunBody,
+        idempotency_key: Annotated[Key | None, Header()] = None,
+        prefer: Annotated[str | None, Header()] = None,
+        traceparent: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """Run a saga: its outcome, or "accepted" where it takes longer than the wait."""
+        who = identity_of(request)
+        need(who, CALL)
+        asked = Call(
+            tool=sagas.RUN.tool,
+            method=sagas.RUN.method,
+            args=body.model_dump(exclude={"deadline_ms"}, exclude_none=True),
+            idempotency_key=idempotency_key,
+            key_source="header",
+            deadline_s=None if body.deadline_ms is None else body.deadline_ms / 1000,
+            traceparent=trace_of(traceparent),
+        )
+        accepted = await sagas.run(broker, who, body, asked, wait_s=wait_s(prefer))
+        with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
+            ended = await until_final(watch, wait_s=accepted.wait_s)
+        return answer(accepted, ended)
+
+    @made.get("/sagas")
+    async def listing(
+        request: Request,
+        state: Annotated[list[State] | None, Query()] = None,
+        before: UUID | None = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+        everyone: bool = False,
+    ) -> Response:
+        """The caller's sagas, newest first; an operator may ask for everyone's."""
+        who = identity_of(request)
+        need(who, CALL)
+        found = await sagas.listing(
+            broker, who, states=state, before=before, limit=limit, everyone=everyone
+        )
+        more = str(found[-1].id) if len(found) == limit else None
+        return reply(200, {"sagas": [saga_view.view(one, []) for one in found], "before": more})
+
+    @made.get("/sagas/{saga_id}")
+    async def saga(request: Request, saga_id: UUID) -> Response:
+        """One saga with its steps."""
+        return reply(200, saga_view.view(*await sagas.find(broker, identity_of(request), saga_id)))
+
+    @made.post("/sagas/{saga_id}/commit")
+    async def commit(request: Request, saga_id: UUID) -> Response:
+        """No more steps come: an ad hoc saga completes when those that it has succeed."""
+        who = identity_of(request)
+        need(who, CALL)
+        return reply(200, await sagas.commit(broker, who, saga_id))
+
+    @made.post("/sagas/{saga_id}/cancel")
+    async def cancel(request: Request, saga_id: UUID, body: CancelBody) -> Response:
+        """Undo what a saga did; one that is past its pivot goes on instead."""
+        who = identity_of(request)
+        need(who, CALL)
+        return reply(202, await sagas.stop(broker, who, saga_id, reason=body.reason))
+
+    @made.post("/operator/sagas/{saga_id}/steps/{step}")
+    async def settle(request: Request, saga_id: UUID, step: str, body: SettleBody) -> Response:
+        """Retry, skip or resolve a step that a stuck or half-undone saga waits for."""
+        who = operator_of(request)
+        told = await sagas.settle(
+            broker,
+            who,
+            saga_id,
+            step=step,
+            verb=body.verb,
+            outcome=body.outcome,
+            reason=body.reason,
+        )
+        return reply(200, told)
+
+    return made
