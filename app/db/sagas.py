@@ -127,27 +127,32 @@ POSTPONE: Final = text("""
     UPDATE saga_turns SET due_at = now() + make_interval(secs => :pause_s) WHERE saga_id = :saga_id
 """)
 
+# A saga is not idle while a step is under way: its time begins anew then.
 IDLE: Final = text("""
-    WITH idle AS (
-        SELECT id
-          FROM sagas
-         WHERE idle_at <= now()
-         ORDER BY idle_at
+    WITH late AS (
+        SELECT s.id,
+               EXISTS (SELECT FROM saga_steps t
+                        WHERE t.saga_id = s.id AND t.state = 'dispatched') AS busy
+          FROM sagas s
+         WHERE s.idle_at <= now()
+         ORDER BY s.idle_at
          LIMIT :limit
-           FOR UPDATE SKIP LOCKED
+           FOR UPDATE OF s SKIP LOCKED
     ), asked AS (
         UPDATE sagas s
-           SET idle_at = NULL, closed = true,
-               stop = CASE WHEN s.on_idle = 'compensate' THEN coalesce(s.stop, jsonb_build_object(
-                          'code', 'idle', 'message', 'No call and no commit came in time.')) END
-          FROM idle
-         WHERE s.id = idle.id
-        RETURNING s.id, s.tenant_id
+           SET idle_at = CASE WHEN busy THEN now() + make_interval(secs => idle_timeout_s) END,
+               closed = closed OR NOT busy,
+               stop = CASE WHEN on_idle = 'compensate' AND NOT busy
+                           THEN coalesce(stop, CAST(:stop AS jsonb)) ELSE stop END
+          FROM late
+         WHERE s.id = late.id
+        RETURNING s.id, s.tenant_id, busy
     )
     INSERT INTO saga_turns (tenant_id, saga_id)
-    SELECT tenant_id, id FROM asked
+    SELECT tenant_id, id FROM asked WHERE NOT busy
     RETURNING saga_id
 """)
+IDLE_STOP: Final = dump({"code": "idle", "message": "No call and no commit came in time."})
 
 
 async def find(conn: AsyncConnection, saga_id: UUID) -> SagaRow | None:
@@ -262,4 +267,4 @@ async def postpone(conn: AsyncConnection, saga_id: UUID, *, pause_s: float) -> N
 
 async def stop_idle(conn: AsyncConnection, *, limit: int) -> list[UUID]:
     """Close the ad hoc sagas to which nothing was added in time, as each of them says."""
-    return list((await conn.execute(IDLE, {"limit": limit})).scalars())
+    return list((await conn.execute(IDLE, {"limit": limit, "stop": IDLE_STOP})).scalars())

@@ -1,6 +1,6 @@
 """A laboratory for sagas: the real use cases of an app and a relay, with the test as the adapter."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from app import catalog_file, results, timeouts
 from app.catalog import Request
 from app.config import Settings
 from app.db import migrate
+from app.db import sagas as saga_rows
 from app.db.engine import Database, open_database
 from app.db.wakeups import Notifier
 from app.devstack.stack import Dsns
@@ -157,6 +158,12 @@ class Lab:
         )
         await self.turns()
 
+    async def idle(self) -> None:
+        """The clock's look at sagas that nobody adds to."""
+        async with self.relay.engine.begin() as conn:
+            await saga_rows.stop_idle(conn, limit=100)
+        await self.turns()
+
     async def saga(self, saga_id: UUID) -> tuple[str, dict[str, str]]:
         """Its state, and those of its steps."""
         [row] = await fetch(self.dsns.owner, "SELECT state FROM sagas WHERE id = $1", saga_id)
@@ -182,7 +189,7 @@ async def offer(owner: str) -> None:
 
 
 @asynccontextmanager
-async def open_lab(broker: Broker, dsns: Dsns, settings: Settings) -> AsyncIterator[Lab]:
+async def open_lab(broker: Broker, dsns: Dsns, settings: Settings) -> AsyncGenerator[Lab]:
     """The broker with a relay's parts beside it."""
     await offer(dsns.owner)
     broker.catalog.forget()

@@ -1,16 +1,15 @@
 """Sagas on a real database, with the test as the adapter: forward, back, and forward only."""
 
+import json
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from app import saga_runs
-from app.db.engine import tenant_transaction
 from app.edges import broker as edge
 from app.edges import sagas as edge_sagas
 from app.errors import NotCancellableError, NotFoundError
-from tests.kernel.calls import ADA, BOB, fetch
+from tests.kernel.calls import ADA, BOB, accept, echo, fetch
 from tests.saga.lab import Lab
 
 
@@ -179,8 +178,8 @@ async def test_after_the_pivot_neither_cancel_nor_deadline_undoes_anything(lab: 
     )
     await lab.tick()
     assert set(await lab.waiting(saga_id)) == {"r"}
+    r = (await lab.waiting(saga_id))["r"]["id"]
     with pytest.raises(NotCancellableError):
-        r = (await lab.waiting(saga_id))["r"]["id"]
         await edge.cancel(lab.broker, ADA, r, reason="not this either")
     await lab.do(saga_id, "r")
     assert (await lab.saga(saga_id))[0] == "completed"
@@ -268,8 +267,6 @@ async def test_an_undo_is_tried_again_before_it_counts_as_failed(lab: Lab) -> No
 @pytest.mark.guarantee("saga:lock")
 async def test_a_key_that_a_saga_has_taken_is_its_own_until_it_is_over(lab: Lab) -> None:
     saga_id = await lab.run(plan(step("a", ordering_key="k"), step("b", "a", ordering_key="k")))
-    from tests.kernel.calls import accept, echo
-
     other = (await accept(lab.broker, echo(ordering_key="k"), BOB)).written.id
     await lab.do(saga_id, "a")
     assert (await lab.command(other))["held"], "between two steps nobody gets in"
@@ -310,8 +307,6 @@ async def test_every_move_of_a_saga_and_its_steps_is_in_the_audit_trail(lab: Lab
         " ORDER BY occurred_at",
         saga_id,
     )
-    import json
-
     told = [
         (row["type"], (body := json.loads(row["body"])).get("step"), body.get("to")) for row in rows
     ]
@@ -342,8 +337,4 @@ async def test_a_saga_is_its_users_and_no_adapter_speaks_for_it(lab: Lab) -> Non
 async def test_only_a_saga_that_waits_takes_an_operators_word(lab: Lab) -> None:
     saga_id = await lab.run(CHAIN)
     with pytest.raises(NotCancellableError, match="waits for no operator"):
-        async with tenant_transaction(lab.broker.database.engine, "demo") as conn:
-            found, _ = await edge_sagas.find(lab.broker, ADA, saga_id)
-            await saga_runs.settle(
-                conn, found, step="a", verb="skip", outcome=None, actor="operator:o", reason="r"
-            )
+        await settle(lab, saga_id, "a", "skip")
