@@ -1,12 +1,9 @@
 """The real use cases of two app replicas on a real database, on an event loop of their own, for a test that is not async."""
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Self, TypeVar
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -24,12 +21,11 @@ from app.edges.broker import Broker
 from app.edges.server import open_broker
 from app.policy import ToolPolicy
 from relay.clock import Clock
+from tests.background import Background
 
-T = TypeVar("T")
 Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[object]]
 
 TOOLS = Path(__file__).resolve().parent.parent / "chaos" / "tools.yml"
-STEP_S = 20.0
 LEASE_S = 10_000.0
 
 LOOK = """
@@ -47,8 +43,8 @@ ROWS = "SELECT command_id, attempt, status FROM outbox WHERE kind = 'command'"
 CLEAR = "TRUNCATE commands, outbox, ordering_heads, progress CASCADE"
 
 
-class World:
-    """One app's and one relay's parts. `run` runs a coroutine to its end, with a bound."""
+class World(Background):
+    """One app's and one relay's parts."""
 
     replicas: list[Broker]
     relay: asyncpg.Pool
@@ -56,11 +52,9 @@ class World:
     owner: asyncpg.Connection
 
     def __init__(self, database: Dsns, app: Settings, relay: Settings) -> None:
+        super().__init__()
         self._database = database
         self._settings = app, relay
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._stack = AsyncExitStack()
         self.replicas = []
         self._turn = 0
 
@@ -70,30 +64,16 @@ class World:
         self._turn += 1
         return self.replicas[self._turn % len(self.replicas)]
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(STEP_S)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self.run(self._open())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.run(self._stack.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STEP_S)
-        self._loop.close()
-
-    async def _open(self) -> None:
+    async def open(self) -> None:
         app, relay = self._settings
         engine = create_async_engine(migrate.async_url(self._database.owner))
         await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
         await engine.dispose()
         self.owner = await asyncpg.connect(self._database.owner)
-        self._stack.push_async_callback(self.owner.close)
+        self.stack.push_async_callback(self.owner.close)
         for _ in range(2):
-            self.replicas.append(await self._stack.enter_async_context(open_broker(app)))
-        opened = await self._stack.enter_async_context(open_database(relay, name="relay"))
+            self.replicas.append(await self.stack.enter_async_context(open_broker(app)))
+        opened = await self.stack.enter_async_context(open_database(relay, name="relay"))
         self.relay = opened.pool
         notifier = Notifier(opened.pool, coalesce_ms=relay.notify_coalesce_ms)
         self.clock = Clock(opened.engine, opened.pool, notifier, relay, random=Random(1))
