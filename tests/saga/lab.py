@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, results, timeouts
@@ -29,13 +30,14 @@ from tests.kernel.calls import ADA, ADAPTER, fetch
 
 TOOLS = Path(__file__).with_name("tools.yml")
 TURNS_MAX = 50
+PREFIX = {"undo": "undo ", "reconcile": "look "}
 
 WAITING = """
     SELECT c.id, c.saga_step, c.saga_role, c.attempt, c.args, c.ordering_key, c.priority,
            o.exempt, o.status
       FROM commands c
       JOIN outbox o ON o.command_id = c.id AND o.kind = 'command'
-     WHERE c.state = 'queued' AND NOT c.held AND c.approval IS DISTINCT FROM 'pending'
+     WHERE c.saga_id = $1 AND c.state = 'queued' AND NOT c.held AND c.approval IS DISTINCT FROM 'pending'
      ORDER BY c.id
 """
 
@@ -48,6 +50,7 @@ class Lab:
     relay: Database
     conductor: Conductor
     dsns: Dsns
+    owner: asyncpg.Connection
 
     async def run(
         self,
@@ -68,26 +71,24 @@ class Lab:
         """Take turns until none is due."""
         for _ in range(TURNS_MAX):
             await self.conductor.tick()
-            left = await fetch(self.dsns.owner, "SELECT 1 FROM saga_turns WHERE due_at <= now()")
+            left = await self.owner.fetch("SELECT 1 FROM saga_turns WHERE due_at <= now()")
             if not left:
                 return
         raise AssertionError("turns without an end")
 
     async def waiting(self, saga_id: UUID) -> dict[str, Any]:
         """What adapters may take now: {step: command}, of an undo {"undo step": command}."""
-        rows = await fetch(self.dsns.owner, WAITING)
-        mine = {
-            row["id"]
-            for row in await fetch(
-                self.dsns.owner, "SELECT id FROM commands WHERE saga_id = $1", saga_id
-            )
-        }
-        prefix = {"undo": "undo ", "reconcile": "look "}
-        return {
-            prefix.get(row["saga_role"], "") + row["saga_step"]: row
-            for row in rows
-            if row["id"] in mine
-        }
+        rows = await self.owner.fetch(WAITING, saga_id)
+        return {PREFIX.get(row["saga_role"], "") + row["saga_step"]: row for row in rows}
+
+    async def under_way(self, saga_id: UUID) -> list[str]:
+        """Commands of the saga's steps that are open, other than its own; undos by "undo step"."""
+        rows = await self.owner.fetch(
+            "SELECT saga_step, saga_role FROM commands"
+            " WHERE saga_id = $1 AND finished_at IS NULL AND saga_role <> 'saga'",
+            saga_id,
+        )
+        return [PREFIX.get(row["saga_role"], "") + row["saga_step"] for row in rows]
 
     async def claim(self, command_id: UUID, *, attempt: int = 1) -> Claim:
         command = await results.subject(self.broker.database.engine, ADAPTER, command_id)
@@ -152,8 +153,7 @@ class Lab:
         await timeouts.expire_leases(
             self.relay.engine, toolbox.policy, grace_s=grace_s, random=Random(1)
         )
-        await fetch(
-            self.dsns.owner,
+        await self.owner.fetch(
             "UPDATE outbox SET status = 'ready' WHERE status = 'delayed' AND kind = 'command'",
         )
         await self.turns()
@@ -166,16 +166,15 @@ class Lab:
 
     async def saga(self, saga_id: UUID) -> tuple[str, dict[str, str]]:
         """Its state, and those of its steps."""
-        [row] = await fetch(self.dsns.owner, "SELECT state FROM sagas WHERE id = $1", saga_id)
-        steps = await fetch(
-            self.dsns.owner,
+        [row] = await self.owner.fetch("SELECT state FROM sagas WHERE id = $1", saga_id)
+        steps = await self.owner.fetch(
             "SELECT step, state FROM saga_steps WHERE saga_id = $1 ORDER BY position",
             saga_id,
         )
         return row["state"], {step["step"]: step["state"] for step in steps}
 
     async def command(self, command_id: UUID) -> Any:
-        [row] = await fetch(self.dsns.owner, "SELECT * FROM commands WHERE id = $1", command_id)
+        [row] = await self.owner.fetch("SELECT * FROM commands WHERE id = $1", command_id)
         return row
 
 
@@ -196,4 +195,8 @@ async def open_lab(broker: Broker, dsns: Dsns, settings: Settings) -> AsyncGener
     async with open_database(settings, name="lab-relay") as relay:
         notifier = Notifier(relay.pool, coalesce_ms=5)
         conductor = Conductor(relay.engine, notifier, settings)
-        yield Lab(broker=broker, relay=relay, conductor=conductor, dsns=dsns)
+        owner = await asyncpg.connect(dsns.owner)
+        try:
+            yield Lab(broker=broker, relay=relay, conductor=conductor, dsns=dsns, owner=owner)
+        finally:
+            await owner.close()
