@@ -19,7 +19,7 @@ from app import control, results, saga_view
 from app.catalog import Compiled
 from app.command import Event as CommandEvent
 from app.command import State as CommandState
-from app.db import audit_events, commands, heads, intake, sagas
+from app.db import audit_events, commands, dead_letters, heads, intake, sagas
 from app.db.commands import Command
 from app.db.sagas import SagaRow, StepRow
 from app.envelope import Call as Intent
@@ -293,7 +293,10 @@ async def _end_root(turn: Turn) -> None:
     if turn.root is None:
         return
     root = await commands.lock(turn.conn, turn.root.id)
-    if root is None or root.final:
+    assert root is not None, "commands are never deleted while they are read"
+    if root.final:
+        # It was given up when an undo failed; now an operator has seen to that.
+        await dead_letters.discard(turn.conn, root, actor=ACTOR, reason="the saga is settled")
         return
     event, result, error = saga_view.ending(turn.saga, list(turn.steps.values()), turn.commands)
     word = await results.end(

@@ -76,9 +76,20 @@ BODIES: Final = PURGE.format(
                             THEN jsonb_build_object('code', c.error -> 'code') END
           FROM old
          WHERE c.id = old.id
-        RETURNING c.id
+        RETURNING c.id, c.saga_id
     ), said AS (
         DELETE FROM progress p USING purged WHERE p.command_id = purged.id
+    ), step AS (
+        UPDATE saga_steps t
+           SET compensation = NULL, reason = NULL
+          FROM purged
+         WHERE t.saga_id = purged.saga_id AND t.command_id = purged.id
+    ), saga AS (
+        UPDATE sagas s
+           SET input = NULL, plan = NULL, stop = NULL,
+               reason = CASE WHEN s.reason IS NOT NULL
+                             THEN jsonb_build_object('code', s.reason -> 'code') END
+         WHERE s.id IN (SELECT saga_id FROM purged)
     )""",
 )
 

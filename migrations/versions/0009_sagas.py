@@ -102,6 +102,21 @@ DOWN = """
 """
 
 
+ERASE = "audit.erase(text, text, text, integer)"
+ERASED = (
+    "input = NULL, plan = NULL,\n               idempotency_key = NULL",
+    "input = NULL, plan = NULL,\n               stop = NULL, reason = NULL",
+)
+
+
+def _rewrite(old: str, new: str) -> None:
+    """Change what audit.erase does to a person's sagas; the rest of it, and its owner, stay."""
+    found = op.get_bind().exec_driver_sql(f"SELECT pg_get_functiondef('{ERASE}'::regprocedure)")
+    text = str(found.scalar_one())
+    assert old in text
+    op.get_bind().exec_driver_sql(text.replace(old, new))
+
+
 def _run(statements: str) -> None:
     for statement in filter(None, map(str.strip, statements.split(";"))):
         op.execute(statement)
@@ -109,9 +124,11 @@ def _run(statements: str) -> None:
 
 def upgrade() -> None:
     _run(UP)
+    _rewrite(*ERASED)
     # A writer may give any of its tenants' sagas a turn; it reads none.
     op.execute(f"CREATE POLICY app ON saga_turns TO broker_app USING ({MINE}) WITH CHECK ({MINE})")
 
 
 def downgrade() -> None:
+    _rewrite(*reversed(ERASED))
     _run(DOWN)

@@ -16,11 +16,13 @@ import httpx2
 import pytest
 from uuid_utils.compat import uuid7
 
+from app.catalog import Request
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
-from app.edges import mcp_builtin
+from app.edges import mcp_builtin, mcp_saga, sagas
 from app.edges.broker import Broker
 from app.edges.mcp_front import Front
+from app.edges.sagas import Which
 from tests.access.conftest import ADAPTER, OPERATOR, Served, served
 from tests.kernel.calls import ADA, EVE, accept, claim, delete, echo, fetch, finish
 from tests.mcp import wire
@@ -42,6 +44,10 @@ BY_ID: dict[tuple[str, str], Any] = {
     ("post", "/operator/commands/{correlation_id}/resolve"): {"outcome": "failed", "reason": "r"},
     ("get", "/operator/dead-letters/{correlation_id}"): None,
     ("get", "/auditor/commands/{correlation_id}"): None,
+    ("get", "/sagas/{correlation_id}"): None,
+    ("post", "/sagas/{correlation_id}/commit"): None,
+    ("post", "/sagas/{correlation_id}/cancel"): {},
+    ("post", "/operator/sagas/{correlation_id}/steps/a"): {"verb": "retry", "reason": "r"},
     ("post", "/operator/dead-letters/{correlation_id}/redrive"): REASON,
     ("post", "/operator/dead-letters/{correlation_id}/discard"): REASON,
 }
@@ -51,12 +57,22 @@ LISTS: dict[tuple[str, str], Any] = {
     ("get", "/operator/keys/blocked"): {"after": "{id}"},
     ("get", "/auditor/events"): {"before": "2999-01-01T00:00:00+00:00_{id}"},
     ("get", "/admin/tenant"): {},
+    ("get", "/sagas"): {"before": "{id}", "everyone": "true"},
+    ("get", "/sagas/definitions"): {},
 }
 BULK: dict[tuple[str, str], Any] = {
     ("post", "/operator/dead-letters/redrive"): {"reason": "r", "dry_run": False, "limit": 100},
 }
 OPEN = {("get", "/healthz"), ("get", "/readyz")}
-CALLS = {("post", "/mcp/tools/call")}
+CALLS = {
+    ("post", "/mcp/tools/call"),
+    ("post", "/sagas"),
+    ("post", "/sagas/dry-run"),
+    ("post", "/sagas/definitions"),
+    ("get", "/sagas/definitions/{name}"),  # by a name of the caller's own tenant
+}
+
+BUILT_IN = ("command_status", "command_cancel", "command_list")
 
 # MCP methods that name a command, and the ones that say nothing of any.
 NAMING = {"tools/call", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"}
@@ -89,10 +105,11 @@ class Theirs:
     running: UUID
     done: UUID
     dead: UUID
+    saga: UUID
 
     @property
     def ids(self) -> tuple[UUID, ...]:
-        return (self.queued, self.running, self.done, self.dead)
+        return (self.queued, self.running, self.done, self.dead, self.saga)
 
 
 async def fill(broker: Broker) -> Theirs:
@@ -105,9 +122,13 @@ async def fill(broker: Broker) -> Theirs:
     dead = (await accept(broker, echo("dead"))).written.id
     for attempt in (1, 2, 3):
         await finish(broker, dead, attempt=attempt, error={"code": "boom"})
+    step = {"id": "a", "tool": "probe_echo", "kind": "readonly", "args": {"text": "their step"}}
+    which = Which.model_validate({"plan": {"steps": [step]}})
+    request = Request(tool="saga", method="run", args=which.model_dump(exclude_none=True))
+    saga = (await sagas.run(broker, ADA, which, request)).written.id
     mine = (await accept(broker, echo("mine"), EVE)).written.id
     await finish(broker, mine, result={"text": "my result"})
-    return Theirs(queued=queued, running=running, done=done, dead=dead)
+    return Theirs(queued=queued, running=running, done=done, dead=dead, saga=saga)
 
 
 def plain(answer: httpx2.Response, named: UUID) -> tuple[int, dict[str, str], str]:
@@ -141,7 +162,10 @@ async def ask(
 async def test_every_route_is_classified(broker: Broker, issuer: DevIssuer) -> None:
     async with served(broker, issuer) as app:
         document = app.api.openapi()
-    routes = {(method, path) for path, one in document["paths"].items() for method in one}
+    named = {"{saga_id}": "{correlation_id}", "{step}": "a"}
+    routes = {
+        (method, renamed(path, named)) for path, one in document["paths"].items() for method in one
+    }
     assert routes == {*BY_ID, *LISTS, *BULK, *OPEN, *CALLS}
 
 
@@ -180,7 +204,7 @@ async def test_no_list_holds_or_counts_or_pages_by_what_is_another_tenants(
             http = who[name]
             for (_, path), query in LISTS.items():
                 whole = await http.get(
-                    path, params={"everyone": "true"} if path == "/commands" else {}
+                    path, params={"everyone": "true"} if "everyone" in query else {}
                 )
                 assert whole.status_code == 200
                 assert not [one for one in theirs.ids if str(one) in whole.text], path
@@ -232,7 +256,8 @@ async def test_a_call_meets_no_key_order_or_duplicate_of_another_tenant(
 async def test_every_mcp_method_and_built_in_tool_is_classified(broker: Broker) -> None:
     served_methods = set(vars(Front(broker).server())["_request_handlers"])
     assert served_methods - NAMELESS == NAMING
-    assert set(mcp_builtin.SCHEMAS) == {"command_status", "command_cancel", "command_list"}
+    assert set(mcp_builtin.SCHEMAS) == {*BUILT_IN, "saga_status", "saga_cancel"}
+    assert {tool.name for tool in mcp_saga.TOOLS} == {"saga_run", "saga_status", "saga_cancel"}
 
 
 async def said(http: httpx2.AsyncClient, verb: str, one: UUID) -> str:
@@ -244,6 +269,8 @@ async def said(http: httpx2.AsyncClient, verb: str, one: UUID) -> str:
             found = await wire.call(http, verb, {"command_id": str(one)})
         case "command_list":
             found = await wire.call(http, verb, {"before": str(one)})
+        case "saga_status" | "saga_cancel":
+            found = await wire.call(http, verb, {"saga_id": str(one)})
         case "resources/read":
             uri = f"command://{one}"
             found = wire.message(await wire.send(http, verb, {"uri": uri}, name=uri))
@@ -260,7 +287,7 @@ async def test_every_mcp_method_answers_for_a_foreign_id_as_for_one_that_never_w
 ) -> None:
     theirs = await fill(broker)
     before = await state(database)
-    verbs = ["command_status", "command_cancel", "command_list", *sorted(NAMING - {"tools/call"})]
+    verbs = [*BUILT_IN, "saga_status", "saga_cancel", *sorted(NAMING - {"tools/call"})]
     async with (
         served(broker, issuer) as app,
         app.client("eve", *OPERATOR, tenant="other") as eve,
@@ -268,7 +295,7 @@ async def test_every_mcp_method_answers_for_a_foreign_id_as_for_one_that_never_w
     ):
         for http in (eve, bob):
             for verb in verbs:
-                for one in (theirs.queued, theirs.done):
+                for one in (theirs.queued, theirs.done, theirs.saga):
                     never = await said(http, verb, UUID(int=one.int ^ 1))
                     assert await said(http, verb, one) == never, verb
                     assert verb == "command_list" or "not" in never.lower() or "no " in never
@@ -289,6 +316,12 @@ async def state(database: Dsns) -> list[Any]:
     return [*(row["c"] for row in rows), events[0]["n"]]
 
 
+def renamed(path: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        path = path.replace(old, new)
+    return path
+
+
 def filled(query: Mapping[str, str], one: UUID) -> dict[str, str]:
     return {name: value.replace("{id}", str(one)) for name, value in query.items()}
 
@@ -302,7 +335,9 @@ TENANTED = """
 """
 OTHERS = """
     INSERT INTO sagas (id, tenant_id, user_id, kind) VALUES (gen_random_uuid(), 'other', 'e', 'adhoc');
-    INSERT INTO saga_steps (saga_id, step, tenant_id, position) SELECT id, 's', 'other', 1 FROM sagas;
+    INSERT INTO saga_steps (saga_id, step, tenant_id, position) SELECT id, 's', 'other', 1 FROM sagas
+     WHERE tenant_id = 'other';
+    INSERT INTO saga_turns (tenant_id, saga_id) VALUES ('other', gen_random_uuid());
     INSERT INTO saga_definitions (tenant_id, name, version, definition, digest, registered_by)
          VALUES ('other', 'n', 1, '{}', '', 'e');
     INSERT INTO tenant_budgets (tenant_id, tokens) VALUES ('other', 1);
