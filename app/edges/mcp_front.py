@@ -12,6 +12,7 @@ from uuid import UUID
 import anyio
 from mcp import types
 from mcp.server import Server
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, REQUEST_CANCELLED
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
@@ -31,6 +32,7 @@ from app.edges.mcp_replies import (
     protocol_error,
     shown_tool,
 )
+from app.edges.mcp_sessions import call_name
 from app.edges.stream import Watch
 from app.envelope import KEY_META
 from app.errors import BadRequestError, BrokerError, ForbiddenError
@@ -105,6 +107,14 @@ class Front:
         return types.ListToolsResult(tools=tools, ttl_ms=5000, cache_scope="private")
 
     async def _call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        with (
+            anyio.CancelScope() as scope,
+            self._broker.stops.serving(stop_name(ctx), scope),
+        ):
+            return await self._answer(ctx, params)
+        raise MCPError(REQUEST_CANCELLED, "Request cancelled")
+
+    async def _answer(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         who = identity_of(ctx)
         try:
             need(who, CALL)
@@ -161,7 +171,7 @@ class Front:
             if accepted.tool.policy.on_disconnect == "cancel":
                 with anyio.CancelScope(shield=True):
                     await cancel(
-                        self._broker, who, accepted.written.id, reason="The caller disconnected."
+                        self._broker, who, accepted.written.id, reason="The caller gave up."
                     )
             raise
         if ended is None:
@@ -231,6 +241,13 @@ class Front:
         text = mcp_builtin.as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")
+
+
+def stop_name(ctx: Context) -> str | None:
+    """What replicas call this request, where its client may give it up by a message."""
+    assert ctx.request is not None, "served over HTTP only"
+    session = ctx.request.headers.get(MCP_SESSION_ID_HEADER)
+    return call_name(identity_of(ctx), session, ctx.request_id)
 
 
 def above(said: float, command: Command | None) -> float:

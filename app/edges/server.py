@@ -32,6 +32,7 @@ from app.edges.certificates import Certificates, TlsProtocol, server_context
 from app.edges.guard import METADATA, Guard
 from app.edges.identity import SCOPES, Verifier
 from app.edges.mcp_front import Front
+from app.edges.mcp_sessions import Sessions, Stops
 from app.edges.refusals import Refusals
 from app.edges.stream import Hub
 from app.intake import Intake
@@ -47,6 +48,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         catalog = Catalog(database.engine, settings)
         hub = Hub(database.engine, poll_s=settings.poll_s)
+        stops = Stops(notifier.stop)
         intake = Intake(
             database.pool,
             notifier,
@@ -56,6 +58,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         handlers: dict[str, Callable[[str], None]] = {
             wakeups.COMMANDS: hub.notified,
             wakeups.CATALOG: lambda _: catalog.forget(),
+            wakeups.STOPS: stops.notified,
         }
         helpers: list[Awaitable[Any]] = [
             wakeups.listen(database.dsn, handlers, name="broker-app"),
@@ -74,6 +77,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
             catalog=catalog,
             intake=intake,
             hub=hub,
+            stops=stops,
             verifier=Verifier(settings),
             certificates=Certificates(settings),
             refusals=refusals,
@@ -105,7 +109,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(dead_letters_api.router(broker))
     app.include_router(trail_api.router(broker))
     openapi.install(app)
-    app.mount("/", mcp_app)
+    app.mount("/", Sessions(mcp_app, broker.stops))
     return guard
 
 

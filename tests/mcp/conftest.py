@@ -1,8 +1,8 @@
 """An app as a process, with a short inline wait; the test is the adapter."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,19 @@ def front(
     home = tmp_path_factory.mktemp("front")
     dsns = asyncio.run(servers.clone(template.superuser_dsn))
     asyncio.run(offer(dsns.owner, Path(__file__).with_name("tools.yml")))
+    with served(home, dsns, issuer) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def twin(front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """Another replica of the same broker."""
+    with served(tmp_path_factory.mktemp("twin"), front.dsns, front.issuer) as made:
+        yield made
+
+
+@contextmanager
+def served(home: Path, dsns: Dsns, issuer: DevIssuer, **changes: str) -> Generator[Front]:
     env = {
         "MCP_BROKER_DATABASE_URL": dsns.app,
         "MCP_BROKER_ISSUERS": issuer.setting(),
@@ -93,7 +106,7 @@ def front(
         "MCP_BROKER_HEARTBEAT_S": "0.2",
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
     }
-    app = AppProcess(home=home, env=env, port=free_port(), name="app")
+    app = AppProcess(home=home, env=env | changes, port=free_port(), name="app")
     app.start()
     try:
         yield Front(app=app, issuer=issuer, dsns=dsns)
