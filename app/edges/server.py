@@ -98,7 +98,8 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
     guard = Guard(app, broker)
-    failures.install(app, metadata_url=guard.metadata_url, on_refused=guard.refused)
+    for one in (app, mcp_app):  # what is mounted answers for its own errors
+        failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", readyz(broker), methods=["GET"])
     for path in (METADATA, f"{METADATA}/mcp"):

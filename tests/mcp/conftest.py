@@ -23,6 +23,7 @@ from tests.conftest import AUDIENCE
 from tests.stack import PostgresServer
 
 ERAS = ["2026-07-28", "legacy"]
+STREAMS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ def twin(front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
 
 
 @contextmanager
-def served(home: Path, dsns: Dsns, issuer: DevIssuer, **changes: str) -> Generator[Front]:
+def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
     env = {
         "MCP_BROKER_DATABASE_URL": dsns.app,
         "MCP_BROKER_ISSUERS": issuer.setting(),
@@ -105,8 +106,11 @@ def served(home: Path, dsns: Dsns, issuer: DevIssuer, **changes: str) -> Generat
         "MCP_BROKER_INLINE_WAIT_S": "1",
         "MCP_BROKER_HEARTBEAT_S": "0.2",
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
+        "MCP_BROKER_LISTEN_STREAMS_MAX": str(STREAMS_MAX),
+        # What is told of a change of tools is told by its announcement, not by reading again.
+        "MCP_BROKER_CATALOG_KEPT_S": "3600",
     }
-    app = AppProcess(home=home, env=env | changes, port=free_port(), name="app")
+    app = AppProcess(home=home, env=env, port=free_port(), name="app")
     app.start()
     try:
         yield Front(app=app, issuer=issuer, dsns=dsns)
