@@ -24,6 +24,8 @@ from app.redaction import redact
 
 QUESTION: Final = "approve"
 """The key of the one question that a call or a task asks."""
+CONFIRM: Final = "confirm"
+"""The property of its answer that must be true: "accept" alone may be a dismissed form."""
 SHOWN_MAX: Final = 1000
 """Characters of the arguments in a question."""
 ANSWER: Final = TypeAdapter[types.ElicitResult](types.ElicitResult)
@@ -64,8 +66,8 @@ def question(tool: Tool, args: Mapping[str, Any]) -> types.ElicitRequest:
             message=f"Allow {tool.title or tool.name}? It would be called with {shown}",
             requested_schema={
                 "type": "object",
-                "properties": {QUESTION: {"type": "boolean", "title": "Allow it"}},
-                "required": [QUESTION],
+                "properties": {CONFIRM: {"type": "boolean", "title": "Allow it"}},
+                "required": [CONFIRM],
             },
         )
     )
@@ -91,4 +93,4 @@ def decision(responses: Mapping[str, Any] | None) -> bool | None:
         answer = ANSWER.validate_python(said, from_attributes=True)
     except ValidationError as error:
         raise MCPError(types.INVALID_PARAMS, "inputResponses.approve is no answer") from error
-    return answer.action == "accept" and (answer.content or {}).get(QUESTION) is True
+    return answer.action == "accept" and (answer.content or {}).get(CONFIRM) is True

@@ -117,5 +117,6 @@ TOOLS: dict[str, Serve] = {
     "fixture/asks": answering(text("state-ok")),
     "fixture/asks_elicitation": answering(text("Done.")),
     "fixture/asks_sealed": answering(text("Done.")),
+    "fixture/asks_streaming": answering(text("Done.")),
     "fixture/asks_task": answering(text("Deleted.")),
 }

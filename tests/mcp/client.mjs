@@ -16,7 +16,7 @@ if (era !== "legacy") options.versionNegotiation = { mode: { pin: era } };
 const client = new Client({ name: "typescript", version: "1" }, options);
 client.setRequestHandler("elicitation/create", async () => ({
   action: "accept",
-  content: { approve: true },
+  content: { confirm: true },
 }));
 const headers = { Authorization: `Bearer ${token}` };
 await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }));
