@@ -26,6 +26,7 @@ async def test_the_list_is_sorted_private_and_says_that_output_may_be_accepted(
 ) -> None:
     async with front.client(mode=mode) as client:
         first, second = await client.list_tools(), await client.list_tools()
+    assert first.cache_scope == "private"
     names = [tool.name for tool in first.tools]
     assert names == sorted(names) == [tool.name for tool in second.tools]
     clone = next(tool for tool in first.tools if tool.name == "git_clone")
@@ -91,6 +92,8 @@ async def test_a_call_that_outlives_the_wait_is_recovered_by_command_status(
         assert body["status"] == "accepted"
         assert "Do not call this tool again" in text(accepted)
         one = body["command_id"]
+        links = [part.uri for part in accepted.content if part.type == "resource_link"]
+        assert links == [f"command://{one}"]
         waiting = asyncio.create_task(
             client.call_tool("command_status", {"command_id": one, "wait_s": 10})
         )
