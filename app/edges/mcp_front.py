@@ -5,7 +5,6 @@ waited for; the wait belongs to the request, the command does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,9 +16,15 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 
-from app.catalog import Request
 from app.db.commands import Command
-from app.edges import mcp_approval, mcp_builtin, mcp_legacy_tasks, mcp_listen, mcp_tasks
+from app.edges import (
+    mcp_approval,
+    mcp_builtin,
+    mcp_legacy_tasks,
+    mcp_listen,
+    mcp_questions,
+    mcp_tasks,
+)
 from app.edges.broker import Accepted, Broker, cancel, find
 from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
@@ -35,8 +40,8 @@ from app.edges.mcp_replies import (
 from app.edges.mcp_sessions import call_name
 from app.edges.stream import Watch
 from app.envelope import KEY_META
-from app.errors import BadRequestError, BrokerError, ForbiddenError
-from app.policy import Identity, Tool
+from app.errors import BadRequestError, BrokerError
+from app.policy import Identity
 
 INSTRUCTIONS: Final = (
     "Tools here start durable work: once a call is accepted it runs to its end even if you"
@@ -127,8 +132,11 @@ class Front:
                 mcp_tasks.need_declared(ctx)
             request, wait_s = request_of(ctx, tool, params)
             as_task = mcp_tasks.declared(ctx) and tool.policy.task != "forbidden"
-            if tool.policy.approval == "ask" and not as_task and mcp_approval.can_ask(ctx):
-                asked = await self._ask(who, tool, params, request)
+            approves = tool.policy.approval == "ask" and not as_task
+            if (approves or tool.policy.asks) and mcp_approval.can_ask(ctx):
+                asked = await mcp_questions.ask(
+                    self._broker, who, tool, params, request, approves=approves
+                )
                 if isinstance(asked, types.InputRequiredResult):
                     return asked
                 request = asked
@@ -138,29 +146,6 @@ class Front:
             return await self._wait(ctx, who, accepted)
         except BrokerError as error:
             return problem_reply(error)
-
-    async def _ask(
-        self, who: Identity, tool: Tool, params: types.CallToolRequestParams, request: Request
-    ) -> types.InputRequiredResult | Request:
-        """The call with its person's approval, or the question; a repeat is not asked again.
-
-        Raises:
-            ForbiddenError: the person said no; it is audited.
-        """
-        call, _ = await self._broker.catalog.prepare(who, request)
-        state = params.request_state  # sealed by us, and a key: one answer makes one command
-        said = None if state is None else mcp_approval.decision(params.input_responses)
-        if said is None:
-            if await self._broker.intake.earlier(call) is not None:
-                return request
-            return mcp_approval.required(tool, params.arguments or {})
-        if not said:
-            await self._broker.catalog.refused(
-                who, request, kind="call.declined", reason="the person behind the client said no"
-            )
-            raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")
-        key = request.idempotency_key or state
-        return replace(request, approved=True, idempotency_key=key)
 
     async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
         """Stream progress until the end or the end of the wait."""

@@ -105,6 +105,7 @@ def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
         "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
         "MCP_BROKER_INLINE_WAIT_S": "1",
         "MCP_BROKER_HEARTBEAT_S": "0.2",
+        "MCP_BROKER_REQUEST_STATE_KEYS": f'["{"k" * 32}"]',
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
         "MCP_BROKER_LISTEN_STREAMS_MAX": str(STREAMS_MAX),
         # What is told of a change of tools is told by its announcement, not by reading again.
