@@ -37,7 +37,7 @@ from app.edges.mcp_replies import (
     protocol_error,
     shown_tool,
 )
-from app.edges.mcp_sessions import call_name
+from app.edges.mcp_sessions import PATH, call_name
 from app.edges.stream import Watch
 from app.envelope import KEY_META
 from app.errors import BadRequestError, BrokerError
@@ -89,7 +89,7 @@ class Front:
         """The ASGI app, to be mounted at the root."""
         settings = self._broker.settings
         return server.streamable_http_app(
-            streamable_http_path="/mcp",
+            streamable_http_path=PATH,
             stateless_http=True,
             max_request_body_size=settings.body_bytes_max,
             transport_security=TransportSecuritySettings(

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.policy import Identity
 
+PATH: Final = "/mcp"
 VERSION_HEADER: Final = "mcp-protocol-version"
 CANCELLED: Final = "notifications/cancelled"
 CANCELLED_BYTES_MAX: Final = 4096
@@ -88,7 +89,8 @@ class Sessions:
         """Serve a request of the newer era as it is, and one of the older with its session."""
         headers = Headers(scope=scope)
         version = headers.get(VERSION_HEADER)
-        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+        modern = version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
+        if modern or scope["path"] != PATH:
             await self.app(scope, receive, send)
         elif scope["method"] != "POST":
             # A stream of the server's own would never say anything, and no session is kept.
