@@ -33,9 +33,6 @@ from app.errors import (
 from app.policy import Dedupe, Grant, Identity, Tool, ToolPolicy, allowed
 from app.redaction import REDACTED, marks, redact, secrets
 
-KEPT_S: Final = 5.0
-"""Age at which an entry is read again even where no notification came."""
-
 QUEUED_KEPT_S: Final = 0.25
 TENANTS_KEPT_MAX: Final = 10_000
 RETRY_AFTER_S: Final = 5
@@ -105,13 +102,14 @@ class Catalog:
 
     async def tools(self) -> dict[tuple[str, str], Compiled]:
         """Every tool in service."""
-        if time.monotonic() - self._tools_at > KEPT_S:
+        if time.monotonic() - self._tools_at > self._settings.catalog_kept_s:
             async with self._loading:
-                if time.monotonic() - self._tools_at > KEPT_S:
+                if time.monotonic() - self._tools_at > self._settings.catalog_kept_s:
                     await self._load_tools()
         return self._tools
 
     async def _load_tools(self) -> None:
+        changed = self.changed
         async with self._engine.connect() as conn:
             found = await catalog.tools(conn)
         digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
@@ -122,13 +120,18 @@ class Catalog:
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
             self.version = digest
-        self._tools_at = time.monotonic()
+        self._tools_at = self._read_at(changed)
+
+    def _read_at(self, changed: asyncio.Event) -> float:
+        """The age of what was read; it is old if something changed meanwhile."""
+        return time.monotonic() if changed is self.changed else float("-inf")
 
     async def tenant(self, tenant_id: str) -> TenantView | None:
         """A tenant's limits and grants; None for a tenant that is not known or suspended."""
         kept = self._tenants.get(tenant_id)
-        if kept is not None and time.monotonic() - kept[0] <= KEPT_S:
+        if kept is not None and time.monotonic() - kept[0] <= self._settings.catalog_kept_s:
             return kept[1]
+        changed = self.changed
         async with tenant_transaction(self._engine, tenant_id) as conn:
             tenant = await catalog.tenant(conn, tenant_id)
             grants = tuple(await catalog.grants(conn, tenant_id))
@@ -137,7 +140,7 @@ class Catalog:
             view = TenantView(tenant=tenant, grants=grants)
         if len(self._tenants) >= TENANTS_KEPT_MAX:
             self._tenants.clear()
-        self._tenants[tenant_id] = (time.monotonic(), view)
+        self._tenants[tenant_id] = (self._read_at(changed), view)
         return view
 
     async def visible(self, identity: Identity) -> list[Tool]:

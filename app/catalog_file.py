@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 import jsonschema_rs
 import orjson
@@ -21,8 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.db import catalog
 from app.envelope import Method, Name
 from app.errors import BadRequestError
-from app.policy import Tool, ToolPolicy, wire_name
+from app.policy import APPROVE, Tool, ToolPolicy, wire_name
 
+FORM_TYPES: Final = frozenset({"string", "number", "integer", "boolean"})
+FORM_WORDS: Final = frozenset(
+    {"type", "title", "description", "default", "enum", "format"}
+    | {"minLength", "maxLength", "minimum", "maximum"}
+)
+"""What MCP lets a form's field have (elicitation); it is for nothing that is sensitive."""
 WireName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -55,6 +61,20 @@ class ToolEntry(BaseModel):
                 jsonschema_rs.validator_for(dict(schema))
             except (jsonschema_rs.ValidationError, ValueError) as error:
                 raise ValueError(f"{label} is not a JSON Schema: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def questions(self) -> Self:
+        """Each asks once for arguments that a form can take, and that may be shown."""
+        properties: Mapping[str, Any] = self.input_schema.get("properties", {})
+        keys = [one.key for one in self.policy.asks]
+        names = [name for one in self.policy.asks for name in one.arguments]
+        if len({*keys, APPROVE}) <= len(keys) or len(set(names)) < len(names):
+            raise ValueError(f"asks: keys and arguments stand there once; {APPROVE!r} is taken")
+        for name in names:
+            schema = properties.get(name, {})
+            if schema.get("type") not in FORM_TYPES or not schema.keys() <= FORM_WORDS:
+                raise ValueError(f"asks: {name!r} is no argument that a form can take")
         return self
 
     def made(self) -> Tool:

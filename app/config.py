@@ -128,6 +128,12 @@ class Settings(BaseSettings):
         default=3600, description="An ad hoc saga without a call or a commit for this is undone."
     )
     heartbeat_s: Seconds = Field(default=10, description="Progress is said at least this often.")
+    listen_streams_max: Count = Field(
+        default=1000, description="Open subscriptions/listen streams of a process."
+    )
+    catalog_kept_s: Seconds = Field(
+        default=5, description="Tools and grants are read again so often, announced or not."
+    )
     intake_batch_max: Count = Field(default=256, description="Calls per intake transaction.")
     intake_queue_max: Count = Field(
         default=10_000, description="Calls waiting for intake; then 503."

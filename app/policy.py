@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NAME_MAX: Final = 64
 """Characters of a tool's name on the MCP wire."""
+APPROVE: Final = "approve"
+"""The key of the question whether a call is allowed."""
 
 
 class Ordering(StrEnum):
@@ -48,6 +50,16 @@ class Retry(BaseModel):
         return whole * (1 - self.jitter * random.random())
 
 
+class Question(BaseModel):
+    """What the person behind the client is asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str = Field(pattern="^[a-z][a-z0-9_]{0,63}$", description="Its name on the wire.")
+    message: str = Field(min_length=1, max_length=500)
+    arguments: tuple[str, ...] = Field(min_length=1, max_length=10)
+
+
 class ToolPolicy(BaseModel):
     """What the catalog's reviewed file says of a tool beyond its schemas."""
 
@@ -70,6 +82,12 @@ class ToolPolicy(BaseModel):
     approval: Literal["none", "ask", "operator"] = Field(
         default="none",
         description="ask: the person behind the client where it can ask, else an operator.",
+    )
+    asks: tuple[Question, ...] = Field(
+        default=(),
+        max_length=10,
+        description="Arguments that the person behind the client gives, where the call lacks them"
+        " and the client can ask: one question after another, before the call is accepted.",
     )
     task: Literal["optional", "required", "forbidden"] = "optional"
     inline_wait_s: float | None = Field(default=None, gt=0)

@@ -22,9 +22,11 @@ OUTBOX: Final = "broker_outbox"
 COMMANDS: Final = "broker_commands"
 CATALOG: Final = "broker_catalog"
 SAGAS: Final = "broker_sagas"
+STOPS: Final = "broker_stops"
 
-# A payload is under 8,000 bytes; a command's id is 36.
+# A payload is under 8,000 bytes; a command's id is 36, a stopped request's name 64.
 IDS_PER_PAYLOAD: Final = 200
+STOPS_PER_PAYLOAD: Final = 100
 RECONNECT_S: Final = 0.5
 
 NOTIFY: Final = "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS said (c, p)"
@@ -37,6 +39,7 @@ class Notifier:
         self._pool = pool
         self._coalesce_s = coalesce_ms / 1000
         self._commands: set[UUID] = set()
+        self._stops: set[str] = set()
         self._outbox = False
         self._sagas = False
         self._some = asyncio.Event()
@@ -56,6 +59,11 @@ class Notifier:
         self._commands.update(ids)
         self._some.set()
 
+    def stop(self, name: str) -> None:
+        """A request that another replica may serve was given up; nothing polls for this."""
+        self._stops.add(name)
+        self._some.set()
+
     async def run(self) -> None:
         """Say what was gathered until cancelled. What cannot be said is left to polling."""
         while True:
@@ -63,18 +71,22 @@ class Notifier:
             await asyncio.sleep(self._coalesce_s)
             self._some.clear()
             ids, self._commands = sorted(map(str, self._commands)), set()
+            stops, self._stops = sorted(self._stops), set()
             outbox, self._outbox = self._outbox, False
             sagas, self._sagas = self._sagas, False
             said = [(OUTBOX, "")] if outbox else []
             said += [(SAGAS, "")] if sagas else []
-            said += [
-                (COMMANDS, ",".join(ids[start : start + IDS_PER_PAYLOAD]))
-                for start in range(0, len(ids), IDS_PER_PAYLOAD)
-            ]
+            said += [(COMMANDS, part) for part in payloads(ids, IDS_PER_PAYLOAD)]
+            said += [(STOPS, part) for part in payloads(stops, STOPS_PER_PAYLOAD)]
             try:
                 await self._pool.execute(NOTIFY, [c for c, _ in said], [p for _, p in said])
             except AWAY as error:
                 logger.warning("wakeup not sent, polling covers it: %r", error)
+
+
+def payloads(parts: list[str], size: int) -> list[str]:
+    """The parts, so many in each."""
+    return [",".join(parts[start : start + size]) for start in range(0, len(parts), size)]
 
 
 async def listen(dsn: str, handlers: dict[str, Callable[[str], None]], *, name: str) -> None:

@@ -21,6 +21,7 @@ from app.db.intake import Written
 from app.db.wakeups import Notifier
 from app.edges.certificates import Certificates
 from app.edges.identity import OPERATE, Verifier
+from app.edges.mcp_sessions import Stops
 from app.edges.refusals import Refusals
 from app.edges.stream import Hub
 from app.envelope import Call, Priority, instant
@@ -45,6 +46,7 @@ class Broker:
     catalog: Catalog
     intake: Intake
     hub: Hub
+    stops: Stops
     verifier: Verifier
     certificates: Certificates
     refusals: Refusals

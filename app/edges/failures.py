@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -79,7 +79,7 @@ def invalid(error: RequestValidationError | ValidationError) -> BadRequestError:
 
 
 def install(
-    app: FastAPI, *, metadata_url: str, on_refused: Callable[[HTTPConnection, BrokerError], None]
+    app: Starlette, *, metadata_url: str, on_refused: Callable[[HTTPConnection, BrokerError], None]
 ) -> None:
     """Give every error its problem details; `on_refused` sees each deliberate one."""
 

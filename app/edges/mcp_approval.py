@@ -3,13 +3,12 @@
 A tool whose policy says `approval: ask` is asked about where the client can show a question
 (elicitation); for every other client its command waits for an operator. The answer comes with a
 sealed state that names the very call, its caller and an end (SEP-2322), and makes at most one
-command, as the state carries the command's idempotency key.
+command, as the state carries the command's idempotency key (`mcp_questions.py`).
 """
 
 from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any, Final
-from uuid import uuid4
 
 import orjson
 from mcp import types
@@ -19,11 +18,13 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from app.edges.mcp_calls import Context, identity_of
-from app.policy import Tool
+from app.policy import APPROVE, Tool
 from app.redaction import redact
 
-QUESTION: Final = "approve"
+QUESTION: Final = APPROVE
 """The key of the one question that a call or a task asks."""
+CONFIRM: Final = "confirm"
+"""The property of its answer that must be true: "accept" alone may be a dismissed form."""
 SHOWN_MAX: Final = 1000
 """Characters of the arguments in a question."""
 ANSWER: Final = TypeAdapter[types.ElicitResult](types.ElicitResult)
@@ -64,17 +65,10 @@ def question(tool: Tool, args: Mapping[str, Any]) -> types.ElicitRequest:
             message=f"Allow {tool.title or tool.name}? It would be called with {shown}",
             requested_schema={
                 "type": "object",
-                "properties": {QUESTION: {"type": "boolean", "title": "Allow it"}},
-                "required": [QUESTION],
+                "properties": {CONFIRM: {"type": "boolean", "title": "Allow it"}},
+                "required": [CONFIRM],
             },
         )
-    )
-
-
-def required(tool: Tool, args: Mapping[str, Any]) -> types.InputRequiredResult:
-    """The answer to a call that must be approved first. Nothing is written yet."""
-    return types.InputRequiredResult(
-        input_requests={QUESTION: question(tool, args)}, request_state=f"approval:{uuid4()}"
     )
 
 
@@ -91,4 +85,4 @@ def decision(responses: Mapping[str, Any] | None) -> bool | None:
         answer = ANSWER.validate_python(said, from_attributes=True)
     except ValidationError as error:
         raise MCPError(types.INVALID_PARAMS, "inputResponses.approve is no answer") from error
-    return answer.action == "accept" and (answer.content or {}).get(QUESTION) is True
+    return answer.action == "accept" and (answer.content or {}).get(CONFIRM) is True

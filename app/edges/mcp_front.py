@@ -5,24 +5,24 @@ waited for; the wait belongs to the request, the command does not.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
 
 import anyio
 from mcp import types
 from mcp.server import Server
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, REQUEST_CANCELLED
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 
-from app.catalog import Request
 from app.db.commands import Command
 from app.edges import (
     mcp_approval,
     mcp_builtin,
     mcp_legacy_tasks,
     mcp_listen,
+    mcp_questions,
     mcp_saga,
     mcp_tasks,
 )
@@ -38,11 +38,12 @@ from app.edges.mcp_replies import (
     protocol_error,
     shown_tool,
 )
+from app.edges.mcp_sessions import PATH, call_name
 from app.edges.sagas import RUN
 from app.edges.stream import Watch
 from app.envelope import KEY_META
-from app.errors import BadRequestError, BrokerError, ForbiddenError
-from app.policy import Identity, Tool
+from app.errors import BadRequestError, BrokerError
+from app.policy import Identity
 
 INSTRUCTIONS: Final = (
     "Tools here start durable work: once a call is accepted it runs to its end even if you"
@@ -90,7 +91,7 @@ class Front:
         """The ASGI app, to be mounted at the root."""
         settings = self._broker.settings
         return server.streamable_http_app(
-            streamable_http_path="/mcp",
+            streamable_http_path=PATH,
             stateless_http=True,
             max_request_body_size=settings.body_bytes_max,
             transport_security=TransportSecuritySettings(
@@ -115,6 +116,14 @@ class Front:
         return types.ListToolsResult(tools=tools, ttl_ms=5000, cache_scope="private")
 
     async def _call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
+        with (
+            anyio.CancelScope() as scope,
+            self._broker.stops.serving(stop_name(ctx), scope),
+        ):
+            return await self._answer(ctx, params)
+        raise MCPError(REQUEST_CANCELLED, "Request cancelled")
+
+    async def _answer(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
         who = identity_of(ctx)
         try:
             need(who, CALL)
@@ -129,8 +138,11 @@ class Front:
                 mcp_tasks.need_declared(ctx)
             request, wait_s = request_of(ctx, tool, params)
             as_task = mcp_tasks.declared(ctx) and tool.policy.task != "forbidden"
-            if tool.policy.approval == "ask" and not as_task and mcp_approval.can_ask(ctx):
-                asked = await self._ask(who, tool, params, request)
+            approves = tool.policy.approval == "ask" and not as_task
+            if (approves or tool.policy.asks) and mcp_approval.can_ask(ctx):
+                asked = await mcp_questions.ask(
+                    self._broker, who, tool, params, request, approves=approves
+                )
                 if isinstance(asked, types.InputRequiredResult):
                     return asked
                 request = asked
@@ -153,29 +165,6 @@ class Front:
             return await self._tasks.started(ctx, accepted)
         return await self._wait(ctx, who, accepted)
 
-    async def _ask(
-        self, who: Identity, tool: Tool, params: types.CallToolRequestParams, request: Request
-    ) -> types.InputRequiredResult | Request:
-        """The call with its person's approval, or the question; a repeat is not asked again.
-
-        Raises:
-            ForbiddenError: the person said no; it is audited.
-        """
-        call, _ = await self._broker.catalog.prepare(who, request)
-        state = params.request_state  # sealed by us, and a key: one answer makes one command
-        said = None if state is None else mcp_approval.decision(params.input_responses)
-        if said is None:
-            if await self._broker.intake.earlier(call) is not None:
-                return request
-            return mcp_approval.required(tool, params.arguments or {})
-        if not said:
-            await self._broker.catalog.refused(
-                who, request, kind="call.declined", reason="the person behind the client said no"
-            )
-            raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")
-        key = request.idempotency_key or state
-        return replace(request, approved=True, idempotency_key=key)
-
     async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
         """Stream progress until the end or the end of the wait."""
         try:
@@ -185,7 +174,7 @@ class Front:
             if accepted.tool.policy.on_disconnect == "cancel":
                 with anyio.CancelScope(shield=True):
                     await cancel(
-                        self._broker, who, accepted.written.id, reason="The caller disconnected."
+                        self._broker, who, accepted.written.id, reason="The caller gave up."
                     )
             raise
         if ended is None:
@@ -255,6 +244,13 @@ class Front:
         text = mcp_builtin.as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")
+
+
+def stop_name(ctx: Context) -> str | None:
+    """What replicas call this request, where its client may give it up by a message."""
+    assert ctx.request is not None, "served over HTTP only"
+    session = ctx.request.headers.get(MCP_SESSION_ID_HEADER)
+    return call_name(identity_of(ctx), session, ctx.request_id)
 
 
 def above(said: float, command: Command | None) -> float:

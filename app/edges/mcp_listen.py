@@ -15,7 +15,6 @@ from mcp import types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
-from app.catalog import KEPT_S
 from app.edges.broker import Broker, find
 from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, identity_of
@@ -26,8 +25,6 @@ from app.policy import Identity
 
 Told = tuple[str, dict[str, Any]]
 
-STREAMS_MAX: Final = 1000
-"""Open streams of a process."""
 WATCHED_MAX: Final = 100
 """Tasks and resources that one stream follows."""
 
@@ -82,7 +79,7 @@ class Listener:
 
     @asynccontextmanager
     async def _room(self) -> AsyncGenerator[None]:
-        if self._streams >= STREAMS_MAX:
+        if self._streams >= self._broker.settings.listen_streams_max:
             raise MCPError(types.INTERNAL_ERROR, "Too many streams are open; poll instead.")
         self._streams += 1
         try:
@@ -110,7 +107,7 @@ class Listener:
             if seen != known:
                 known = seen
                 await send.send(("notifications/tools/list_changed", {}))
-            with anyio.move_on_after(KEPT_S):  # what is kept is old then
+            with anyio.move_on_after(self._broker.settings.catalog_kept_s):  # it is old then
                 await changed.wait()
 
     async def _task(

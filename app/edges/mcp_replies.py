@@ -35,6 +35,22 @@ ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
     "required": ["status", "command_id"],
 }
 
+SUCCEEDED_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "The work is done, and its result is not here: it is read at result_uri.",
+    "properties": {
+        "status": {"const": "succeeded"},
+        "command_id": {"type": "string"},
+        "truncated": {"const": True, "description": "The result is too large to be inline."},
+        "result_bytes": {"type": "integer"},
+        "result_uri": {"type": "string"},
+        "purged_at": {"type": "string", "description": "The result was purged, by policy."},
+    },
+    "required": ["status", "command_id"],
+}
+SHARED: Final = ("$schema", "$defs", "definitions")
+"""What of a tool's output schema must stay at the root, so that its `$ref`s still find it."""
+
 
 def line_of(*parts: str | None) -> str:
     """One short line for a person, of the parts that say anything."""
@@ -42,10 +58,13 @@ def line_of(*parts: str | None) -> str:
 
 
 def shown_tool(tool: Tool) -> types.Tool:
-    """A tool as tools/list shows it. Its output admits the accepted shape."""
+    """A tool as tools/list shows it. Its output admits the shapes that are ours."""
     output = None
     if tool.output_schema is not None:
-        output = {"type": "object", "anyOf": [dict(tool.output_schema), ACCEPTED_SCHEMA]}
+        own = dict(tool.output_schema)
+        shared = () if "$id" in own else SHARED  # with an id of its own it is its own root
+        root = {name: own.pop(name) for name in shared if name in own}
+        output = root | {"type": "object", "anyOf": [own, ACCEPTED_SCHEMA, SUCCEEDED_SCHEMA]}
     return types.Tool(
         name=tool.name,
         title=tool.title or None,
@@ -61,7 +80,7 @@ def link(command: Command) -> types.ResourceLink:
     """Where the whole result can be read."""
     return types.ResourceLink(
         type="resource_link",
-        uri=f"command://{command.id}",
+        uri=f"{URI}{command.id}",
         name=f"command {command.id}",
         mime_type="application/json",
     )
@@ -125,14 +144,16 @@ def final_reply(
     if len(written) > inline_bytes_max:
         note = (
             f"Succeeded. The result has {len(written)} bytes, too many to inline: read the"
-            f" resource command://{command.id}. It begins: {text[:500]}"
+            f" resource {URI}{command.id}. It begins: {text[:500]}"
         )
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=note), link(command)],
             structured_content={
-                "status": "accepted",
+                "status": "succeeded",
                 "command_id": str(command.id),
-                "state": str(command.state),
+                "truncated": True,
+                "result_bytes": len(written),
+                "result_uri": f"{URI}{command.id}",
             },
             _meta=shown,
         )
@@ -153,9 +174,8 @@ def purged_reply(command: Command, shown: dict[str, Any]) -> types.CallToolResul
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=f"Succeeded. {PURGED}"), link(command)],
         structured_content={
-            "status": "accepted",
+            "status": "succeeded",
             "command_id": str(command.id),
-            "state": str(command.state),
             "purged_at": instant(command.purged_at),
         },
         _meta=shown,
@@ -227,7 +247,7 @@ def status_reply(command: Command, *, inline_bytes_max: int) -> types.CallToolRe
     if len(text.encode()) > inline_bytes_max:
         for large in ("result", "error"):
             shown.pop(large, None)
-        shown["result_uri"] = f"command://{command.id}"
+        shown["result_uri"] = f"{URI}{command.id}"
         text = orjson.dumps(shown, default=str).decode()
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text), link(command)],

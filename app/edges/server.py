@@ -34,6 +34,7 @@ from app.edges.certificates import Certificates, TlsProtocol, server_context
 from app.edges.guard import METADATA, Guard
 from app.edges.identity import SCOPES, Verifier
 from app.edges.mcp_front import Front
+from app.edges.mcp_sessions import Sessions, Stops
 from app.edges.refusals import Refusals
 from app.edges.stream import Hub
 from app.intake import Intake
@@ -49,6 +50,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         catalog = Catalog(database.engine, settings)
         hub = Hub(database.engine, poll_s=settings.poll_s)
+        stops = Stops(notifier.stop)
         intake = Intake(
             database.pool,
             notifier,
@@ -58,6 +60,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         handlers: dict[str, Callable[[str], None]] = {
             wakeups.COMMANDS: hub.notified,
             wakeups.CATALOG: lambda _: catalog.forget(),
+            wakeups.STOPS: stops.notified,
         }
         helpers: list[Awaitable[Any]] = [
             wakeups.listen(database.dsn, handlers, name="broker-app"),
@@ -76,6 +79,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
             catalog=catalog,
             intake=intake,
             hub=hub,
+            stops=stops,
             verifier=Verifier(settings),
             certificates=Certificates(settings),
             refusals=refusals,
@@ -96,7 +100,8 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
     guard = Guard(app, broker)
-    failures.install(app, metadata_url=guard.metadata_url, on_refused=guard.refused)
+    for one in (app, mcp_app):  # what is mounted answers for its own errors
+        failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", readyz(broker), methods=["GET"])
     for path in (METADATA, f"{METADATA}/mcp"):
@@ -109,7 +114,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(saga_api.router(broker))
     app.include_router(saga_runs_api.router(broker))
     openapi.install(app)
-    app.mount("/", mcp_app)
+    app.mount("/", Sessions(mcp_app, broker.stops))
     return guard
 
 

@@ -133,7 +133,7 @@ async def test_whoever_asks_for_a_purged_command_is_told_so_on_every_way(
         again = (await wire.call(http, "probe_echo", {"text": "hi"}, meta=meta))["result"]
         assert not again.get("isError")
         assert "purged" in again["content"][0]["text"]
-        assert again["structuredContent"]["status"] == "accepted"
+        assert again["structuredContent"]["status"] == "succeeded"
         assert "null" not in again["content"][0]["text"]
         status = (await wire.call(http, "command_status", {"command_id": str(one)}))["result"]
         assert "purged" in status["structuredContent"]["note"]

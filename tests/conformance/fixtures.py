@@ -115,7 +115,10 @@ TOOLS: dict[str, Serve] = {
     "fixture/failing": failing,
     "fixture/protocol_error": protocol_error,
     "fixture/asks": answering(text("state-ok")),
-    "fixture/asks_elicitation": answering(text("Done.")),
+    "fixture/asks_elicitation": greet,
+    "fixture/asks_rounds": greet,
+    "fixture/asks_then_task": greet,
     "fixture/asks_sealed": answering(text("Done.")),
+    "fixture/asks_streaming": answering(text("Done.")),
     "fixture/asks_task": answering(text("Deleted.")),
 }

@@ -62,6 +62,7 @@ def test_an_app_that_others_could_reach_does_not_start_with_it(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
+        ({"heartbeat_s": 15.01}, "heartbeat_s must not exceed 15"),
         ({"issuers": [ONE | {"issuer": "http://one.example"}]}, "https only"),
         ({"issuers": [ONE | {"jwks_uri": "http://one.example/keys"}]}, "https only"),
         ({"issuers": [ONE | {"algorithms": ["HS256"]}]}, "algorithms"),

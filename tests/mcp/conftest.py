@@ -1,8 +1,8 @@
 """An app as a process, with a short inline wait; the test is the adapter."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.conftest import AUDIENCE
 from tests.stack import PostgresServer
 
 ERAS = ["2026-07-28", "legacy"]
+STREAMS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +86,30 @@ def front(
     home = tmp_path_factory.mktemp("front")
     dsns = asyncio.run(servers.clone(template.superuser_dsn))
     asyncio.run(offer(dsns.owner, Path(__file__).with_name("tools.yml")))
+    with served(home, dsns, issuer) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def twin(front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """Another replica of the same broker."""
+    with served(tmp_path_factory.mktemp("twin"), front.dsns, front.issuer) as made:
+        yield made
+
+
+@contextmanager
+def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
     env = {
         "MCP_BROKER_DATABASE_URL": dsns.app,
         "MCP_BROKER_ISSUERS": issuer.setting(),
         "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
         "MCP_BROKER_INLINE_WAIT_S": "1",
         "MCP_BROKER_HEARTBEAT_S": "0.2",
+        "MCP_BROKER_REQUEST_STATE_KEYS": f'["{"k" * 32}"]',
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
+        "MCP_BROKER_LISTEN_STREAMS_MAX": str(STREAMS_MAX),
+        # What is told of a change of tools is told by its announcement, not by reading again.
+        "MCP_BROKER_CATALOG_KEPT_S": "3600",
     }
     app = AppProcess(home=home, env=env, port=free_port(), name="app")
     app.start()

@@ -11,7 +11,7 @@ from tests.mcp.conftest import Front
 from tests.mcp.wire import TASKS, call, task
 
 GRAVE = {"what": "drop it", "secret": "hunter2"}
-YES = {"approve": {"action": "accept", "content": {"approve": True}}}
+YES = {"approve": {"action": "accept", "content": {"confirm": True}}}
 NO = {"approve": {"action": "decline"}}
 
 
@@ -59,7 +59,7 @@ async def test_nothing_is_written_before_the_person_agrees_and_then_once(front: 
 async def test_a_person_who_says_no_leaves_an_audit_event_and_no_command(front: Front) -> None:
     before = await commands(front)
     async with front.http("ada") as http:
-        for no in (NO, {"approve": {"action": "accept", "content": {"approve": False}}}):
+        for no in (NO, {"approve": {"action": "accept", "content": {"confirm": False}}}):
             asked = (await ask(http))["result"]
             told = (await ask(http, params=answering(asked, no)))["result"]
             assert told["isError"]
@@ -154,7 +154,7 @@ async def test_an_sdk_client_answers_by_its_callback(front: Front) -> None:
 
     async def agree(_ctx: Any, params: Any) -> types.ElicitResult:
         asked.append(params.message)
-        return types.ElicitResult(action="accept", content={"approve": True})
+        return types.ElicitResult(action="accept", content={"confirm": True})
 
     async with front.client(elicitation_callback=agree) as client:
         done = await client.call_tool("policy_asked", {"what": "by the sdk"})

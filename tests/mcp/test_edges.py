@@ -1,20 +1,27 @@
 """Keys, hosts, other people's commands, and results of unusual shape or size."""
 
 import asyncio
+import re
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
+import httpx2
 import orjson
 import pytest
 from mcp.shared.exceptions import MCPError
 
 from app.envelope import KEY_META
+from tests.conftest import AUDIENCE
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import Front
-from tests.mcp.wire import call, message, send, task
+from tests.mcp.wire import call, framed, message, send, task
 
 META = "dev.mcpbroker/command"
+BODY_BYTES = 1 << 20
+"""The limit of a body, so one that holds a text of this length is over it."""
 
 
 @pytest.mark.parametrize("place", ["meta", "header", "params"])
@@ -114,6 +121,47 @@ async def test_a_strange_host_or_origin_is_refused(
     async with front.http("ada") as http:
         answer = await send(http, "tools/list", {}, headers={header: value})
     assert answer.status_code == status
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_body_over_the_limit_is_refused_whether_or_not_its_length_is_announced(
+    front: Front, announced: bool
+) -> None:
+    before = await fetch(front.dsns.owner, "SELECT count(*) AS n FROM commands")
+    arguments = {"text": "x" * BODY_BYTES}
+    headers, body = framed("tools/call", {"name": "probe_echo", "arguments": arguments}, None)
+    sent = orjson.dumps(body)
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        for start in range(0, len(sent), 1 << 16):
+            yield sent[start : start + (1 << 16)]
+
+    headers["Content-Type"] = "application/json"
+    async with front.http("ada") as http:
+        content = sent if announced else pieces()
+        answer = await http.post("/mcp", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "oversize")
+    assert await fetch(front.dsns.owner, "SELECT count(*) AS n FROM commands") == before
+
+
+async def test_who_shows_no_token_is_told_where_to_get_one_and_which_scope_it_needs(
+    front: Front,
+) -> None:
+    async with httpx2.AsyncClient(base_url=front.app.url) as nobody:
+        refused = await send(nobody, "tools/list", {})
+        assert refused.status_code == 401
+        challenge = refused.headers["www-authenticate"]
+        said = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        path = urlsplit(said["resource_metadata"]).path
+        metadata = (await nobody.get(path)).json()
+    assert challenge.startswith("Bearer ")
+    assert said["scope"] == "tools"
+    assert "tools" in metadata["scopes_supported"]
+    assert metadata["resource"] == AUDIENCE
+    async with front.http("eda", "results:write") as adapter:
+        refused = await send(adapter, "tools/list", {})
+    assert refused.status_code == 403
+    assert 'error="insufficient_scope", scope="tools"' in refused.headers["www-authenticate"]
 
 
 async def finished(front: Front, **word: Any) -> tuple[Any, str]:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
+import jsonschema_rs
 import pytest
 from mcp.shared.exceptions import MCPError
 
@@ -25,11 +26,12 @@ async def test_the_list_is_sorted_private_and_says_that_output_may_be_accepted(
 ) -> None:
     async with front.client(mode=mode) as client:
         first, second = await client.list_tools(), await client.list_tools()
+    assert first.cache_scope == "private"
     names = [tool.name for tool in first.tools]
     assert names == sorted(names) == [tool.name for tool in second.tools]
     clone = next(tool for tool in first.tools if tool.name == "git_clone")
     assert clone.output_schema is not None
-    assert len(clone.output_schema["anyOf"]) == 2
+    assert len(clone.output_schema["anyOf"]) == 3
     delete = next(tool for tool in first.tools if tool.name == "git_delete")
     assert delete.annotations is not None
     assert delete.annotations.destructive_hint
@@ -90,6 +92,8 @@ async def test_a_call_that_outlives_the_wait_is_recovered_by_command_status(
         assert body["status"] == "accepted"
         assert "Do not call this tool again" in text(accepted)
         one = body["command_id"]
+        links = [part.uri for part in accepted.content if part.type == "resource_link"]
+        assert links == [f"command://{one}"]
         waiting = asyncio.create_task(
             client.call_tool("command_status", {"command_id": one, "wait_s": 10})
         )
@@ -145,7 +149,7 @@ async def test_a_key_in_meta_replays_and_refuses_in_words_for_a_model(front: Fro
     assert "new key" in text(other)
 
 
-async def test_a_large_result_comes_by_link(front: Front) -> None:
+async def test_a_large_result_has_succeeded_and_comes_by_link(front: Front) -> None:
     async with front.client() as client:
         call = asyncio.create_task(client.call_tool("probe_echo", {"text": "big"}))
         one = await front.newest()
@@ -155,7 +159,42 @@ async def test_a_large_result_comes_by_link(front: Front) -> None:
         links = [part.uri for part in result.content if part.type == "resource_link"]
         assert links == [f"command://{one}"]
         whole = await client.read_resource(links[0])
+    assert result.structured_content == {
+        "status": "succeeded",
+        "command_id": one,
+        "truncated": True,
+        "result_bytes": len('{"text":""}') + 5000,
+        "result_uri": links[0],
+    }
     assert "x" * 5000 in str(whole.contents[0])
+
+
+@pytest.mark.parametrize(
+    ("result", "valid"),
+    [
+        ({"at": {"name": "a"}}, True),
+        ({"at": {"name": "x" * 5000}}, True),
+        (None, True),  # it goes on: the accepted shape
+        ({"at": {"name": 5}}, False),
+    ],
+)
+async def test_each_shape_of_an_answer_is_of_the_output_schema_that_the_list_shows(
+    front: Front, result: Any, valid: bool
+) -> None:
+    """The tool's own schema has `$defs`, which `$ref`s in it still find."""
+    user = f"shapes-{uuid4()}"
+    async with front.client(user) as client:
+        listed = {tool.name: tool for tool in (await client.list_tools()).tools}
+        schema = listed["policy_shaped"].output_schema
+        assert schema is not None
+        jsonschema_rs.meta.validate(schema)
+    async with front.http(user) as http:
+        calling = asyncio.create_task(call(http, "policy_shaped", {}))
+        one = await front.newest(user)
+        if result is not None:
+            await front.say(one, "", status="ok", result=result)
+        shown = (await calling)["result"]["structuredContent"]
+    assert jsonschema_rs.validator_for(schema).is_valid(shown) == valid, shown
 
 
 @pytest.mark.guarantee("mcp:disconnect")

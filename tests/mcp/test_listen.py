@@ -1,18 +1,23 @@
 """subscriptions/listen: tools that come and go, tasks and commands that move."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from app.cli import app as cli
 from app.edges.mcp_listen import WATCHED_MAX
-from tests.kernel.calls import fetch
-from tests.mcp.conftest import Front
+from tests.mcp.conftest import STREAMS_MAX, Front
 from tests.mcp.wire import TASKS, call, framed, message, send
+from tests.stack import wait_for
 
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
@@ -47,9 +52,11 @@ async def listen(
         yield stream, first["notifications"]
 
 
-async def change_grants(front: Front, statement: str) -> None:
-    await fetch(front.dsns.owner, statement)
-    await fetch(front.dsns.owner, "SELECT pg_notify('broker_catalog', '')")
+async def broker(front: Front, *argv: str) -> None:
+    """The command line, as an operator uses it."""
+    settings = {"MCP_BROKER_DATABASE_URL": front.dsns.owner}
+    done = await asyncio.to_thread(CliRunner().invoke, cli, argv, env=settings)
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.guarantee("mcp:list-changed")
@@ -64,17 +71,36 @@ async def test_who_gains_or_loses_a_tool_is_told_and_nobody_else(front: Front) -
             assert honored["toolsListChanged"]
             method, told = await stream.next()
             assert (method, told["status"]) == ("notifications/tasks", "working")
-            await change_grants(
-                front,
-                "INSERT INTO grants (tenant_id, subject_kind, subject, pattern, effect)"
-                " VALUES ('other', 'tenant', '*', 'policy/tied', 'deny')",
-            )
+            await broker(front, "tenant", "put", "other", "--allow", "*", "--deny", "policy/tied")
             assert (await other.next())[0] == "notifications/tools/list_changed"
             # What ada is told next is her task's end: her tools did not change.
             await front.say(one["taskId"], "", status="ok", result={"text": "witness"})
             method, told = await stream.next()
             assert (method, told["status"]) == ("notifications/tasks", "completed")
-    await change_grants(front, "DELETE FROM grants WHERE pattern = 'policy/tied'")
+    await broker(front, "tenant", "put", "other", "--allow", "*")
+
+
+@pytest.mark.guarantee("mcp:list-changed")
+async def test_a_change_of_the_catalog_is_told_and_listed_at_every_replica(
+    front: Front, twin: Front, tmp_path: Path
+) -> None:
+    """Neither replica reads its catalog again for an hour unless it is told to."""
+    entry = {
+        "tool": "new",
+        "method": "one",
+        "description": "New.",
+        "input_schema": {"type": "object"},
+    }
+    file = tmp_path / "tools.yml"
+    file.write_text(yaml.safe_dump({"tools": [entry]}))
+    async with front.http("ada") as one, twin.http("ada") as two:
+        wanted = {"toolsListChanged": True}
+        async with listen(one, wanted) as (here, _), listen(two, wanted) as (there, _):
+            await broker(front, "catalog", "apply", str(file))
+            for stream, http in ((here, one), (there, two)):
+                assert (await stream.next())[0] == "notifications/tools/list_changed"
+                listed = message(await send(http, "tools/list", {}))["result"]["tools"]
+                assert "new_one" in [tool["name"] for tool in listed]
 
 
 @pytest.mark.guarantee("mcp:tasks-pushed")
@@ -116,6 +142,25 @@ async def test_anothers_task_is_left_out_like_one_that_never_was(front: Front) -
         async with listen(bob, wanted) as (_, honored):
             assert honored == {"toolsListChanged": True}
         await front.say(made["taskId"], "", status="ok", result={"text": "own"})
+
+
+async def test_a_stream_too_many_is_refused_until_there_is_room(front: Front) -> None:
+    wanted = {"toolsListChanged": True}
+    async with front.http("ada") as http:
+        async with AsyncExitStack() as streams:
+            for _ in range(STREAMS_MAX):
+                await streams.enter_async_context(listen(http, wanted))
+            async with asyncio.timeout(5):  # one that is open does not end
+                sent = await send(http, "subscriptions/listen", {"notifications": wanted})
+            assert message(sent)["error"]["message"] == "Too many streams are open; poll instead."
+
+        async def room() -> bool:
+            with contextlib.suppress(AssertionError, KeyError):  # it is refused
+                async with listen(http, wanted):
+                    return True
+            return False
+
+        await wait_for(room)
 
 
 async def test_what_cannot_be_followed_is_refused(front: Front) -> None:

@@ -3,15 +3,19 @@
 import asyncio
 import itertools
 import random
+from pathlib import Path
 from uuid import uuid4
 
 import httpx2
 import pytest
 
+from app.catalog import Request
+from app.devstack.stack import Dsns
+from app.edges.broker import Broker, submit
 from app.envelope import KEY_META
-from tests.kernel.calls import fetch
+from tests.kernel.calls import ADA, fetch
 from tests.mcp.adapter import Work, serving
-from tests.mcp.conftest import ERAS, Front
+from tests.mcp.conftest import ERAS, Front, offer
 from tests.mcp.wire import call
 from tests.stack import wait_for
 
@@ -91,6 +95,37 @@ async def test_a_dropped_connection_cancels_only_where_the_tools_policy_says_so(
         status = (await call(http, "command_status", looked))["result"]["structuredContent"]
         assert status["state"] == state
         await call(http, "command_cancel", {"command_id": one})
+
+
+@pytest.mark.parametrize(
+    ("tool", "tenant_s", "call_s", "waits_s"),
+    [
+        ("git", None, None, 5),  # the deployment's
+        ("git", 3.5, None, 3.5),  # the tenant's goes before it
+        ("policy", 3.5, None, 3600),  # and the tool's before the tenant's
+        ("git", 3.5, 2, 2),  # a call makes each of them shorter
+        ("policy", 3.5, 0, 0),
+        ("git", 3.5, 4, 3.5),  # and none longer
+    ],
+)
+async def test_tool_tenant_and_deployment_bound_the_wait_and_a_call_shortens_it(
+    broker: Broker,
+    database: Dsns,
+    tool: str,
+    tenant_s: float | None,
+    call_s: float | None,
+    waits_s: float,
+) -> None:
+    await offer(database.owner, Path(__file__).with_name("tools.yml"))
+    await fetch(
+        database.owner, "UPDATE tenants SET inline_wait_s = $1 WHERE tenant_id = 'demo'", tenant_s
+    )
+    request = {
+        "git": Request(tool="git", method="delete", args={"dest": "x"}),
+        "policy": Request(tool="policy", method="patient", args={}),
+    }[tool]
+    accepted = await submit(broker, ADA, request, wait_s=call_s)
+    assert accepted.wait_s == waits_s
 
 
 class Forgetful:

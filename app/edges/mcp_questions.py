@@ -1,0 +1,156 @@
+"""What a call's person is asked before it is accepted: arguments that it lacks, then its approval.
+
+One question an answer (SEP-2322), and nothing is written until the last one is answered. What was
+answered so far is in the sealed state, so any replica can go on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, Self
+from uuid import uuid4
+
+import jsonschema_rs
+from mcp import types
+from mcp.shared.exceptions import MCPError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.catalog import Request
+from app.edges.broker import Broker
+from app.edges.mcp_approval import ANSWER, QUESTION, decision
+from app.edges.mcp_approval import question as approval_question
+from app.errors import ForbiddenError
+from app.policy import Identity, Question, Tool
+
+DECLINED: Final = "call.declined"
+
+
+class Dialogue(BaseModel):
+    """What the state says of the questions so far."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(default_factory=lambda: str(uuid4()))
+    """The idempotency key of a call that brings none: one dialogue makes one command."""
+    asked: str = ""
+    given: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, state: str | None) -> Self:
+        """What the client brought back, which is of our own making; a new one where it is none."""
+        return cls() if state is None else cls.model_validate_json(state)
+
+    def asking(self, key: str, asked: types.ElicitRequest) -> types.InputRequiredResult:
+        """The answer to a call that has to come again, with the answer to this."""
+        state = self.model_copy(update={"asked": key}).model_dump_json()
+        return types.InputRequiredResult(input_requests={key: asked}, request_state=state)
+
+    def keyed(self, request: Request) -> Request:
+        """The call that this ends in, found again by the same answers."""
+        return replace(request, idempotency_key=request.idempotency_key or f"asked:{self.id}")
+
+
+async def ask(
+    broker: Broker,
+    who: Identity,
+    tool: Tool,
+    params: types.CallToolRequestParams,
+    request: Request,
+    *,
+    approves: bool,
+) -> types.InputRequiredResult | Request:
+    """The next question, or the call with all that its person has said.
+
+    Raises:
+        ForbiddenError: the person said no; it is audited.
+        BrokerError: as `Catalog.prepare` says.
+    """
+    so_far = Dialogue.of(params.request_state)
+    question = missing(tool, {**request.args, **so_far.given})
+    if question is not None and so_far.asked == question.key:
+        said = answered(question, tool, params.input_responses)
+        if said is None:
+            await _refuse(broker, who, tool, request)
+        so_far = so_far.model_copy(update={"given": {**so_far.given, **(said or {})}})
+        question = missing(tool, {**request.args, **so_far.given})
+    if question is not None:
+        return so_far.asking(question.key, elicitation(question, tool))
+    request = replace(request, args={**request.args, **so_far.given})
+    if approves:
+        return await _approved(broker, who, tool, params, request, so_far)
+    return request if params.request_state is None else so_far.keyed(request)
+
+
+async def _approved(
+    broker: Broker,
+    who: Identity,
+    tool: Tool,
+    params: types.CallToolRequestParams,
+    request: Request,
+    so_far: Dialogue,
+) -> types.InputRequiredResult | Request:
+    """The call with its person's approval, or the question; a repeat is not asked again."""
+    call, _ = await broker.catalog.prepare(who, request)
+    said = decision(params.input_responses) if so_far.asked == QUESTION else None
+    if said is None:
+        if await broker.intake.earlier(call) is not None:
+            return request
+        return so_far.asking(QUESTION, approval_question(tool, request.args))
+    if not said:
+        await _refuse(broker, who, tool, request)
+    return so_far.keyed(replace(request, approved=True))
+
+
+async def _refuse(broker: Broker, who: Identity, tool: Tool, request: Request) -> None:
+    await broker.catalog.refused(
+        who, request, kind=DECLINED, reason="the person behind the client said no"
+    )
+    raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")
+
+
+def missing(tool: Tool, args: Mapping[str, Any]) -> Question | None:
+    """The first question whose arguments are not all there."""
+    open_ = (one for one in tool.policy.asks if not args.keys() >= set(one.arguments))
+    return next(open_, None)
+
+
+def form(question: Question, tool: Tool) -> dict[str, Any]:
+    """The schema of its answer, out of the tool's own."""
+    properties = tool.input_schema["properties"]
+    return {
+        "type": "object",
+        "properties": {name: properties[name] for name in question.arguments},
+        "required": list(question.arguments),
+    }
+
+
+def elicitation(question: Question, tool: Tool) -> types.ElicitRequest:
+    """As a client shows it."""
+    return types.ElicitRequest(
+        params=types.ElicitRequestFormParams(
+            message=question.message, requested_schema=form(question, tool)
+        )
+    )
+
+
+def answered(
+    question: Question, tool: Tool, responses: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The arguments that the person gave: none where the answer is missing; None for a no.
+
+    Raises:
+        MCPError: what is there is no answer.
+    """
+    said = None if responses is None else responses.get(question.key)
+    if said is None:
+        return {}
+    try:
+        answer = ANSWER.validate_python(said, from_attributes=True)
+    except ValidationError as error:
+        raise MCPError(
+            types.INVALID_PARAMS, f"inputResponses.{question.key} is no answer"
+        ) from error
+    if answer.action != "accept":
+        return None
+    content = {name: (answer.content or {}).get(name) for name in question.arguments}
+    good = jsonschema_rs.validator_for(form(question, tool)).is_valid(content)
+    return content if good else {}

@@ -1,0 +1,24 @@
+"""The MCP tests' app, with jobs that its clients end."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.jobs import Jobs
+from tests.mcp.adapter import serving
+from tests.mcp.conftest import Front, front, offer
+
+__all__ = ["front"]
+
+
+@pytest.fixture(scope="module")
+async def jobs(front: Front) -> AsyncGenerator[Jobs]:
+    """An adapter that serves tools.yml."""
+    await offer(front.dsns.owner, Path(__file__).with_name("tools.yml"))
+    made = Jobs()
+    async with (
+        front.http("eda", "results:write", tenant="adapters") as http,
+        serving(owner_dsn=front.dsns.owner, http=http, tools=made.tools),
+    ):
+        yield made
