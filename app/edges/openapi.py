@@ -23,6 +23,7 @@ PROBLEM: Final[dict[str, Any]] = {
 
 WORDS: Final = {
     200: "Done, or found.",
+    201: "Made.",
     202: "Accepted, or asked for: it goes on.",
     400: "The request is malformed.",
     401: "There is no valid token.",
@@ -42,6 +43,8 @@ ALWAYS: Final = (400, 401, 403, 404, 413, 503)
 MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/mcp/tools/call"): (202, 409, 422, 429),
     ("post", "/commands/{correlation_id}/cancel"): (202, 409),
+    ("post", "/sagas/definitions"): (201, 422),
+    ("post", "/sagas/dry-run"): (422,),
     ("post", "/sagas"): (202, 409, 422, 429),
     ("post", "/sagas/{saga_id}/commit"): (409,),
     ("post", "/sagas/{saga_id}/cancel"): (202, 409),
@@ -91,7 +94,7 @@ def install(app: FastAPI) -> None:
 
 def responses(method: str, path: str) -> dict[str, Any]:
     """The `responses` object of an operation."""
-    plain = (200, 202, *ANSWERED_PLAIN.get((method, path), ()), *PUBLIC.get(path, ()))
+    plain = (200, 201, 202, *ANSWERED_PLAIN.get((method, path), ()), *PUBLIC.get(path, ()))
     kind = "text/event-stream" if path in STREAMS else "application/json"
     found: dict[str, Any] = {}
     for status in statuses(method, path):
