@@ -98,7 +98,9 @@ async def close(conn: AsyncConnection, saga: SagaRow, *, actor: str) -> bool:
     Raises:
         SagaClosedError: it is being undone, or was.
     """
-    if saga.kind != "adhoc" or (saga.closed and saga.stop is None):
+    if saga.kind != "adhoc":
+        raise SagaClosedError(f"Saga {saga.id} is no ad hoc saga: it has all its steps.")
+    if saga.closed and saga.stop is None:
         return False
     if saga.state is not State.RUNNING or saga.stop is not None:
         raise SagaClosedError(f"Saga {saga.id} cannot be committed: it is {saga.state}.")

@@ -40,7 +40,7 @@ LOCAL: Final = "http://127.0.0.1:8080"
 
 def ask(url: str, token: str, method: str, path: str, **parts: Any) -> dict[str, Any]:
     """One request; a refusal is its detail on standard error, and exit code 1."""
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {token}"} | parts.pop("headers", {})
     try:
         answer = httpx.request(
             method, url.rstrip("/") + path, headers=headers, timeout=TIMEOUT_S, **parts

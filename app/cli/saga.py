@@ -1,9 +1,10 @@
-"""`broker saga`: register definitions of sagas, look at them, and try them out dry.
+"""`broker saga`: register definitions of sagas, try them out dry, run them, and settle those that wait.
 
 Talks HTTP to a running app, with a token from MCP_BROKER_TOKEN: an operator's to register, a
-caller's for the rest.
+caller's for the rest but `settle`.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,24 @@ app = typer.Typer(no_args_is_help=True, help=__doc__)
 Token = Annotated[
     str, typer.Option("--token", envvar="MCP_BROKER_TOKEN", help="Yours.", show_default=False)
 ]
+
+
+class Verb(StrEnum):
+    """What an operator may do with a step."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    RESOLVE = "resolve"
+
+
+class Outcome(StrEnum):
+    """What was found out of a step."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    COMPENSATED = "compensated"
+
+
 Version = Annotated[int | None, typer.Option(help="The newest by default.")]
 
 
@@ -86,13 +105,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a run would do, and how it would be undone; nothing is started."""
-    file = Path(name)
-    body: dict[str, Any] = {"input": parsed(given, "--input")}
-    if file.suffix or file.exists():
-        body["plan"] = parsed(read(file), name)
-    else:
-        body |= known(name=name, version=version)
-    told = ask(url, token, "POST", "/sagas/dry-run", json=body)
+    told = ask(url, token, "POST", "/sagas/dry-run", json=which(name, given, version))
     if as_json:
         echo(told)
         return
@@ -104,7 +117,118 @@ def plan(
     typer.echo(told["note"])
 
 
+def which(name: str, given: str, version: int | None) -> dict[str, Any]:
+    """The body that names a saga: a registered one, or a definition in a file."""
+    file = Path(name)
+    body: dict[str, Any] = {"input": parsed(given, "--input")}
+    if file.suffix or file.exists():
+        return body | {"plan": parsed(read(file), name)}
+    return body | known(name=name, version=version)
+
+
 def said(call: dict[str, Any]) -> str:
     """A call in a line."""
     label = f"{call['id']}: " if "id" in call else ""
     return f"{label}{call['tool']}/{call['method']} {orjson.dumps(call['args']).decode()}"
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="Of a registered saga, or a definition's file.")],
+    token: Token,
+    url: Url = LOCAL,
+    given: Annotated[str, typer.Option("--input", help="The run's input, as JSON.")] = "{}",
+    version: Version = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a saga and wait for its outcome for a while."""
+    body = which(name, given, version)
+    headers = {} if key is None else {"Idempotency-Key": key}
+    told = ask(url, token, "POST", "/sagas", json=body, headers=headers)
+    if as_json:
+        echo(told)
+    elif told.get("status") == "accepted":
+        typer.echo(f"accepted, still running: broker saga show {told['correlation_id']}")
+    else:
+        typer.echo(f"{told['correlation_id']} ended {told['state']}")
+        echo(told["result"] if told["error"] is None else told["error"])
+
+
+@app.command("list")
+def list_(
+    token: Token,
+    url: Url = LOCAL,
+    state: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
+    everyone: Annotated[bool, typer.Option(help="The whole tenant's, as an operator.")] = False,
+    before: Annotated[str | None, typer.Option(help="Go on after this id.")] = None,
+    limit: int = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Sagas, newest first."""
+    params = known(before=before, limit=limit) | {"everyone": everyone, "state": state or []}
+    body = ask(url, token, "GET", "/sagas", params=params)
+    if as_json:
+        echo(body)
+        return
+    table = Table("Saga", "Name", "State", "Since", "Why")
+    for one in body["sagas"]:
+        why = one.get("reason", {}).get("message", "")
+        table.add_row(one["saga_id"], one.get("name", ""), one["state"], one["created_at"], why)
+    Console().print(table)
+    if body["before"] is not None:
+        typer.echo(f"more: --before {body['before']}")
+
+
+@app.command()
+def show(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """One saga with its steps."""
+    body = ask(url, token, "GET", f"/sagas/{saga_id}")
+    echo(body) if as_json else lines(body)
+
+
+@app.command()
+def cancel(
+    saga_id: str,
+    token: Token,
+    reason: Annotated[str, typer.Option(help="For the audit trail.")] = "cancelled by the caller",
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a saga and have what it did undone."""
+    body = ask(url, token, "POST", f"/sagas/{saga_id}/cancel", json={"reason": reason})
+    echo(body) if as_json else lines(body)
+
+
+@app.command()
+def commit(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Say that an ad hoc saga has all its steps."""
+    body = ask(url, token, "POST", f"/sagas/{saga_id}/commit")
+    echo(body) if as_json else lines(body)
+
+
+@app.command()
+def settle(
+    saga_id: str,
+    step: str,
+    verb: Annotated[Verb, typer.Argument(help="What is to become of the step.")],
+    token: Token,
+    reason: Annotated[str, typer.Option(help="For the audit trail.")],
+    outcome: Annotated[Outcome | None, typer.Option(help="What resolve found out.")] = None,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """An operator's word on a step that a saga waits for."""
+    path = f"/operator/sagas/{saga_id}/steps/{step}"
+    said = known(outcome=outcome) | {"verb": verb, "reason": reason}
+    body = ask(url, token, "POST", path, json=said)
+    echo(body) if as_json else lines(body)
+
+
+def lines(saga: dict[str, Any]) -> None:
+    """A saga for people."""
+    why = saga.get("reason", {}).get("message")
+    typer.echo(f"{saga['saga_id']} {saga['state']}" + (f": {why}" if why else ""))
+    for one in saga["steps"]:
+        reason = f"  ({one['reason']})" if "reason" in one else ""
+        typer.echo(f"  {one['step']}: {one['state']}{reason}")

@@ -1,6 +1,7 @@
 """`broker saga` against a running app."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,13 @@ from tests.stack import wait_for
 async def test_the_command_line_registers_lists_shows_and_plans(
     broker: Broker, issuer: DevIssuer, tmp_path: Path
 ) -> None:
+    settings = broker.settings.model_copy(update={"inline_wait_s": 0.1})
     config = uvicorn.Config(
-        build(broker.settings, broker), host="127.0.0.1", port=0, log_config=None, lifespan="off"
+        build(settings, replace(broker, settings=settings)),
+        host="127.0.0.1",
+        port=0,
+        log_config=None,
+        lifespan="off",
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -49,6 +55,15 @@ async def test_the_command_line_registers_lists_shows_and_plans(
     told = await saga("plan", "service", "--input", '{"name": "web"}')
     assert told.index("undo enable") < told.index("undo provision")
     assert '"name" is a required property' in await saga("plan", "service", code=1)
+    accepted = await saga("run", "service", "--input", '{"name": "web"}', "--key", "k")
+    one = accepted.split()[-1]
+    assert accepted == await saga("run", "service", "--input", '{"name": "web"}', "--key", "k")
+    assert one in await saga("list", "--state", "running", "--json")
+    assert "provision: pending" in await saga("show", one)
+    assert "running" in await saga("cancel", one)
+    assert "no ad hoc" in await saga("commit", one, code=1)
+    settling = ("settle", one, "provision", "skip", "--reason", "r")
+    assert "waits for no operator" in await saga(*settling, code=1)
     file.write_text("steps: [")
     assert "neither JSON nor YAML" in await saga("register", str(file), code=1)
     assert "cannot be read" in await saga("register", str(tmp_path / "none.yml"), code=1)
