@@ -389,7 +389,9 @@ async def retry(
     lost: bool = False,
 ) -> Word:
     """Give up a locked command's attempt and queue the next after a pause; its key stays taken."""
-    pause_s = policy.retry.pause_s(command.attempt, random)
+    # A redrive grants a round of attempts: its pauses begin anew, not where the last round ended.
+    earlier = max(0, command.attempts_max - policy.retry.attempts_max)
+    pause_s = policy.retry.pause_s(max(1, command.attempt - earlier), random)
     body = {"reason": reason, "error": error, "pause_s": pause_s, "attempt_over": command.attempt}
     queued = await commands.requeue(
         conn, command, event=Event.RETRY, actor=actor, body=body, lost=lost

@@ -100,6 +100,11 @@ FORGOTTEN: Final = text("""
        AND c.finished_at < now() - make_interval(secs => :kept_s)
        AND NOT EXISTS (SELECT FROM audit.holds h
                         WHERE h.tenant_id = c.tenant_id AND h.released_at IS NULL)
+       -- Those that a key waits for stay, and must not fill the window before younger ones. The
+       -- words are results.blocked_reason's; discard asks again under the key's lock.
+       AND NOT EXISTS (SELECT FROM ordering_heads k
+                        WHERE k.tenant_id = c.tenant_id AND k.ordering_key = c.ordering_key
+                          AND k.blocked_reason = 'outcome of ' || c.id || ' unknown')
      ORDER BY c.tenant_id, c.finished_at
      LIMIT :limit
 """)
@@ -130,7 +135,7 @@ async def purge_bodies(
 
 
 async def forgotten(conn: AsyncConnection, *, kept_s: float, limit: int) -> list[UUID]:
-    """Dead letters that nobody settled for so long, and no hold keeps."""
+    """Dead letters that nobody settled for so long, and no hold or waiting key keeps."""
     rows = await conn.execute(FORGOTTEN, {"kept_s": kept_s, "limit": limit})
     return list(rows.scalars())
 

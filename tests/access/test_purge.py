@@ -206,11 +206,16 @@ async def test_a_dead_letter_stays_whole_until_it_is_settled_or_its_own_time_is_
 
 
 @pytest.mark.guarantee("retention:dead-letters")
-async def test_a_forgotten_dead_letter_whose_key_waits_for_its_outcome_stays(
-    broker: Broker, database: Dsns, relay: Database, policy: Settings
+async def test_a_forgotten_dead_letter_whose_key_waits_stays_and_hides_no_younger_one(
+    broker: Broker,
+    database: Dsns,
+    relay: Database,
+    policy: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    waits = await dead(broker, database, days=91, ordering_key="k")
-    other = await dead(broker, database, days=92)
+    monkeypatch.setattr(retention, "ROWS", 1)
+    waits = await dead(broker, database, days=92, ordering_key="k")
+    other = await dead(broker, database, days=91)
     block = "UPDATE ordering_heads SET blocked_reason = $1 WHERE ordering_key = 'k'"
     await fetch(database.owner, block, f"outcome of {waits} unknown")
     words = await retention.discard_forgotten(relay.engine, policy)

@@ -73,7 +73,7 @@ async def finish(
     return word
 
 
-async def redrive(broker: Broker, command_id: UUID) -> Word:
+async def redrive(broker: Broker, command_id: UUID, *, policy: ToolPolicy | None = None) -> Word:
     """As an operator, in one transaction."""
     async with tenant_transaction(broker.database.engine, "demo") as conn:
         found = await commands.find(conn, command_id)
@@ -81,7 +81,7 @@ async def redrive(broker: Broker, command_id: UUID) -> Word:
         return await control.redrive(
             conn,
             await control.locked(conn, found),
-            policy=ToolPolicy(),
+            policy=policy or ToolPolicy(),
             actor="operator:olga",
             reason="mended",
             deadline_s=60,

@@ -19,6 +19,7 @@ from tests.kernel.calls import (
     fetch,
     finish,
     policy_of,
+    redrive,
     state_of,
 )
 
@@ -105,6 +106,26 @@ async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Broker, database
         "SELECT status, available_at > created_at + interval '0.4 s' AS later FROM outbox",
     )
     assert (row["status"], row["later"]) == ("delayed", True)
+
+
+@pytest.mark.guarantee("retry:attempts")
+async def test_a_redriven_dead_letter_pauses_as_a_new_one_not_as_its_last_attempt(
+    broker: Broker, database: Dsns
+) -> None:
+    """Else each redrive begins at the longest pause, and holds up its key for as long."""
+    one = (await accept(broker, echo())).written.id
+    policy = await policy_of(broker, one)
+    for attempt in range(1, 8):
+        await finish(broker, one, attempt=attempt, error={"message": "boom"})
+        if attempt % policy.retry.attempts_max == 0:
+            await redrive(broker, one, policy=policy)
+    pauses = await fetch(
+        database.owner,
+        "SELECT (body ->> 'pause_s')::float8 AS s FROM audit.events"
+        " WHERE type = 'command.retry' ORDER BY occurred_at",
+    )
+    assert len(pauses) == 5
+    assert pauses[4]["s"] <= policy.retry.backoff_s
 
 
 async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: Dsns) -> None:

@@ -14,7 +14,7 @@ from app.db.dispatch import Claimed
 from app.db.engine import open_database
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
-from app.edges.broker import Broker, cancel, find
+from app.edges.broker import Broker, cancel
 from app.edges.server import open_broker
 from app.errors import BrokerError
 from app.policy import ToolPolicy
@@ -150,6 +150,10 @@ async def ends_well(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
     return await finish(broker, ids[1], result={"text": "x"})
 
 
+async def ends_badly(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+    return await finish(broker, ids[1], error={"message": "boom", "retryable": False})
+
+
 async def cancels_the_active(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
     return await cancel(broker, ADA, ids[1], reason="enough")
 
@@ -166,23 +170,22 @@ async def redrives_the_dead(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> obj
     return await redrive(broker, ids[0])
 
 
-async def accepts_one_more(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
-    waiting = await find(broker, ADA, ids[2])
-    return await accept(broker, echo("one more", ordering_key=waiting.ordering_key))
-
-
 @pytest.mark.guarantee("ordering:completion")
 @pytest.mark.parametrize(
     ("held", "other"),
     [
-        (ends_well, cancels_the_waiting),
+        # A claim is for what is not held.
         (ends_well, claims_the_waiting),
+        # Only a free key is given to its next, and only its active command frees it.
         (ends_well, redrives_the_dead),
-        (ends_well, accepts_one_more),
-        (cancels_the_active, ends_well),
         (redrives_the_dead, ends_well),
+        # A dead letter is settled once.
         (redrives_the_dead, redrives_the_dead),
-        (redrives_the_dead, accepts_one_more),
+        # Without the key's lock what is just being cancelled is released.
+        (cancels_the_waiting, ends_well),
+        # The key's lock is taken before the row's: the other way round is a deadlock.
+        (ends_well, cancels_the_active),
+        (cancels_the_active, ends_well),
     ],
     ids=lambda one: one.__name__,
 )
@@ -213,6 +216,55 @@ async def test_whatever_meets_on_a_key_at_whatever_statement_one_command_has_it_
             # A redriven one comes first, unless the key was taken at that moment.
             first = [*[one for one in key["open"] if one != dead][0:1], dead]
             assert key["active_id"] in first, f"held at step {step}"
+        if over:
+            assert step > 4, "nothing was held"
+            break
+
+
+@pytest.mark.guarantee("ordering:completion")
+async def test_a_call_accepted_while_the_last_of_its_key_ends_has_the_key(
+    broker: Broker, twin: Broker, owner: asyncpg.Connection
+) -> None:
+    """One of the two releases it, whichever commits last; a call that both leave waits for ever."""
+    for step in count(1):
+        last = (await accept(broker, echo(f"{step}", ordering_key=f"k{step}"))).written.id
+        late = accept(twin, echo(f"{step} late", ordering_key=f"k{step}"))
+        over = await meet(broker, owner, step, ends_well(broker, (last, last, last)), late)
+        [key] = await owner.fetch(KEY, f"k{step}")
+        assert key["free"] == key["open"] == [key["active_id"]], f"held at step {step}"
+        if over:
+            assert step > 4, "nothing was held"
+            break
+
+
+ENDS = """
+    SELECT c.state,
+           (SELECT array_agg(e.state_to) FROM audit.events e
+             WHERE e.command_id = c.id AND e.state_to IN ('succeeded', 'failed', 'cancelled')
+               AND e.state_from IS DISTINCT FROM e.state_to) AS ends,
+           (SELECT array_agg(o.payload ->> 'state') FROM outbox o
+             WHERE o.command_id = c.id AND o.kind = 'result') AS told
+      FROM commands c
+     WHERE c.id = $1
+"""
+
+
+@pytest.mark.guarantee("result:first-word-wins")
+@pytest.mark.parametrize(
+    ("held", "other"),
+    [(ends_well, ends_badly), (ends_well, cancels_the_active), (cancels_the_active, ends_well)],
+    ids=lambda one: one.__name__,
+)
+async def test_whatever_meets_on_a_command_without_a_key_it_ends_once(
+    broker: Broker, twin: Broker, owner: asyncpg.Connection, held: Act, other: Act
+) -> None:
+    """No key's lock helps here: the row's own does."""
+    for step in count(1):
+        one = (await accept(broker, echo(str(step)))).written.id
+        ids = one, one, one
+        over = await meet(broker, owner, step, held(broker, ids), other(twin, ids))
+        [row] = await owner.fetch(ENDS, one)
+        assert row["ends"] == row["told"] == [row["state"]], f"held at step {step}"
         if over:
             assert step > 4, "nothing was held"
             break
