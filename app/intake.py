@@ -156,15 +156,39 @@ class Intake:
             for waiting in batch:
                 await self._write([waiting])
             return
-        for waiting, outcome in zip(batch, written, strict=True):
-            await self._settle(waiting, outcome)
         self._notifier.outbox()
+        for waiting, outcome in zip(batch, written, strict=True):
+            if outcome is not None and not waiting.done.done():
+                waiting.done.set_result(outcome)
+        met = [waiting for waiting in batch if not waiting.done.done()]
+        if met:
+            await self._meet(met)
+
+    async def _meet(self, batch: Sequence[Waiting]) -> None:
+        """Find what the keys name of calls that were not written.
+
+        In a transaction of its own, and not for a key that waits: the statement that wrote
+        waited for whoever held the key, and that one's commit is seen from here on.
+        """
+        try:
+            async with self._acquired([waiting.call.tenant_id for waiting in batch]) as conn:
+                found = await intake.meet(conn, [waiting.call for waiting in batch])
+        except LOST as error:
+            _fail(batch, _away(error))
+            return
+        for waiting, outcome in zip(batch, found, strict=True):
+            await self._settle(waiting, outcome)
 
     async def _settle(self, waiting: Waiting, outcome: Written | None) -> None:
         for _ in range(TRIES):
             if outcome is not None:
                 break
             [outcome] = await self._transact([waiting.call])
+            if outcome is None:
+                async with self._acquired([waiting.call.tenant_id]) as conn:
+                    [outcome] = await intake.meet(conn, [waiting.call])
+            else:
+                self._notifier.outbox()
         if outcome is not None:
             if not waiting.done.done():
                 waiting.done.set_result(outcome)
@@ -174,9 +198,15 @@ class Intake:
         _fail([waiting], CorrelationConflictError(error, correlation_id=str(call.correlation_id)))
 
     async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
-        tenants = sorted({call.tenant_id for call in calls})
-        async with self._acquired(tenants) as conn:
-            return await intake.accept_batch(conn, calls)
+        """Write a batch in one transaction; that of a single statement commits itself."""
+        keys = sorted({(c.tenant_id, c.ordering_key) for c in calls if c.ordering_key is not None})
+        async with self._pool.acquire() as conn:
+            if not keys:
+                return await intake.write(conn, calls)
+            async with conn.transaction():
+                written = await intake.write(conn, calls)
+                await intake.release(conn, keys)
+                return written
 
     @asynccontextmanager
     async def _acquired(self, tenants: Sequence[str]) -> AsyncGenerator[PoolConnectionProxy]:
