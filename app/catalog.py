@@ -43,6 +43,8 @@ class Compiled:
 
     tool: Tool
     validator: Any
+    marked: bool
+    """Whether its schema marks an argument as a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,12 @@ class Catalog:
         digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
         if digest != self.version:
             compiled = [
-                Compiled(tool=tool, validator=validator_of(tool.input_schema)) for tool in found
+                Compiled(
+                    tool=tool,
+                    validator=validator_of(tool.input_schema),
+                    marked=marks(tool.input_schema),
+                )
+                for tool in found
             ]
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
@@ -208,7 +215,7 @@ class Catalog:
             await self.refused(identity, request, kind="call.denied", reason=reason)
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
-        return self._call(identity, request, found.tool), found.tool
+        return self._call(identity, request, found), found.tool
 
     def _check_args(self, found: Compiled, request: Request) -> None:
         try:
@@ -257,8 +264,8 @@ class Catalog:
                 body={"client": identity.client_id, "reason": reason},
             )
 
-    def _call(self, identity: Identity, request: Request, tool: Tool) -> Call:
-        policy = tool.policy
+    def _call(self, identity: Identity, request: Request, found: Compiled) -> Call:
+        tool, policy = found.tool, found.tool.policy
         deadline_s = request.deadline_s or policy.deadline_s or self._settings.deadline_s
         if deadline_s > self._settings.deadline_max_s:
             limit = round(self._settings.deadline_max_s * 1000)
@@ -288,7 +295,9 @@ class Catalog:
             tool=request.tool,
             method=request.method,
             args=request.args,
-            args_audited=redact(dict(request.args), tool.input_schema),
+            args_audited=(
+                redact(dict(request.args), tool.input_schema) if found.marked else request.args
+            ),
             idempotency_key=request.idempotency_key or f"auto:{correlation_id}",
             key_source="derived" if derived else request.key_source,
             dedupe_key=digest if derived and not off else None,
