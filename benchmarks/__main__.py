@@ -1,6 +1,7 @@
 """`python -m benchmarks`: run them all, or some; a table for people and JSON for machines."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import orjson
 import uvloop
 from rich.console import Console
 
-from benchmarks import audit, dispatch, fairness, growth, intake, results
+from benchmarks import audit, dispatch, end_to_end, fairness, growth, intake, results
 from benchmarks.measure import Figure, Stopwatch, as_json, show
 from benchmarks.servers import Servers, environment
+
+logger = logging.getLogger(__name__)
 
 Benchmark = Callable[[Servers], Awaitable[list[Figure]]]
 
@@ -31,20 +34,27 @@ ALL: Final[dict[str, Benchmark]] = {
     "results": results.words,
     "waking": results.waking,
     "growth": growth.growth,
+    "eda": end_to_end.through_eda,
 }
 
 
-async def run(names: list[str], *, quick: bool, console: Console) -> list[Figure]:
-    """Run benchmarks by name, one after the other, on the same servers."""
+async def run(names: list[str], *, quick: bool, console: Console) -> tuple[list[Figure], list[str]]:
+    """Run benchmarks by name, one after the other, on the same servers; and which broke."""
     found: list[Figure] = []
+    broken: list[str] = []
     async with Servers(quick=quick) as servers:
         for name in names:
             watch = Stopwatch()
-            made = await ALL[name](servers)
+            try:
+                made = await ALL[name](servers)
+            except Exception:
+                logger.exception("%s broke", name)
+                broken.append(name)
+                continue
             console.print(f"{name}: {watch.s:.0f} s")
             show(made, console)
             found += made
-    return found
+    return found, broken
 
 
 def main() -> None:
@@ -57,12 +67,14 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     on = environment()
     names = arguments.only or list(ALL)
-    figures = uvloop.run(run(names, quick=arguments.quick, console=console))
+    figures, broken = uvloop.run(run(names, quick=arguments.quick, console=console))
     if arguments.only is None or len(names) > 1:
         show(figures, console)
     if arguments.json is not None:
         body = {"machine": on, "quick": arguments.quick, "figures": as_json(figures)}
         arguments.json.write_bytes(orjson.dumps(body, option=orjson.OPT_INDENT_2))
+    if broken:
+        sys.exit(f"broke: {', '.join(broken)}")
 
 
 if __name__ == "__main__":
