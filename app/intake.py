@@ -66,7 +66,7 @@ class Intake:
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: deque[Waiting] = deque()
-        self._some = asyncio.Condition()
+        self._some = asyncio.Event()
         self._stopping = False
 
     async def accept(self, call: Call) -> Written:
@@ -82,9 +82,8 @@ class Intake:
         if self._stopping or len(self._queue) >= self._queue_max:
             raise UnavailableError("The broker cannot take calls now; try again in a second.")
         waiting = Waiting(call=call, done=asyncio.get_running_loop().create_future())
-        async with self._some:
-            self._queue.append(waiting)
-            self._some.notify()
+        self._queue.append(waiting)
+        self._some.set()
         return _same_request(call, await waiting.done)
 
     async def earlier(self, call: Call) -> Written | None:
@@ -108,18 +107,18 @@ class Intake:
         try:
             yield
         finally:
-            async with self._some:
-                self._stopping = True
-                self._some.notify_all()
+            self._stopping = True
+            self._some.set()
             await asyncio.gather(*workers)
 
     async def _work(self) -> None:
         while True:
-            async with self._some:
-                await self._some.wait_for(lambda: bool(self._queue) or self._stopping)
-                if not self._queue:
+            while not self._queue:
+                if self._stopping:
                     return
-                batch = self._take()
+                self._some.clear()
+                await self._some.wait()
+            batch = self._take()
             try:
                 await self._write(batch)
             except Exception as error:

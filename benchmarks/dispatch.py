@@ -86,6 +86,7 @@ async def paced(
 
     async def read() -> None:
         early: dict[str, None] = {}
+        held = set[UUID]()
         while len(arrived) < total:
             batches = await incoming.getmany(timeout_ms=100)
             ids = [
@@ -99,8 +100,8 @@ async def paced(
                     early.pop(each, None)
                 else:
                     early[each] = None  # in Kafka before its caller knew
-            if ids:
-                await end_at_once(conn, [UUID(each) for each in ids])
+            if ids or held:
+                held = await end_at_once(conn, held | {UUID(each) for each in ids})
 
     reading = asyncio.create_task(read())
     clock = Stopwatch()
