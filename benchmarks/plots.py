@@ -1,13 +1,19 @@
-"""Plots for docs/PERFORMANCE.md: `python -m benchmarks.plots FIGURES.json FOLDER` writes SVGs."""
+"""The table and plots of docs/PERFORMANCE.md.
+
+`python -m benchmarks.plots FIGURES.json FOLDER` prints the table and writes the plots, as SVG.
+"""
 
 import re
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import matplotlib as mpl
 import orjson
 from matplotlib import pyplot as plt
+
+from benchmarks.measure import shown
 
 STAGE: Final = re.compile(r"([a-z._]+) -> ([a-z._]+): (\d+) ms")
 
@@ -30,7 +36,7 @@ def ratios(figures: list[dict[str, Any]], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("ratio of medians, with the least and greatest of a pair; | is the goal")
     axes.grid(visible=True, axis="x", alpha=0.3)
-    plot.savefig(path, bbox_inches="tight")
+    plot.savefig(path, bbox_inches="tight", metadata={"Date": None})
     plt.close(plot)
 
 
@@ -47,16 +53,39 @@ def waterfall(figure: dict[str, Any], path: Path) -> None:
         at += seconds
     axes.set_yticks(range(len(stages), 0, -1), [stage for stage, _ in stages], fontsize=8)
     axes.set_xlabel("seconds since the call was accepted")
-    plot.savefig(path, bbox_inches="tight")
+    plot.savefig(path, bbox_inches="tight", metadata={"Date": None})
     plt.close(plot)
+
+
+def table(figures: list[dict[str, Any]]) -> str:
+    """The figures as a table in Markdown."""
+    lines = [
+        "| figure | median | against | its median | ratio | min-max | goal |",
+        "|---|" + "---|" * 6,
+    ]
+    for one in figures:
+        goal = one["goal"] and f"{one['goal']}: {'met' if one['met'] else '**missed**'}"
+        cells = [
+            one["name"],
+            f"{shown(median(one['subject']))} {one['unit']}",
+            one["against"],
+            shown(median(one["baseline"])),
+            shown(one["ratio"]),
+            f"{shown(one['ratio_min'])}-{shown(one['ratio_max'])}",
+            goal,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """The command line."""
     source, folder = Path(sys.argv[1]), Path(sys.argv[2])
     mpl.rcParams["svg.hashsalt"] = "mcp-broker"  # the same figures give the same file
+    mpl.rcParams["svg.fonttype"] = "none"
     folder.mkdir(parents=True, exist_ok=True)
     figures = orjson.loads(source.read_bytes())["figures"]
+    print(table(figures))
     ratios(figures, folder / "ratios.svg")
     for one in figures:
         if "->" in one["note"] and one["name"].startswith("a call through EDA"):

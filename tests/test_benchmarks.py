@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from benchmarks.measure import at_least, at_most, in_turns, percentile
+from benchmarks.simulate import Costs, predicted
 
 ROOT = Path(__file__).resolve().parents[1]
 # The others need the peers' packages, Kafka of their own, or more than some seconds.
@@ -57,3 +58,15 @@ async def test_turns_alternate_so_that_drift_meets_both() -> None:
     found = await in_turns(2, a=lambda: turn("a"), b=lambda: turn("b"))
     assert seen == ["a", "b", "b", "a"]
     assert found == {"a": [1, 4], "b": [2, 3]}
+
+
+def test_the_model_of_intake_tells_what_can_be_told_by_hand() -> None:
+    costs = Costs(python_s=0.001, batch_s=0.002, row_s=0.001, sync_s=0.004)
+    # One caller waits for each step in turn.
+    assert predicted(costs, callers=1, processors=2) == pytest.approx(1 / 0.008, rel=0.01)
+    # Many callers fill the one thread, and a second replica on processors of its own doubles it.
+    cheap = Costs(python_s=0.001, batch_s=0, row_s=0.0001, sync_s=0)
+    one = predicted(cheap, callers=64, processors=8)
+    assert one == pytest.approx(1000, rel=0.05)
+    two = predicted(cheap, callers=128, processors=8, replicas=2)
+    assert two == pytest.approx(2 * one, rel=0.05)
