@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -10,12 +11,16 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.edges.broker import Broker, submit
 from app.envelope import COMMANDS
+from benchmarks import peers
 from benchmarks.fairness import new_id
-from benchmarks.measure import Figure, Stopwatch, at_least, in_turns, percentile
+from benchmarks.intake import empty_database
+from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns, percentile
 from benchmarks.servers import ADA, Servers, echo, end_at_once, fetch, fill, settle
 from relay.kafka import BATCH_BYTES, LINGER_MS, create_topics
 
 RATES = (50, 200, 1000)
+PEERS_RATE_MAX = 200
+"""Calls a second that the peers' workers keep up with here."""
 
 
 @asynccontextmanager
@@ -36,52 +41,105 @@ async def consumer(bootstrap: str) -> AsyncGenerator[AIOKafkaConsumer]:
 
 
 async def latency(servers: Servers) -> list[Figure]:
-    """Accepted -> consumed at three rates, by its p50 and p99, beside the accept itself.
-
-    The baseline is what the caller waits for its accept: the least that a durable step costs here.
-    """
+    """Accepted -> consumed, beside what other queues' workers take from enqueued to started."""
     seconds = servers.pick(4, 1)
     bootstrap = await servers.kafka()
     figures: list[Figure] = []
-    async with servers.database() as dsns:
+    async with AsyncExitStack() as opened:
+        dsns = await opened.enter_async_context(servers.database())
         await create_topics(servers.settings(dsns.relay))
-        async with (
-            servers.broker(dsns.app) as broker,
-            servers.relay(dsns.relay, name="relay-latency"),
-            consumer(bootstrap) as incoming,
-        ):
-            for rate in (50,) if servers.quick else RATES:
-                rounds = [
-                    await paced(broker, dsns.owner, incoming, rate=rate, seconds=seconds)
-                    for _ in range(servers.repeats)
-                ]
-                figures += [
-                    Figure(
-                        name=f"accepted -> Kafka consumer p{share * 100:.0f}, {rate} calls/s",
-                        unit="ms",
-                        subject=[percentile(arrived, share) for arrived, _ in rounds],
-                        baseline=[percentile(accepted, share) for _, accepted in rounds],
-                        against="the accept itself",
-                    )
-                    for share in (0.5, 0.95, 0.99)
-                ]
+        broker = await opened.enter_async_context(servers.broker(dsns.app))
+        await opened.enter_async_context(servers.relay(dsns.relay, name="relay-latency"))
+        incoming = await opened.enter_async_context(consumer(bootstrap))
+        workers: dict[str, Started] = {}
+        for name, worker in peers.WORKERS.items():
+            dsn = await opened.enter_async_context(empty_database(await servers.postgres(), name))
+            workers[name] = Started()
+            start = await opened.enter_async_context(worker(dsn, workers[name].heard))
+            workers[name].start = start
+        for rate in (50,) if servers.quick else RATES:
+            ours: list[list[float]] = []
+            asked = workers if rate <= PEERS_RATE_MAX else {}
+            theirs: dict[str, list[list[float]]] = {name: [] for name in asked or ("nobody",)}
+            for _ in range(servers.repeats):
+                ours.append(await paced(broker, dsns.owner, incoming, rate=rate, seconds=seconds))
+                for name, one in asked.items():
+                    theirs[name].append(await one.paced(rate=rate, seconds=seconds))
+            for name, values in theirs.items():
+                figures += beside(ours, values, rate=rate, against=name)
     return figures
+
+
+def beside(
+    ours: list[list[float]], theirs: list[list[float]], *, rate: int, against: str
+) -> list[Figure]:
+    """The p50 and p99 of a rate; where a peer was not asked for that much, ours alone."""
+    found: list[Figure] = []
+    for share in (0.5, 0.99):
+        values: dict[str, Any] = {
+            "name": f"accepted -> Kafka consumer p{share * 100:.0f}, {rate} calls/s",
+            "unit": "ms",
+            "subject": [percentile(one, share) for one in ours],
+            "baseline": [percentile(one, share) for one in theirs],
+            "against": f"{against}, enqueued -> started",
+        }
+        found.append(at_most(0.5, **values) if theirs else Figure(**values))
+    return found
+
+
+class Started:
+    """A peer's worker, and when it started what."""
+
+    start: peers.Start
+
+    def __init__(self) -> None:
+        self._sent: dict[str, Stopwatch] = {}
+        self._early: set[str] = set()
+        self._arrived: list[float] = []
+        self._all = asyncio.Event()
+        self._total = 0
+
+    def heard(self, name: str) -> None:
+        """A job has started; before its caller knew that it is enqueued, it took no time."""
+        if name in self._sent:
+            self._arrived.append(self._sent.pop(name).s * 1000)
+        else:
+            self._early.add(name)
+            self._arrived.append(0)
+        if len(self._arrived) >= self._total:
+            self._all.set()
+
+    async def paced(self, *, rate: int, seconds: float) -> list[float]:
+        """Enqueue at a rate; the ms from each answer to the job's start."""
+        self._arrived, self._total = [], round(rate * seconds)
+        self._all.clear()
+
+        async def one(name: str) -> None:
+            await self.start(name)
+            if name not in self._early:
+                self._sent[name] = Stopwatch()
+
+        clock = Stopwatch()
+        calls: list[asyncio.Task[None]] = []
+        for n in range(self._total):
+            await asyncio.sleep(max(0, n / rate - clock.s))
+            calls.append(asyncio.create_task(one(str(uuid4()))))
+        await asyncio.gather(*calls)
+        await asyncio.wait_for(self._all.wait(), 60)
+        return self._arrived
 
 
 async def paced(
     broker: Broker, owner: str, incoming: AIOKafkaConsumer, *, rate: int, seconds: float
-) -> tuple[list[float], list[float]]:
-    """Call at a rate, whatever the answers; latencies in ms: to the consumer, and of the accept."""
+) -> list[float]:
+    """Call at a rate, whatever the answers; the ms from each answer to the consumer."""
     sent: dict[str, Stopwatch] = {}
     arrived: list[float] = []
-    accepted: list[float] = []
     total = round(rate * seconds)
     conn = await asyncpg.connect(owner)
 
     async def one(command_id: UUID) -> None:
-        watch = Stopwatch()
         await submit(broker, ADA, echo(uuid4(), correlation_id=command_id))
-        accepted.append(watch.s * 1000)
         sent.setdefault(str(command_id), Stopwatch())
 
     async def read() -> None:
@@ -112,7 +170,7 @@ async def paced(
     await asyncio.gather(*calls)
     await asyncio.wait_for(reading, 60)
     await conn.close()
-    return arrived, accepted
+    return arrived
 
 
 async def drain(servers: Servers) -> list[Figure]:

@@ -59,3 +59,65 @@ async def pgqueuer(dsn: str) -> AsyncGenerator[Enqueue]:
 
 
 ALL: Final = {"DBOS": dbos, "procrastinate": procrastinate, "PgQueuer": pgqueuer}
+
+
+Start = Callable[[str], Awaitable[Any]]
+"""Enqueues a job of this name."""
+
+
+@asynccontextmanager
+async def procrastinate_worker(dsn: str, heard: Callable[[str], None]) -> AsyncGenerator[Start]:
+    """Procrastinate with a worker in this process, which tells of each job that it starts."""
+    from procrastinate import App, PsycopgConnector
+
+    app = App(connector=PsycopgConnector(conninfo=dsn, min_size=1, max_size=POOL_MAX))
+
+    @app.task(name="start", queue="bench")
+    async def start(name: str, text: str) -> None:  # noqa: ARG001 the same bytes as everybody's
+        heard(name)
+
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+        worker = asyncio.create_task(
+            app.run_worker_async(queues=["bench"], concurrency=10, install_signal_handlers=False)
+        )
+        try:
+            yield lambda name: start.defer_async(name=name, text=TEXT)
+        finally:
+            await stopped(worker)
+
+
+@asynccontextmanager
+async def pgqueuer_worker(dsn: str, heard: Callable[[str], None]) -> AsyncGenerator[Start]:
+    """PgQueuer with a worker in this process, which tells of each job that it starts."""
+    from pgqueuer import PgQueuer
+    from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
+    from pgqueuer.models import Job
+    from pgqueuer.queries import Queries
+
+    conn = await asyncpg.connect(dsn)
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=POOL_MAX) as pool:
+        queries = Queries(AsyncpgPoolDriver(pool))
+        await queries.install()
+        queuer = PgQueuer(AsyncpgDriver(conn))
+
+        @queuer.entrypoint("start")
+        async def start(job: Job) -> None:
+            heard((job.payload or b"").decode().partition(" ")[0])
+
+        assert start is not None
+        worker = asyncio.create_task(queuer.run())
+        try:
+            yield lambda name: queries.enqueue("start", f"{name} {TEXT}".encode())
+        finally:
+            await stopped(worker)
+            await conn.close()
+
+
+async def stopped(worker: "asyncio.Task[None]") -> None:
+    """End a peer's worker."""
+    worker.cancel()
+    await asyncio.wait([worker], timeout=10)
+
+
+WORKERS: Final = {"procrastinate": procrastinate_worker, "PgQueuer": pgqueuer_worker}
