@@ -81,7 +81,7 @@ def beside(
             "unit": "ms",
             "subject": [percentile(one, share) for one in ours],
             "baseline": [percentile(one, share) for one in theirs],
-            "against": f"{against}, enqueued -> started",
+            "against": f"{against}, enqueued -> started" if theirs else "nobody",
         }
         found.append(at_most(0.5, **values) if theirs else Figure(**values))
     return found

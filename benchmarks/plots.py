@@ -65,13 +65,15 @@ def table(figures: list[dict[str, Any]]) -> str:
     ]
     for one in figures:
         goal = one["goal"] and f"{one['goal']}: {'met' if one['met'] else '**missed**'}"
+        compared = ("-", "-", "-")
+        if one["baseline"]:
+            spread = f"{shown(one['ratio_min'])}-{shown(one['ratio_max'])}"
+            compared = (shown(median(one["baseline"])), shown(one["ratio"]), spread)
         cells = [
             one["name"],
             f"{shown(median(one['subject']))} {one['unit']}",
             one["against"],
-            shown(median(one["baseline"])),
-            shown(one["ratio"]),
-            f"{shown(one['ratio_min'])}-{shown(one['ratio_max'])}",
+            *compared,
             goal,
         ]
         lines.append(f"| {' | '.join(cells)} |")
