@@ -31,6 +31,10 @@ test: setup ## All tests, on real servers. The chaos run's seed is fixed here: S
 chaos: setup ## Kill things at random for longer. SECONDS=900 SEED=…
 	MCP_BROKER_CHAOS_SEED=$(SEED) MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) $(BIN)/python -m pytest tests/chaos -s -m chaos --timeout 3600
 
+bench: setup ## Measure the hot paths, each beside a baseline. ONLY=name.
+	$(BIN)/uv sync --locked --all-extras --group bench --inexact
+	$(BIN)/python -m benchmarks --json benchmarks.json $(if $(ONLY),--only $(ONLY))
+
 check: setup ## Format, lint, types, import contracts.
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -44,4 +48,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo up down test chaos check fmt clean
+.PHONY: help setup demo up down test chaos bench check fmt clean

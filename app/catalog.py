@@ -27,15 +27,13 @@ from app.errors import (
     ForbiddenError,
     InvalidArgumentsError,
     OversizeError,
-    QueueFullError,
     UnknownToolError,
 )
 from app.policy import Dedupe, Grant, Identity, Tool, ToolPolicy, allowed
+from app.queues import Queues, Shared
 from app.redaction import REDACTED, marks, redact, secrets
 
-QUEUED_KEPT_S: Final = 0.25
 TENANTS_KEPT_MAX: Final = 10_000
-RETRY_AFTER_S: Final = 5
 PROBLEMS_MAX: Final = 10
 
 
@@ -45,6 +43,8 @@ class Compiled:
 
     tool: Tool
     validator: Any
+    marked: bool
+    """Whether its schema marks an argument as a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +87,8 @@ class Catalog:
         self._names: dict[str, Compiled] = {}
         self._tools_at = float("-inf")
         self._tenants: dict[str, tuple[float, TenantView | None]] = {}
-        self._queued: dict[str, tuple[float, int]] = {}
-        self._loading = asyncio.Lock()
+        self._queues = Queues(engine)
+        self._shared = Shared()
         self.version = ""
         self.changed = asyncio.Event()
         """Set, and replaced, when something may have changed. Take it before you read."""
@@ -103,19 +103,24 @@ class Catalog:
     async def tools(self) -> dict[tuple[str, str], Compiled]:
         """Every tool in service."""
         if time.monotonic() - self._tools_at > self._settings.catalog_kept_s:
-            async with self._loading:
-                if time.monotonic() - self._tools_at > self._settings.catalog_kept_s:
-                    await self._load_tools()
+            await self._shared.once(("tools", self.changed), self._load_tools)
         return self._tools
 
     async def _load_tools(self) -> None:
         changed = self.changed
         async with self._engine.connect() as conn:
             found = await catalog.tools(conn)
+        if changed is not self.changed and self.version:
+            return  # a later load may have been quicker, and its tools are newer
         digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
         if digest != self.version:
             compiled = [
-                Compiled(tool=tool, validator=validator_of(tool.input_schema)) for tool in found
+                Compiled(
+                    tool=tool,
+                    validator=validator_of(tool.input_schema),
+                    marked=marks(tool.input_schema),
+                )
+                for tool in found
             ]
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
@@ -131,6 +136,11 @@ class Catalog:
         kept = self._tenants.get(tenant_id)
         if kept is not None and time.monotonic() - kept[0] <= self._settings.catalog_kept_s:
             return kept[1]
+        # A burst on a cold catalog must not take every connection for the same few rows.
+        key = (tenant_id, self.changed)
+        return await self._shared.once(key, lambda: self._load_tenant(tenant_id))
+
+    async def _load_tenant(self, tenant_id: str) -> TenantView | None:
         changed = self.changed
         async with tenant_transaction(self._engine, tenant_id) as conn:
             tenant = await catalog.tenant(conn, tenant_id)
@@ -205,7 +215,7 @@ class Catalog:
             await self.refused(identity, request, kind="call.denied", reason=reason)
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
-        return self._call(identity, request, found.tool), found.tool
+        return self._call(identity, request, found), found.tool
 
     async def prepare_own(self, identity: Identity, request: Request, own: Compiled) -> Call:
         """As `prepare`, for a tool of the broker's own, which needs no grant.
@@ -248,20 +258,7 @@ class Catalog:
         Raises:
             QueueFullError: the tenant has as many queued commands as it may.
         """
-        at, count = self._queued.get(tenant.tenant_id, (float("-inf"), 0))
-        if time.monotonic() - at > QUEUED_KEPT_S:
-            async with tenant_transaction(self._engine, tenant.tenant_id) as conn:
-                limit = tenant.queued_max + 1
-                count = await catalog.queued(conn, tenant.tenant_id, limit=limit)
-            at = time.monotonic()
-        if count >= tenant.queued_max:
-            self._queued[tenant.tenant_id] = (at, count)
-            raise QueueFullError(
-                f"Your queue holds {tenant.queued_max} calls, its limit. Nothing was started; try"
-                f" again in {RETRY_AFTER_S} seconds.",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        self._queued[tenant.tenant_id] = (at, count + 1)
+        await self._queues.admit(tenant)
 
     async def refused(
         self, identity: Identity, request: Request, *, kind: str, reason: str
@@ -279,8 +276,8 @@ class Catalog:
                 body={"client": identity.client_id, "reason": reason},
             )
 
-    def _call(self, identity: Identity, request: Request, tool: Tool) -> Call:
-        policy = tool.policy
+    def _call(self, identity: Identity, request: Request, found: Compiled) -> Call:
+        tool, policy = found.tool, found.tool.policy
         deadline_s = request.deadline_s or policy.deadline_s or self._settings.deadline_s
         if deadline_s > self._settings.deadline_max_s:
             limit = round(self._settings.deadline_max_s * 1000)
@@ -310,7 +307,9 @@ class Catalog:
             tool=request.tool,
             method=request.method,
             args=request.args,
-            args_audited=redact(dict(request.args), tool.input_schema),
+            args_audited=(
+                redact(dict(request.args), tool.input_schema) if found.marked else request.args
+            ),
             idempotency_key=request.idempotency_key or f"auto:{correlation_id}",
             key_source="derived" if derived else request.key_source,
             dedupe_key=digest if derived and not off else None,

@@ -72,7 +72,7 @@ class Intake:
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: deque[Waiting] = deque()
-        self._some = asyncio.Condition()
+        self._some = asyncio.Event()
         self._stopping = False
 
     async def accept(self, call: Call) -> Written:
@@ -88,9 +88,8 @@ class Intake:
         if self._stopping or len(self._queue) >= self._queue_max:
             raise UnavailableError("The broker cannot take calls now; try again in a second.")
         waiting = Waiting(call=call, done=asyncio.get_running_loop().create_future())
-        async with self._some:
-            self._queue.append(waiting)
-            self._some.notify()
+        self._queue.append(waiting)
+        self._some.set()
         return _same_request(call, await waiting.done)
 
     async def accept_with(self, call: Call, write: Write) -> Written:
@@ -152,18 +151,18 @@ class Intake:
         try:
             yield
         finally:
-            async with self._some:
-                self._stopping = True
-                self._some.notify_all()
+            self._stopping = True
+            self._some.set()
             await asyncio.gather(*workers)
 
     async def _work(self) -> None:
         while True:
-            async with self._some:
-                await self._some.wait_for(lambda: bool(self._queue) or self._stopping)
-                if not self._queue:
+            while not self._queue:
+                if self._stopping:
                     return
-                batch = self._take()
+                self._some.clear()
+                await self._some.wait()
+            batch = self._take()
             try:
                 await self._write(batch)
             except Exception as error:
@@ -200,15 +199,39 @@ class Intake:
             for waiting in batch:
                 await self._write([waiting])
             return
-        for waiting, outcome in zip(batch, written, strict=True):
-            await self._settle(waiting, outcome)
         self._notifier.outbox()
+        for waiting, outcome in zip(batch, written, strict=True):
+            if outcome is not None and not waiting.done.done():
+                waiting.done.set_result(outcome)
+        met = [waiting for waiting in batch if not waiting.done.done()]
+        if met:
+            await self._meet(met)
+
+    async def _meet(self, batch: Sequence[Waiting]) -> None:
+        """Find what the keys name of calls that were not written.
+
+        In a transaction of its own, and not for a key that waits: the statement that wrote
+        waited for whoever held the key, and that one's commit is seen from here on.
+        """
+        try:
+            async with self._acquired([waiting.call.tenant_id for waiting in batch]) as conn:
+                found = await intake.meet(conn, [waiting.call for waiting in batch])
+        except LOST as error:
+            _fail(batch, _away(error))
+            return
+        for waiting, outcome in zip(batch, found, strict=True):
+            await self._settle(waiting, outcome)
 
     async def _settle(self, waiting: Waiting, outcome: Written | None) -> None:
         for _ in range(TRIES):
             if outcome is not None:
                 break
             [outcome] = await self._transact([waiting.call])
+            if outcome is None:
+                async with self._acquired([waiting.call.tenant_id]) as conn:
+                    [outcome] = await intake.meet(conn, [waiting.call])
+            else:
+                self._notifier.outbox()
         if outcome is not None:
             if not waiting.done.done():
                 waiting.done.set_result(outcome)
@@ -216,9 +239,15 @@ class Intake:
         _fail([waiting], _foreign_id(waiting.call))
 
     async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
-        tenants = sorted({call.tenant_id for call in calls})
-        async with self._acquired(tenants) as conn:
-            return await intake.accept_batch(conn, calls)
+        """Write a batch in one transaction; that of a single statement commits itself."""
+        keys = sorted({(c.tenant_id, c.ordering_key) for c in calls if c.ordering_key is not None})
+        async with self._pool.acquire() as conn:
+            if not keys:
+                return await intake.write(conn, calls)
+            async with conn.transaction():
+                written = await intake.write(conn, calls)
+                await intake.release(conn, keys)
+                return written
 
     @asynccontextmanager
     async def _acquired(self, tenants: Sequence[str]) -> AsyncGenerator[PoolConnectionProxy]:

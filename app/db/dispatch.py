@@ -19,7 +19,9 @@ LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('mcpbroker.dispatch
 
 # 1. The lanes that have ready rows, by a loose index scan: its cost is their number, not the
 #    rows' (50,000 waiting calls of one tenant are four probes).
-# 2. The oldest rows of each lane, with the tier that waiting has earned them.
+# 2. The oldest rows of each lane, with the tier that waiting has earned them. Written as a range
+#    that only the lane's index has in order: with `=` and ORDER BY id the planner takes the primary
+#    key, and a lane of one row walks past every waiting row of all the others.
 # 3. What the tool's window leaves, then what the tenant's window and budget leave, in the order
 #    tier, share (in flight and position, by weight), age. Undo work is exempt from all three.
 CLAIM: Final = f"""
@@ -77,9 +79,12 @@ CLAIM: Final = f"""
           JOIN tenant USING (tenant_id)
          CROSS JOIN LATERAL (
             SELECT * FROM outbox
-             WHERE status = 'ready' AND kind = 'command' AND tenant_id = lane.tenant_id
-               AND tool = lane.tool AND method = lane.method AND priority = lane.priority
-             ORDER BY id
+             WHERE status = 'ready' AND kind = 'command'
+               AND (tenant_id, tool, method, priority)
+                   >= (lane.tenant_id, lane.tool, lane.method, lane.priority)
+               AND (tenant_id, tool, method, priority)
+                   <= (lane.tenant_id, lane.tool, lane.method, lane.priority)
+             ORDER BY tenant_id, tool, method, priority, id
              LIMIT $3
          ) o
     ), shared AS (

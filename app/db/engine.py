@@ -55,6 +55,14 @@ def dump(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+async def _as_it_is(_: object) -> None:
+    """Give a connection back without a round trip: nothing here changes a session.
+
+    Every setting and lock is its transaction's, and a transaction that its block leaves open is
+    rolled back by asyncpg before this is asked.
+    """
+
+
 @asynccontextmanager
 async def open_database(settings: Settings, *, name: str) -> AsyncGenerator[Database]:
     """Open both pools; `name` shows in pg_stat_activity.
@@ -81,6 +89,7 @@ async def open_database(settings: Settings, *, name: str) -> AsyncGenerator[Data
         server_settings=server_settings,
         timeout=10,
         command_timeout=30,
+        reset=_as_it_is,
     )
     try:
         # With min_size 0 this makes no connection.

@@ -18,6 +18,8 @@ from app.db.engine import dump
 from app.db.heads import RELEASE_SQL
 from app.envelope import COMMANDS, Call, partition_key
 
+# The transaction's tenants are set by the statement itself, before it makes a row: so a batch whose
+# calls wait for no key is one statement, which commits itself, and one round trip.
 # Keys are taken in one order by every batch (heads first, then the unique keys), so that two
 # batches wait for each other and never deadlock. A call that was there before is not written,
 # and neither is its outbox row or its event.
@@ -34,6 +36,7 @@ ACCEPT: Final = f"""
                      key_source, fingerprint, dedupe_key, ordering_key, ordering, deadline_s,
                      priority, accept_async, accept_partials, attempts_max, approval, saga_id,
                      saga_step, saga_role, compensation, traceparent, kafka_key, body, n)
+         WHERE (SELECT set_config('app.tenants', $27::text[]::text, true)) IS NOT NULL
     ), head AS (
         INSERT INTO ordering_heads AS h (tenant_id, ordering_key, next_seq)
         SELECT tenant_id, ordering_key, 1 + count(*)
@@ -103,7 +106,7 @@ EARLIER: Final = """
                AND (c.dedupe_until IS NULL OR c.dedupe_until > now()))
 """
 
-# Only where a call met its key, so it costs new calls nothing. They hold their heads already.
+# Only where a call met its key, so it costs new calls nothing. Takes no head after these rows.
 LET_GO: Final = """
     UPDATE commands
        SET dedupe_key = NULL, dedupe_until = NULL
@@ -129,33 +132,52 @@ class Written:
     deadline_at: datetime
 
 
-async def accept_batch(
+async def write(
     conn: asyncpg.Connection | PoolConnectionProxy, calls: Sequence[Call]
 ) -> list[Written | None]:
-    """Write each new call, whole; in the caller's transaction, which names the tenants.
+    """Write each new call, whole: in the caller's transaction, or in one of its own.
 
-    Returns one entry a call, in order; None where a call could not be written and no earlier
-    command has its key: its correlation id is another command's, or that command has let go of
-    its dedupe key: it ended in between, or its window is over. Then the next try is written.
+    In the caller's it names the tenants, too. Returns one entry a call, in order; None where a
+    call met an earlier one's key, or has the correlation id of another command.
     """
     assert calls
-    columns = zip(*(_row(call) for call in calls), strict=True)
-    rows = await conn.fetch(ACCEPT, *(list(column) for column in columns))
-    keyed = sorted({(c.tenant_id, c.ordering_key) for c in calls if c.ordering_key is not None})
-    if keyed:
-        await conn.fetch(RELEASE, [key[0] for key in keyed], [key[1] for key in keyed])
+    columns = zip(*map(_row, calls), strict=True)
+    tenants = sorted({call.tenant_id for call in calls})
+    rows = await conn.fetch(ACCEPT, *map(list, columns), tenants)
     new = {row["id"]: row for row in rows}
-    missing = [n for n, call in enumerate(calls) if call.correlation_id not in new]
-    found = dict(zip(missing, await find_earlier(conn, [calls[n] for n in missing]), strict=True))
-    met = [calls[n] for n, row in found.items() if row is None and calls[n].dedupe_key is not None]
+    found = [new.get(call.correlation_id) for call in calls]
+    return [
+        None if row is None else _written(call, row) for call, row in zip(calls, found, strict=True)
+    ]
+
+
+async def release(
+    conn: asyncpg.Connection | PoolConnectionProxy, keys: Sequence[tuple[str, str]]
+) -> None:
+    """Let the first command of each free (tenant, ordering key) go; `write` holds their heads."""
+    await conn.fetch(RELEASE, [key[0] for key in keys], [key[1] for key in keys])
+
+
+async def meet(
+    conn: asyncpg.Connection | PoolConnectionProxy, calls: Sequence[Call]
+) -> list[Written | None]:
+    """What became of calls that `write` did not write: the command that each one's key names.
+
+    None where no earlier command has the key: the correlation id is another command's, or that
+    command has let go of its dedupe key: it ended in between, or its window is over. Then the
+    next try is written.
+    """
+    found = await find_earlier(conn, calls)
+    met = [
+        call
+        for call, earlier in zip(calls, found, strict=True)
+        if earlier is None and call.dedupe_key is not None
+    ]
     if met:
         await conn.execute(
             LET_GO, [call.tenant_id for call in met], [call.dedupe_key for call in met]
         )
-    return [
-        _written(call, new[call.correlation_id]) if n not in found else found[n]
-        for n, call in enumerate(calls)
-    ]
+    return found
 
 
 async def find_earlier(

@@ -8,6 +8,7 @@ said once. A wakeup is a hint: whoever waits also polls.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Final
 from uuid import UUID
@@ -33,7 +34,7 @@ NOTIFY: Final = "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS s
 
 
 class Notifier:
-    """Gathers what changed in this process and says it at most once a period."""
+    """Says what changed in this process: at once, but at most once a period, gathered."""
 
     def __init__(self, pool: asyncpg.Pool, *, coalesce_ms: float) -> None:
         self._pool = pool
@@ -66,9 +67,11 @@ class Notifier:
 
     async def run(self) -> None:
         """Say what was gathered until cancelled. What cannot be said is left to polling."""
+        said_at = float("-inf")
         while True:
             await self._some.wait()
-            await asyncio.sleep(self._coalesce_s)
+            await asyncio.sleep(max(0, said_at + self._coalesce_s - time.monotonic()))
+            said_at = time.monotonic()
             self._some.clear()
             ids, self._commands = sorted(map(str, self._commands)), set()
             stops, self._stops = sorted(self._stops), set()

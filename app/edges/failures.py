@@ -68,6 +68,22 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
     )
 
 
+def framework_problem(error: HTTPException) -> Response:
+    """What the framework refuses, such as an unknown path, as a problem."""
+    body: Mapping[str, Any] = {
+        "type": "about:blank",
+        "title": str(error.detail),
+        "status": error.status_code,
+        "code": f"http_{error.status_code}",
+    }
+    return Response(
+        orjson.dumps(body),
+        status_code=error.status_code,
+        media_type="application/problem+json",
+        headers=error.headers,
+    )
+
+
 def invalid(error: RequestValidationError | ValidationError) -> BadRequestError:
     """What pydantic found, in words."""
     found = [
@@ -93,29 +109,11 @@ def install(
         return problem(invalid(error), metadata_url=metadata_url)
 
     async def broken(request: Request, error: Exception) -> Response:
-        if is_away(error):
-            return problem(UnavailableError(unavailable(error)), metadata_url=metadata_url)
-        if code_of(error).startswith(DATA):
-            logger.warning("the database refused a value", extra={"sqlstate": code_of(error)})
-            refused = BadRequestError("A value in the request is one that cannot be stored.")
-            return problem(refused, metadata_url=metadata_url)
-        logger.error("request failed", exc_info=error, extra={"path": request.url.path})
-        return problem(BrokerError("It is logged; tell an operator."), metadata_url=metadata_url)
+        return problem(translated(error, path=request.url.path), metadata_url=metadata_url)
 
     async def standard(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        body: Mapping[str, Any] = {
-            "type": "about:blank",
-            "title": str(error.detail),
-            "status": error.status_code,
-            "code": f"http_{error.status_code}",
-        }
-        return Response(
-            orjson.dumps(body),
-            status_code=error.status_code,
-            media_type="application/problem+json",
-            headers=error.headers,
-        )
+        return framework_problem(error)
 
     app.add_exception_handler(BrokerError, deliberate)
     app.add_exception_handler(RequestValidationError, unreadable)
@@ -123,6 +121,17 @@ def install(
     app.add_exception_handler(HTTPException, standard)
     for kind in (DBAPIError, PoolTimeoutError, OSError):
         app.add_exception_handler(kind, broken)
+
+
+def translated(error: Exception, *, path: str) -> BrokerError:
+    """What a caller learns of an error that nobody meant; the log has the rest."""
+    if is_away(error):
+        return UnavailableError(unavailable(error))
+    if code_of(error).startswith(DATA):
+        logger.warning("the database refused a value", extra={"sqlstate": code_of(error)})
+        return BadRequestError("A value in the request is one that cannot be stored.")
+    logger.error("request failed", exc_info=error, extra={"path": path})
+    return BrokerError("It is logged; tell an operator.")
 
 
 def is_away(error: Exception) -> bool:

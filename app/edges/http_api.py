@@ -22,6 +22,7 @@ from app.policy import Identity
 from app.results import outcome
 
 NOTE: Final = "continuing async"
+CALL_PATH: Final = "/mcp/tools/call"
 
 
 class CancelBody(BaseModel):
@@ -62,7 +63,7 @@ def router(broker: Broker) -> APIRouter:
     """The routes of callers."""
     made = APIRouter()
 
-    @made.post("/mcp/tools/call")
+    @made.post(CALL_PATH)
     async def call(
         request: Request,
         body: CallBody,
@@ -72,12 +73,9 @@ def router(broker: Broker) -> APIRouter:
     ) -> Response:
         """Call a tool: its result, or "accepted" where it takes longer than the wait."""
         who = identity_of(request)
-        need(who, CALL)
-        parsed = parse(who, body, idempotency_key, traceparent)
-        accepted = await submit(broker, who, parsed, wait_s=wait_s(prefer))
-        with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
-            ended = await until_final(watch, wait_s=accepted.wait_s)
-        return answer(accepted, ended)
+        return await called(
+            broker, who, body, key=idempotency_key, prefer=prefer, trace=traceparent
+        )
 
     @made.get("/commands")
     async def commands(
@@ -126,6 +124,29 @@ def router(broker: Broker) -> APIRouter:
         return reply(200 if word.command.final else 202, view(word.command))
 
     return made
+
+
+async def called(
+    broker: Broker,
+    who: Identity,
+    body: CallBody,
+    *,
+    key: str | None,
+    prefer: str | None,
+    trace: str | None,
+) -> Response:
+    """Accept a call of the contract's shape, and wait as long as its caller wants to.
+
+    Raises:
+        BrokerError: nothing was written.
+    """
+    need(who, CALL)
+    accepted = await submit(broker, who, parse(who, body, key, trace), wait_s=wait_s(prefer))
+    if accepted.wait_s <= 0:
+        return answer(accepted, None)
+    with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
+        ended = await until_final(watch, wait_s=accepted.wait_s)
+    return answer(accepted, ended)
 
 
 def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | None) -> Call:

@@ -1,9 +1,12 @@
 """Who is asking: bearer tokens (JWT, RFC 9068 style) of the issuers that the settings trust."""
 
 import base64
+import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -22,6 +25,7 @@ TOKEN_BYTES_MAX: Final = 16 << 10
 CLAIM_ITEMS_MAX: Final = 1000
 KEYS_TRIED_MAX: Final = 8
 """Of an issuer whose tokens name no key."""
+VERIFIED_KEPT_MAX: Final = 10_000
 
 TENANT: Final = TypeAdapter[str](Tenant)
 USER: Final = TypeAdapter[str](Text)
@@ -73,6 +77,17 @@ class LoginFailedError(NotAuthenticatedError):
         self.why = why
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A token that was found good, and what must still be so for it to be good again."""
+
+    identity: Identity
+    issuer: str
+    kid: str | None
+    keys: tuple[Key, ...]  # those that could have signed it
+    expires: float  # Unix time, the skew included
+
+
 class Verifier:
     """Turns a token into an identity, or says why not."""
 
@@ -81,6 +96,7 @@ class Verifier:
             issuer.issuer: (issuer, KeySet(issuer, settings)) for issuer in settings.issuers
         }
         self._skew_s = settings.clock_skew_s
+        self._verified: dict[tuple[bytes, bytes | None], Verified] = {}
 
     async def verify(self, token: str, *, certificate: bytes | None = None) -> Identity:
         """Check signature, issuer, audience and times; map the claims.
@@ -92,6 +108,21 @@ class Verifier:
             LoginFailedError: the token is not valid here.
             IssuerUnavailableError: its issuer's keys are not known and cannot be read now.
         """
+        # Checking a signature costs more than accepting a call. What was good stays so while its
+        # issuer has the same keys and its time is not over; nothing else of the answer can change.
+        shown = (hashlib.sha256(token.encode()).digest(), certificate)
+        known = self._verified.get(shown)
+        if known is not None and time.time() < known.expires:
+            _, keys = self._issuers[known.issuer]
+            if await keys.find(known.kid) == known.keys:
+                return known.identity
+        verified = await self._verify(token, certificate)
+        if len(self._verified) >= VERIFIED_KEPT_MAX:
+            self._verified.clear()
+        self._verified[shown] = verified
+        return verified.identity
+
+    async def _verify(self, token: str, certificate: bytes | None) -> Verified:
         header, unverified = parts(token)
         named = unverified.get("iss")
         if not isinstance(named, str) or named not in self._issuers:
@@ -99,9 +130,16 @@ class Verifier:
         issuer, keys = self._issuers[named]
         try:
             self._check_header(header, issuer)
-            claims = await self._claims(token, header, issuer, keys)
+            claims, signers = await self._claims(token, header, issuer, keys)
             check_binding(claims, certificate)
-            return identity(claims, issuer)
+            kid: str | None = header.get("kid")
+            return Verified(
+                identity=identity(claims, issuer),
+                issuer=named,
+                kid=kid,
+                keys=signers,
+                expires=int(claims["exp"]) + self._skew_s,
+            )
         except jwt.PyJWTError as error:
             reason = REASONS.get(type(error), Reason.CLAIMS)
             raise LoginFailedError(reason, issuer=named, why=error) from error
@@ -120,17 +158,18 @@ class Verifier:
 
     async def _claims(
         self, token: str, header: Mapping[str, Any], issuer: Issuer, keys: KeySet
-    ) -> dict[str, Any]:
-        """The claims, verified by a key of the issuer's."""
+    ) -> tuple[dict[str, Any], tuple[Key, ...]]:
+        """The claims, verified by one of these keys of the issuer's."""
         kid: str | None = header.get("kid")
         found = await keys.find(kid)
         try:
-            return self._decode(token, header["alg"], issuer, found)
+            return self._decode(token, header["alg"], issuer, found), found
         except jwt.InvalidSignatureError:
             # Without a key's name only a failure tells that the issuer may have new keys.
             if kid is not None or not await keys.refresh():
                 raise
-        return self._decode(token, header["alg"], issuer, await keys.find(kid))
+        found = await keys.find(kid)
+        return self._decode(token, header["alg"], issuer, found), found
 
     def _decode(
         self, token: str, algorithm: str, issuer: Issuer, keys: tuple[Key, ...]

@@ -31,6 +31,8 @@ from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp_replies import (
     URI,
+    JustWritten,
+    Standing,
     accepted_reply,
     final_reply,
     line_of,
@@ -178,12 +180,19 @@ class Front:
                     )
             raise
         if ended is None:
-            return accepted_reply(await find(self._broker, who, accepted.written.id), accepted)
+            return accepted_reply(await self._standing(who, accepted, watch), accepted)
         broken = protocol_error(ended)
         if broken is not None:
             raise MCPError.from_error_data(broken)
         limit = self._broker.settings.result_inline_bytes_max
         return final_reply(ended, accepted, inline_bytes_max=limit)
+
+    async def _standing(self, who: Identity, accepted: Accepted, watch: Watch) -> Standing:
+        """Where an unfinished call stands, by what is known here; read where nothing is."""
+        written = accepted.written
+        if watch.newest is None and written.new:
+            return JustWritten(id=written.id, deadline_at=written.deadline_at)
+        return watch.newest or await find(self._broker, who, written.id)
 
     async def _follow(self, ctx: Context, watch: Watch, wait_s: float) -> Command | None:
         """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""

@@ -1,6 +1,9 @@
 """How a command looks to an MCP client: results, "accepted, still running", and refusals."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 from mcp import types
@@ -52,6 +55,21 @@ SHARED: Final = ("$schema", "$defs", "definitions")
 """What of a tool's output schema must stay at the root, so that its `$ref`s still find it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JustWritten:
+    """A command that nobody has heard of since it was written."""
+
+    id: UUID
+    deadline_at: datetime
+    state: State = State.QUEUED
+    attempt: int = 1
+    stage: str | None = None
+    percent: float | None = None
+
+
+Standing = Command | JustWritten
+
+
 def line_of(*parts: str | None) -> str:
     """One short line for a person, of the parts that say anything."""
     return ": ".join(part for part in parts if part)[:LINE_MAX]
@@ -76,7 +94,7 @@ def shown_tool(tool: Tool) -> types.Tool:
     )
 
 
-def link(command: Command) -> types.ResourceLink:
+def link(command: Standing) -> types.ResourceLink:
     """Where the whole result can be read."""
     return types.ResourceLink(
         type="resource_link",
@@ -86,7 +104,7 @@ def link(command: Command) -> types.ResourceLink:
     )
 
 
-def accepted_reply(command: Command, accepted: Accepted | None) -> types.CallToolResult:
+def accepted_reply(command: Standing, accepted: Accepted | None) -> types.CallToolResult:
     """A normal result that says: it runs, do not call again."""
     body = {
         "status": "accepted",
@@ -108,7 +126,7 @@ def accepted_reply(command: Command, accepted: Accepted | None) -> types.CallToo
     )
 
 
-def about(command: Command, accepted: Accepted | None) -> dict[str, Any]:
+def about(command: Standing, accepted: Accepted | None) -> dict[str, Any]:
     """What a machine may want to know of the command behind a result."""
     made: dict[str, Any] = {
         "id": str(command.id),

@@ -32,6 +32,7 @@ from app.edges import (
 from app.edges.broker import Broker
 from app.edges.certificates import Certificates, TlsProtocol, server_context
 from app.edges.guard import METADATA, Guard
+from app.edges.hot import Hot
 from app.edges.identity import SCOPES, Verifier
 from app.edges.mcp_front import Front
 from app.edges.mcp_sessions import Sessions, Stops
@@ -99,7 +100,8 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
             yield
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
-    guard = Guard(app, broker)
+    sessions = Sessions(mcp_app, broker.stops)
+    guard = Guard(Hot(app, sessions, broker), broker)
     for one in (app, mcp_app):  # what is mounted answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
@@ -114,7 +116,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.include_router(saga_api.router(broker))
     app.include_router(saga_runs_api.router(broker))
     openapi.install(app)
-    app.mount("/", Sessions(mcp_app, broker.stops))
+    app.mount("/", sessions)
     return guard
 
 

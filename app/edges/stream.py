@@ -36,6 +36,11 @@ class Watch:
             self._newest = command
             self._some.set()
 
+    @property
+    def newest(self) -> Command | None:
+        """The newest state that was read; None before the first."""
+        return self._newest
+
     async def change(self, timeout_s: float) -> Command | None:
         """The next state that differs from the last one given; None after the timeout."""
         try:

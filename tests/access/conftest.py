@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
+from app.edges.hot import Hot
 from app.edges.server import Guard, build
 
 OPERATOR = ("tools", "operator", "auditor", "admin")
@@ -26,8 +27,9 @@ class Served:
     @property
     def api(self) -> FastAPI:
         """The app below the token check."""
-        assert isinstance(self.guard.app, FastAPI)
-        return self.guard.app
+        assert isinstance(self.guard.app, Hot)
+        assert isinstance(self.guard.app.app, FastAPI)
+        return self.guard.app.app
 
     def client(
         self, user: str, *scopes: str, tenant: str = "demo", **claims: Any

@@ -11,6 +11,7 @@ from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.guard import METADATA, PUBLIC, SCOPES_OF, Guard
+from app.edges.hot import Hot
 from app.edges.identity import SCOPES
 from app.edges.server import build
 from tests.conftest import settings_of
@@ -23,8 +24,9 @@ CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"
 def routes(settings: Settings, broker: Broker) -> list[tuple[str, str]]:
     guard = build(settings, broker)
     assert isinstance(guard, Guard)
-    assert isinstance(guard.app, FastAPI)
-    paths: dict[str, dict[str, Any]] = guard.app.openapi()["paths"]
+    assert isinstance(guard.app, Hot)
+    assert isinstance(guard.app.app, FastAPI)
+    paths: dict[str, dict[str, Any]] = guard.app.app.openapi()["paths"]
     found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
     return [("POST", "/mcp"), *found]
 

@@ -340,7 +340,8 @@ async def test_a_fault_at_any_statement_of_a_batch_leaves_nothing_behind(
             match what:
                 case "accept":
                     async with pool.acquire() as conn, conn.transaction():
-                        await intake.accept_batch(conn, [call])
+                        await intake.write(conn, [call])
+                        await intake.release(conn, [("demo", "k")])
                 case "claim":
                     await rows(stage, pool)
                 case "published":

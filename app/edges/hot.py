@@ -1,0 +1,124 @@
+"""The hot routes past FastAPI: `POST /mcp/tools/call` as plain ASGI, and the MCP front.
+
+FastAPI's routing, dependencies and middleware cost more of a call than accepting it does
+(docs/PERFORMANCE.md). Its route of the same path stays, as the documented contract; both read a
+request in the same way and call `http_api.called`, and a test holds their answers side by side.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.edges.broker import Broker
+from app.edges.failures import framework_problem, invalid, translated
+from app.edges.http_api import CALL_PATH, called
+from app.envelope import CallBody, Key
+
+BODY: Final = TypeAdapter(CallBody)
+KEY: Final = TypeAdapter[str](Key)
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """Serves the hot routes; hands everything else on. Errors are for the guard outside."""
+
+    app: ASGIApp
+    mcp: ASGIApp
+    broker: Broker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            BrokerError: it is refused; nothing was sent yet.
+        """
+        if scope["type"] == "http" and scope["path"] == CALL_PATH and scope["method"] == "POST":
+            await self._called(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == "/mcp":
+            await self.mcp(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _called(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(Headers(scope=scope), scope, receive)
+        except ClientDisconnect:
+            return  # in the middle of the body: nothing was started, and nobody listens
+        except HTTPException as error:
+            response = framework_problem(error)
+        except ValidationError as error:
+            raise invalid(error) from error
+        except (DBAPIError, PoolTimeoutError, OSError) as error:
+            raise translated(error, path=CALL_PATH) from error
+        await response(scope, receive, send)
+
+    async def _answer(self, headers: Headers, scope: Scope, receive: Receive) -> Response:
+        key, body = read(headers, await Request(scope, receive).body())
+        return await called(
+            self.broker,
+            scope["broker.identity"],
+            body,
+            key=key,
+            prefer=headers.get("prefer"),
+            trace=headers.get("traceparent"),
+        )
+
+
+def read(headers: Headers, written: bytes) -> tuple[str | None, CallBody]:
+    """The Idempotency-Key and the envelope, or every problem with them, as FastAPI tells them.
+
+    Raises:
+        BadRequestError: they are not of the contract's shape.
+        HTTPException: the body cannot be read at all.
+    """
+    said = headers.get("idempotency-key")
+    value: Any = written
+    if written and is_json(headers.get("content-type")):
+        try:
+            value = json.loads(written)
+        except json.JSONDecodeError as error:
+            raise invalid(problems(("body", error.pos), "JSON decode error")) from error
+        except (ValueError, RecursionError) as error:  # not UTF-8, or too deep
+            raise HTTPException(400, "There was an error parsing the body") from error
+    if not written:
+        raise invalid(problems(("body",), "Field required"))
+    found: list[Any] = []
+    key: str | None = None
+    try:
+        key = None if said is None else KEY.validate_python(said)
+    except ValidationError as error:
+        found += placed(error, "header", "idempotency-key")
+    try:
+        body = BODY.validate_python(value, from_attributes=True)
+    except ValidationError as error:
+        found += placed(error, "body")
+        raise invalid(RequestValidationError(found)) from error
+    if found:
+        raise invalid(RequestValidationError(found))
+    return key, body
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type is read as JSON."""
+    kind, _, subtype = (content_type or "").partition(";")[0].strip().lower().partition("/")
+    return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
+
+
+def placed(error: ValidationError, *place: str) -> list[Any]:
+    """A validation's problems, with where in the request they are."""
+    return [{**one, "loc": (*place, *one["loc"])} for one in error.errors()]
+
+
+def problems(place: tuple[str | int, ...], said: str) -> RequestValidationError:
+    """One problem that is not a field's."""
+    return RequestValidationError([{"loc": place, "msg": said}])

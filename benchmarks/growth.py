@@ -1,0 +1,101 @@
+"""What a call costs in a database that has years behind it, beside an empty one."""
+
+from contextlib import AsyncExitStack
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from app.edges.broker import Broker, submit
+from benchmarks.fairness import finish, take
+from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
+from benchmarks.servers import ADA, Servers, echo, execute, fill, settle
+
+TENANTS = """
+    INSERT INTO tenants (tenant_id, title) SELECT 'bench' || n, '' FROM generate_series(1, {n}) AS n
+"""
+HEADS = """
+    INSERT INTO ordering_heads (tenant_id, ordering_key, next_seq)
+    SELECT 'demo', 'key-' || n, 2 FROM generate_series(1, {n}) AS n
+"""
+
+
+async def growth(servers: Servers) -> list[Figure]:
+    """Accept, dispatch and result of one call: a million ended, 100,000 queued, and empty."""
+    sizes = {
+        "ended": servers.pick(1_000_000, 1000),
+        "queued": servers.pick(100_000, 500),
+        "tenants": servers.pick(1000, 20),
+        "keys": servers.pick(100_000, 100),
+    }
+    rounds = servers.pick(60, 5)
+    async with AsyncExitStack() as opened:
+        sides: list[tuple[Broker, asyncpg.Pool]] = []
+        for full in (True, False):
+            dsns = await opened.enter_async_context(servers.database())
+            broker = await opened.enter_async_context(servers.broker(dsns.app))
+            pool = await asyncpg.create_pool(dsns.relay, min_size=1, max_size=2)
+            opened.push_async_callback(pool.close)
+            await execute(dsns.owner, TENANTS.format(n=sizes["tenants"]))
+            if full:
+                spread = f"'bench' || (n % {sizes['tenants']} + 1)"
+                await fill(dsns.owner, sizes["ended"], tenant=spread, state="succeeded", tag="e")
+                await fill(dsns.owner, sizes["queued"], tenant=spread, tag="q")
+                await execute(dsns.owner, HEADS.format(n=sizes["keys"]))
+                await settle(dsns.owner)
+            sides.append((broker, pool))
+        full_accept, empty_accept = (lambda s=s: accepts(*s, rounds=rounds) for s in sides)
+        accepting = await in_turns(servers.repeats, full=full_accept, empty=empty_accept)
+        full_go, empty_go = (lambda s=s: dispatches(*s, rounds=rounds) for s in sides)
+        going = await in_turns(servers.repeats, full=full_go, empty=empty_go)
+        full_end, empty_end = (lambda s=s: ends(*s, rounds=rounds) for s in sides)
+        ending = await in_turns(servers.repeats, full=full_end, empty=empty_end)
+    found = {
+        "accept of a keyed call": accepting,
+        "claim and record of a call (urgent)": going,
+        "result of a call": ending,
+    }
+    return [
+        at_most(
+            1.2,
+            name=f"{name}, {sizes['ended']:,} ended, {sizes['queued']:,} queued",
+            unit="ms",
+            subject=both["full"],
+            baseline=both["empty"],
+            against="an empty database",
+        )
+        for name, both in found.items()
+    ]
+
+
+async def accepts(broker: Broker, _pool: asyncpg.Pool, *, rounds: int) -> float:
+    """The median of an accept with a key of its own, in ms."""
+    spent: list[float] = []
+    for _ in range(rounds):
+        watch = Stopwatch()
+        await submit(broker, ADA, echo(uuid4(), ordering_key=str(uuid4())))
+        spent.append(watch.s * 1000)
+    return percentile(spent, 0.5)
+
+
+async def dispatched(broker: Broker, pool: asyncpg.Pool) -> tuple[UUID, float]:
+    """A critical call, claimed first; and what that took, in ms."""
+    await submit(broker, ADA, echo(uuid4(), priority="critical"))
+    watch = Stopwatch()
+    [command_id] = await take(pool, batch_max=1)
+    return command_id, watch.s * 1000
+
+
+async def dispatches(broker: Broker, pool: asyncpg.Pool, *, rounds: int) -> float:
+    """The median of a claim and its record, in ms."""
+    return percentile([(await dispatched(broker, pool))[1] for _ in range(rounds)], 0.5)
+
+
+async def ends(broker: Broker, pool: asyncpg.Pool, *, rounds: int) -> float:
+    """The median of a result, in ms."""
+    spent: list[float] = []
+    for _ in range(rounds):
+        command_id, _ = await dispatched(broker, pool)
+        watch = Stopwatch()
+        await finish(broker, command_id)
+        spent.append(watch.s * 1000)
+    return percentile(spent, 0.5)
