@@ -46,6 +46,12 @@ class Compiled:
     marked: bool
     """Whether its schema marks an argument as a secret."""
 
+    @classmethod
+    def of(cls, tool: Tool) -> "Compiled":
+        """A tool with its check."""
+        schema = tool.input_schema
+        return cls(tool=tool, validator=validator_of(schema), marked=marks(schema))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantView:
@@ -114,14 +120,7 @@ class Catalog:
             return  # a later load may have been quicker, and its tools are newer
         digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
         if digest != self.version:
-            compiled = [
-                Compiled(
-                    tool=tool,
-                    validator=validator_of(tool.input_schema),
-                    marked=marks(tool.input_schema),
-                )
-                for tool in found
-            ]
+            compiled = [Compiled.of(tool) for tool in found]
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
             self.version = digest
@@ -227,7 +226,7 @@ class Catalog:
             await self.refused(identity, request, kind="call.denied", reason=reason)
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         self._check_args(own, request)
-        return self._call(identity, request, own.tool)
+        return self._call(identity, request, own)
 
     def _check_args(self, found: Compiled, request: Request) -> None:
         try:

@@ -370,7 +370,11 @@ async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]])
     for row, _, _ in calls:
         await _unblock(turn, row)
     raw = (await turn.conn.get_raw_connection()).driver_connection
-    written = await intake.accept_batch(raw, [intent for _, _, intent in calls])  # pyright: ignore[reportArgumentType]
+    intents = [intent for _, _, intent in calls]
+    written = await intake.write(raw, intents)  # pyright: ignore[reportArgumentType]
+    keys = sorted({(one.tenant_id, one.ordering_key) for one in intents if one.ordering_key})
+    if keys:
+        await intake.release(raw, keys)  # pyright: ignore[reportArgumentType]
     for (row, event, intent), one in zip(calls, written, strict=True):
         assert one is not None, "the key names this saga, step and issue"
         names = {

@@ -50,7 +50,7 @@ LOST: Final = (
 
 
 Write = Callable[[PoolConnectionProxy], Awaitable[Written | None]]
-"""Writes a call and what belongs to it; None as `intake.accept_batch` returns it."""
+"""Writes a call and what belongs to it; None as `intake.write` returns it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,11 @@ class Intake:
                 await transaction.commit()
             else:
                 await transaction.rollback()
+        if written is not None:
             return written
+        async with self._acquired([call.tenant_id]) as conn:
+            [found] = await intake.meet(conn, [call])
+        return found
 
     async def earlier(self, call: Call) -> Written | None:
         """The command that the call's idempotency key names already, if there is one.

@@ -39,10 +39,10 @@ async def begin(
 ) -> Written | None:
     """Write a declared saga with its own command, in the caller's transaction.
 
-    Returns as `intake.accept_batch`: a saga that the call's key names already is found again.
+    Returns as `intake.write`: None where the call's key names a saga already.
     """
-    [written] = await intake.accept_batch(conn, [call])
-    if written is not None and written.new:
+    [written] = await intake.write(conn, [call])
+    if written is not None:
         await saga_writes.begin(
             conn,
             call,
@@ -58,7 +58,7 @@ async def begin(
 async def add(conn: Conn, call: Call, *, on_idle: str, idle_timeout_s: float) -> Written | None:
     """Write an ad hoc step with its command; the first call of a saga_id begins the saga.
 
-    Returns as `intake.accept_batch`.
+    Returns as `intake.write`, or the earlier command of the call's key.
 
     Raises:
         SagaClosedError: it takes no more steps, or has a step of this name.
@@ -83,7 +83,9 @@ async def add(conn: Conn, call: Call, *, on_idle: str, idle_timeout_s: float) ->
         raise SagaClosedError(
             f"Saga {call.saga_id} has a step {call.saga_step!r}; name each step once."
         )
-    [written] = await intake.accept_batch(conn, [call])
+    [written] = await intake.write(conn, [call])
+    if written is not None and call.ordering_key is not None:
+        await intake.release(conn, [(call.tenant_id, call.ordering_key)])
     return written
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import retention, timeouts
-from app.catalog import Compiled, validator_of
+from app.catalog import Compiled
 from app.config import Settings
 from app.db import audit_retention, catalog, dispatch, sagas
 from app.db.engine import AWAY
@@ -48,12 +48,7 @@ class Toolbox:
                 found = await catalog.tools(conn)
             digest = b"".join(one.digest for one in found)
             if digest != self._digest:
-                self._known = {
-                    (one.tool, one.method): Compiled(
-                        tool=one, validator=validator_of(one.input_schema)
-                    )
-                    for one in found
-                }
+                self._known = {(one.tool, one.method): Compiled.of(one) for one in found}
                 self._digest = digest
             self._at = time.monotonic()
         return self._known.get((tool, method))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import saga_registry, saga_runs, saga_view
-from app.catalog import Compiled, Request, validator_of
+from app.catalog import Compiled, Request
 from app.db import sagas
 from app.db.engine import tenant_transaction
 from app.db.intake import Written
@@ -98,7 +98,7 @@ RUN: Final = Tool(
     policy=ToolPolicy(),
     digest=b"",
 )
-COMPILED: Final = Compiled(tool=RUN, validator=validator_of(SCHEMA))
+COMPILED: Final = Compiled.of(RUN)
 
 
 class Which(BaseModel):
