@@ -19,6 +19,9 @@ $(VENV)/.done: pyproject.toml uv.lock scripts/bootstrap.py
 demo: setup ## Clone a repository through the whole stack, crash it, verify it. REPO=path or URL.
 	$(BIN)/broker dev demo --repo "$(REPO)"
 
+demo-saga: setup ## Run a saga that is done, and one that fails and leaves nothing.
+	$(BIN)/broker dev demo-saga
+
 up: setup ## Start the stack and leave it running. PORT=8080.
 	$(BIN)/broker dev up --port $(PORT)
 
@@ -48,4 +51,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo up down test chaos bench check fmt clean
+.PHONY: help setup demo demo-saga up down test chaos bench check fmt clean

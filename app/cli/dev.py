@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,10 +25,23 @@ def demo(
     """Start everything, clone a repository through it, crash it, verify it, stop it."""
     from app.devstack.demo import demo as show  # noqa: PLC0415 needs the devstack extra
 
-    console = Console(highlight=False)
     source = str(Path(repo).resolve()) if Path(repo).exists() else repo
+    played(lambda console: show(source, say=console))
+
+
+@app.command("demo-saga")
+def demo_saga() -> None:
+    """Start everything, run a saga that is done and one that is undone, stop it."""
+    from app.devstack.demo_saga import demo_saga as show  # noqa: PLC0415 needs the devstack extra
+
+    played(lambda console: show(say=console))
+
+
+def played(show: Callable[[Console], bool]) -> None:
+    """Run a show; exit code 0 says that everything held."""
+    console = Console(highlight=False)
     try:
-        ok = show(source, say=console)
+        ok = show(console)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except (OSError, RuntimeError) as error:

@@ -33,6 +33,7 @@ PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
 SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "mcp": (CALL,),
     "commands": (CALL, OPERATE),
+    "sagas": (CALL, OPERATE),
     "results": (RESULTS,),
     "operator": (OPERATE,),
     "auditor": (AUDIT,),
