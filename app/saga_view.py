@@ -26,7 +26,7 @@ def ending(
         }
         return Event.RESULT_OK, {"state": str(saga.state), "steps": results}, None
     reason = saga.reason or {}
-    why = reason.get("message", "")
+    why = str(reason.get("message", "")).rstrip(".") + "."
     states = {row.step: str(row.state) for row in steps}
     if saga.state is State.COMPENSATION_FAILED:
         message = (
