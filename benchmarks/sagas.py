@@ -19,7 +19,7 @@ from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, Servers
 from relay.clock import Toolbox
 
-AT_ONCE = 32
+AT_ONCE = 8  # the pools have ten connections
 STEPS = 4
 
 FIRST = """
