@@ -18,6 +18,7 @@ from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.policy import ToolPolicy
 from app.results import Word
+from relay import waits
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +83,7 @@ class Clock:
                 await self.tick()
             except AWAY as error:
                 logger.warning("timers wait for postgres: %r", error)
-            try:
-                async with asyncio.timeout(self._settings.clock_s):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await waits.until(stop, self._settings.clock_s)
 
     async def tick(self) -> None:
         """Do everything that is due now."""

@@ -13,6 +13,7 @@ from app.config import Settings
 from app.db import sagas
 from app.db.engine import AWAY
 from app.db.wakeups import Notifier
+from relay import waits
 from relay.clock import Toolbox
 
 logger = logging.getLogger(__name__)
@@ -46,10 +47,10 @@ class Conductor:
                 moved = await self.tick()
             except AWAY as error:
                 logger.warning("sagas wait for postgres: %r", error)
-                await _wait(stop, BACKOFF_S)
+                await waits.until(stop, BACKOFF_S)
                 continue
             if not moved:
-                await _wait(self._woken, self._settings.poll_s)
+                await waits.until(self._woken, self._settings.poll_s)
 
     async def tick(self) -> int:
         """Take the turns that are due, some at once; returns how many moved something."""
@@ -84,11 +85,3 @@ class Conductor:
         self._notifier.commands(word.woken)
         self._notifier.outbox()
         return True
-
-
-async def _wait(event: asyncio.Event, at_most_s: float) -> None:
-    try:
-        async with asyncio.timeout(at_most_s):
-            await event.wait()
-    except TimeoutError:
-        return

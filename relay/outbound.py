@@ -19,6 +19,7 @@ from app.db.dispatch import Acked, Claimed
 from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.envelope import envelope, headers
+from relay import waits
 from relay.kafka import Publisher, PublishError, Record
 
 logger = logging.getLogger(__name__)
@@ -77,14 +78,14 @@ class Outbound:
                 if claimed:
                     await self._send(claimed)
                     continue
-                await _wait(woken, self._settings.poll_s)
+                await waits.until(woken, self._settings.poll_s)
             except PublishError as error:
                 logger.warning("kafka is away, the outbox waits: %s", error)
                 # Not until woken: under load wakeups come all the time.
-                await _wait(stop, BACKOFF_S)
+                await waits.until(stop, BACKOFF_S)
             except AWAY as error:
                 logger.warning("postgres is away: %r", error)
-                await _wait(stop, BACKOFF_S)
+                await waits.until(stop, BACKOFF_S)
 
     async def _claim_commands(self) -> list[Claimed]:
         return await dispatch.claim_commands(
@@ -125,14 +126,6 @@ class Outbound:
                 "published",
                 extra={"correlation_id": str(one.claimed.command_id), "topic": one.claimed.topic},
             )
-
-
-async def _wait(event: asyncio.Event, at_most_s: float) -> None:
-    try:
-        async with asyncio.timeout(at_most_s):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def record(claimed: Claimed) -> Record:

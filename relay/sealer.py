@@ -25,6 +25,7 @@ from app.db import audit_retention, audit_seals, leases
 from app.db.audit_seals import Head, Pending, Sealed, Watermark
 from app.db.engine import AWAY
 from app.keys import Signer
+from relay import waits
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +94,7 @@ class Sealer:
             except Exception:  # a key service has errors of its own
                 self.counts.failures += 1
                 logger.exception("sealing failed")
-            try:
-                async with asyncio.timeout(self._interval_s):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await waits.until(stop, self._interval_s)
         try:
             await leases.give_back(self._pool, name=LEASE, owner=self._owner)
         except AWAY as error:
