@@ -202,11 +202,7 @@ class Catalog:
             UnknownToolError: also where the identity has no grant for it; the denial is audited.
             InvalidArgumentsError, OversizeError, BadRequestError, ForbiddenError
         """
-        view = await self.tenant(identity.tenant_id)
-        if view is None:
-            reason = "tenant not known or suspended"
-            await self.refused(identity, request, kind="call.denied", reason=reason)
-            raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
+        view = await self._served(identity, request)
         found = (await self.tools()).get((request.tool, request.method))
         path = f"{request.tool}/{request.method}"
         if found is None or not allowed(path, view.grants, identity):
@@ -221,12 +217,17 @@ class Catalog:
 
         Raises as `prepare`.
         """
-        if await self.tenant(identity.tenant_id) is None:
+        await self._served(identity, request)
+        self._check_args(own, request)
+        return self._call(identity, request, own)
+
+    async def _served(self, identity: Identity, request: Request) -> TenantView:
+        view = await self.tenant(identity.tenant_id)
+        if view is None:
             reason = "tenant not known or suspended"
             await self.refused(identity, request, kind="call.denied", reason=reason)
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
-        self._check_args(own, request)
-        return self._call(identity, request, own)
+        return view
 
     def _check_args(self, found: Compiled, request: Request) -> None:
         try:
@@ -282,9 +283,8 @@ class Catalog:
             limit = round(self._settings.deadline_max_s * 1000)
             raise BadRequestError(f"deadline_ms is over the limit of {limit}.")
         ordering_key = request.ordering_key
-        if ordering_key is None and policy.ordering_key is not None:
-            value = request.args.get(policy.ordering_key)
-            ordering_key = None if value is None else f"{tool.path}:{value}"[:255]
+        if ordering_key is None:
+            ordering_key = tool.key_of(request.args)
         digest = fingerprint(
             user_id=identity.user_id,
             tool=request.tool,

@@ -142,6 +142,12 @@ class Tool:
         """What grants match: `tool/method`."""
         return f"{self.tool}/{self.method}"
 
+    def key_of(self, args: Mapping[str, Any]) -> str | None:
+        """The ordering key of a call that names none: by the argument that the policy names."""
+        named = self.policy.ordering_key
+        value = None if named is None else args.get(named)
+        return None if value is None else f"{self.path}:{value}"[:255]
+
     @property
     def read_only(self) -> bool:
         """Whether the tool says that it changes nothing."""

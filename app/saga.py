@@ -220,7 +220,7 @@ def _moved_by(saga: Saga) -> Move | None:
     for one in bad:
         if saga.pivoted or _lost_pivot(one):
             return Move(event=Event.STALL, reason=_blame(one))
-    if bad and not saga.pivoted:
+    if bad:
         return Move(event=Event.STOP, reason=_blame(bad[0]))
     if saga.stop is not None and not saga.pivoted:
         return Move(event=Event.STOP, reason=saga.stop)

@@ -94,8 +94,8 @@ def _said_of(saga: Mapping[str, Any]) -> str:
     return ": ".join(filter(None, [str(saga["state"]), reason.get("message")]))
 
 
-async def close(conn: AsyncConnection, saga: SagaRow, *, actor: str) -> bool:
-    """Say that no more steps come: it completes when those it has succeeded. False: it was said.
+async def close(conn: AsyncConnection, saga: SagaRow, *, actor: str) -> None:
+    """Say that no more steps come: it completes when those it has succeeded. Said twice is once.
 
     Raises:
         SagaClosedError: it is being undone, or was.
@@ -103,16 +103,15 @@ async def close(conn: AsyncConnection, saga: SagaRow, *, actor: str) -> bool:
     if saga.kind != "adhoc":
         raise SagaClosedError(f"Saga {saga.id} is no ad hoc saga: it has all its steps.")
     if saga.closed and saga.stop is None:
-        return False
+        return
     if saga.state is not State.RUNNING or saga.stop is not None:
         raise SagaClosedError(f"Saga {saga.id} cannot be committed: it is {saga.state}.")
     await sagas.ask(conn, saga, stop=None, closed=True)
     await _audit(conn, saga, "saga.committed", actor, {})
-    return True
 
 
-async def abort(conn: AsyncConnection, saga: SagaRow, *, actor: str, reason: str) -> bool:
-    """Ask an ad hoc saga to undo what it did. False: it was asked, or does so already.
+async def abort(conn: AsyncConnection, saga: SagaRow, *, actor: str, reason: str) -> None:
+    """Ask an ad hoc saga to undo what it did. Asked twice is once.
 
     Raises:
         SagaClosedError: it has completed.
@@ -120,14 +119,21 @@ async def abort(conn: AsyncConnection, saga: SagaRow, *, actor: str, reason: str
     if saga.state is State.COMPLETED:
         raise SagaClosedError(f"Saga {saga.id} has completed; nothing undoes it now.")
     if saga.state is not State.RUNNING or saga.stop is not None:
-        return False
+        return
     await sagas.ask(conn, saga, stop={"code": "cancelled", "message": reason}, closed=True)
     await _audit(conn, saga, "saga.abort", actor, {"reason": reason})
-    return True
 
 
 Verb = Literal["retry", "skip", "resolve"]
 Outcome = Literal["succeeded", "failed", "compensated"]
+
+WORDS: Final[Mapping[tuple[Verb, Outcome | None], StepEvent]] = {
+    ("retry", None): StepEvent.RETRY,
+    ("skip", None): StepEvent.SKIP,
+    ("resolve", "succeeded"): StepEvent.DONE,
+    ("resolve", "failed"): StepEvent.FAIL,
+    ("resolve", "compensated"): StepEvent.UNDONE,
+}
 
 
 async def settle(
@@ -139,7 +145,7 @@ async def settle(
     outcome: Outcome | None,
     actor: str,
     reason: str,
-) -> SagaRow:
+) -> None:
     """An operator's word on a step that a saga waits for; the saga goes on with it.
 
     `retry` does the step, or its undo, again. `skip` goes on without. `resolve` says what became of
@@ -174,7 +180,6 @@ async def settle(
         await sagas.save(conn, saga)
         await _audit(conn, saga, f"saga.{saga.state}", actor, {"reason": reason})
     await sagas.turn(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
-    return saga
 
 
 def _waits(saga: SagaRow, row: StepRow) -> bool:
@@ -196,18 +201,7 @@ def _event_of(saga: SagaRow, row: StepRow, verb: Verb, outcome: Outcome | None) 
         raise NotCancellableError(
             f"Step {row.step!r} is the pivot: what comes next depends on it. Resolve or retry it."
         )
-    match verb:
-        case "retry":
-            return StepEvent.RETRY
-        case "skip":
-            return StepEvent.SKIP
-        case "resolve":
-            return {
-                "succeeded": StepEvent.DONE,
-                "failed": StepEvent.FAIL,
-                "compensated": StepEvent.UNDONE,
-                None: StepEvent.DONE,
-            }[outcome]
+    return WORDS[verb, outcome]
 
 
 def _is_pivot(saga: SagaRow, step: str) -> bool:

@@ -184,7 +184,7 @@ def list_(
 def show(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """One saga with its steps."""
     body = ask(url, token, "GET", f"/sagas/{saga_id}")
-    echo(body) if as_json else lines(body)
+    echo_saga(body, as_json=as_json)
 
 
 @app.command()
@@ -197,14 +197,14 @@ def cancel(
 ) -> None:
     """Stop a saga and have what it did undone."""
     body = ask(url, token, "POST", f"/sagas/{saga_id}/cancel", json={"reason": reason})
-    echo(body) if as_json else lines(body)
+    echo_saga(body, as_json=as_json)
 
 
 @app.command()
 def commit(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Say that an ad hoc saga has all its steps."""
     body = ask(url, token, "POST", f"/sagas/{saga_id}/commit")
-    echo(body) if as_json else lines(body)
+    echo_saga(body, as_json=as_json)
 
 
 @app.command()
@@ -222,11 +222,14 @@ def settle(
     path = f"/operator/sagas/{saga_id}/steps/{step}"
     said = known(outcome=outcome) | {"verb": verb, "reason": reason}
     body = ask(url, token, "POST", path, json=said)
-    echo(body) if as_json else lines(body)
+    echo_saga(body, as_json=as_json)
 
 
-def lines(saga: dict[str, Any]) -> None:
-    """A saga for people."""
+def echo_saga(saga: dict[str, Any], *, as_json: bool) -> None:
+    """A saga as JSON, or for people."""
+    if as_json:
+        echo(saga)
+        return
     why = saga.get("reason", {}).get("message")
     typer.echo(f"{saga['saga_id']} {saga['state']}" + (f": {why}" if why else ""))
     for one in saga["steps"]:

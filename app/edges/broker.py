@@ -159,6 +159,16 @@ def _adhoc(broker: Broker, call: Call) -> Write:
     return write
 
 
+def may_see(who: Identity, owner: str) -> bool:
+    """Whether something of this user's, in the caller's tenant, may be shown to the caller."""
+    return owner == who.user_id or OPERATE in who.scopes
+
+
+def whose(who: Identity, *, everyone: bool) -> str | None:
+    """The user whose things a listing has; None is everybody's, where an operator asks for that."""
+    return None if everyone and OPERATE in who.scopes else who.user_id
+
+
 async def find(broker: Broker, who: Identity, command_id: UUID) -> Command:
     """A command of the caller's own; of its whole tenant for an operator.
 
@@ -167,7 +177,7 @@ async def find(broker: Broker, who: Identity, command_id: UUID) -> Command:
     """
     async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
         command = await commands.find(conn, command_id)
-    if command is None or not (command.user_id == who.user_id or OPERATE in who.scopes):
+    if command is None or not may_see(who, command.user_id):
         raise NotFoundError(
             f"You have no command {command_id}. command_list shows those you have.",
             correlation_id=str(command_id),
@@ -190,7 +200,7 @@ async def listing(
         return await commands.list_newest(
             conn,
             tenant_id=who.tenant_id,
-            user_id=None if everyone and OPERATE in who.scopes else who.user_id,
+            user_id=whose(who, everyone=everyone),
             states=states,
             tool=tool,
             before=before,

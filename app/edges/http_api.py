@@ -142,6 +142,11 @@ async def called(
     """
     need(who, CALL)
     accepted = await submit(broker, who, parse(who, body, key, trace), wait_s=wait_s(prefer))
+    return await awaited(broker, who, accepted)
+
+
+async def awaited(broker: Broker, who: Identity, accepted: Accepted) -> Response:
+    """The answer to an accepted call, after as long a wait as it may have."""
     if accepted.wait_s <= 0:
         return answer(accepted, None)
     with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:

@@ -10,11 +10,10 @@ from app import saga_view
 from app.catalog import Request as Call
 from app.edges import sagas
 from app.edges.broker import Broker
-from app.edges.http_api import CancelBody, answer, identity_of, reply, wait_s
+from app.edges.http_api import CancelBody, awaited, identity_of, reply, wait_s
 from app.edges.identity import CALL, need
 from app.edges.operator_api import ReasonBody, operator_of
 from app.edges.sagas import Which
-from app.edges.stream import until_final
 from app.envelope import Key
 from app.envelope import traceparent as trace_of
 from app.saga import State
@@ -67,9 +66,7 @@ def router(broker: Broker) -> APIRouter:
             traceparent=trace_of(traceparent),
         )
         accepted = await sagas.run(broker, who, body, asked, wait_s=wait_s(prefer))
-        with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
-            ended = await until_final(watch, wait_s=accepted.wait_s)
-        return answer(accepted, ended)
+        return await awaited(broker, who, accepted)
 
     @made.get("/sagas")
     async def listing(

@@ -1,7 +1,8 @@
 """What the edges do with sagas: run one, look at it, cancel or commit it, settle a step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,8 +16,7 @@ from app.db import sagas
 from app.db.engine import tenant_transaction
 from app.db.intake import Written
 from app.db.sagas import SagaRow, StepRow
-from app.edges.broker import Accepted, Broker, accept, cancel
-from app.edges.identity import OPERATE
+from app.edges.broker import Accepted, Broker, accept, cancel, may_see, whose
 from app.errors import NotFoundError
 from app.policy import Identity, Tool, ToolPolicy
 from app.saga import State
@@ -171,7 +171,7 @@ async def find(broker: Broker, who: Identity, saga_id: UUID) -> tuple[SagaRow, l
     """
     async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
         saga = await sagas.find(conn, saga_id)
-        if saga is None or not (saga.user_id == who.user_id or OPERATE in who.scopes):
+        if saga is None or not may_see(who, saga.user_id):
             raise NotFoundError(f"You have no saga {saga_id}.")
         return saga, await sagas.steps(conn, saga_id)
 
@@ -190,7 +190,7 @@ async def listing(
         return await sagas.listing(
             conn,
             tenant_id=who.tenant_id,
-            user_id=None if everyone and OPERATE in who.scopes else who.user_id,
+            user_id=whose(who, everyone=everyone),
             states=states,
             before=before,
             limit=limit,
@@ -207,13 +207,10 @@ async def stop(broker: Broker, who: Identity, saga_id: UUID, *, reason: str) -> 
     saga, _ = await find(broker, who, saga_id)
     if saga.kind == "declared":
         await cancel(broker, who, saga_id, reason=reason)
-    else:
-        async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-            await saga_runs.abort(
-                conn, await _locked(conn, saga_id), actor=f"user:{who.user_id}", reason=reason
-            )
-        broker.notifier.sagas()
-    return saga_view.view(*await find(broker, who, saga_id))
+        return saga_view.view(*await find(broker, who, saga_id))
+    actor = f"user:{who.user_id}"
+    abort = partial(saga_runs.abort, actor=actor, reason=reason)
+    return await _act(broker, who, saga_id, abort)
 
 
 async def commit(broker: Broker, who: Identity, saga_id: UUID) -> Mapping[str, Any]:
@@ -224,10 +221,8 @@ async def commit(broker: Broker, who: Identity, saga_id: UUID) -> Mapping[str, A
         SagaClosedError: it is being undone, or was.
     """
     await find(broker, who, saga_id)
-    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-        await saga_runs.close(conn, await _locked(conn, saga_id), actor=f"user:{who.user_id}")
-    broker.notifier.sagas()
-    return saga_view.view(*await find(broker, who, saga_id))
+    close = partial(saga_runs.close, actor=f"user:{who.user_id}")
+    return await _act(broker, who, saga_id, close)
 
 
 async def settle(
@@ -246,21 +241,23 @@ async def settle(
         NotFoundError, NotCancellableError: as `saga_runs.settle`.
     """
     await find(broker, who, saga_id)
+    actor = f"operator:{who.user_id}"
+    said = partial(
+        saga_runs.settle, step=step, verb=verb, outcome=outcome, actor=actor, reason=reason
+    )
+    return await _act(broker, who, saga_id, said)
+
+
+async def _act(
+    broker: Broker,
+    who: Identity,
+    saga_id: UUID,
+    verb: Callable[[AsyncConnection, SagaRow], Awaitable[None]],
+) -> Mapping[str, Any]:
+    """Apply a verb to a saga that the caller may name, locked; then show it."""
     async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-        await saga_runs.settle(
-            conn,
-            await _locked(conn, saga_id),
-            step=step,
-            verb=verb,
-            outcome=outcome,
-            actor=f"operator:{who.user_id}",
-            reason=reason,
-        )
+        saga = await sagas.lock(conn, saga_id)
+        assert saga is not None, "sagas are never deleted while they are read"
+        await verb(conn, saga)
     broker.notifier.sagas()
     return saga_view.view(*await find(broker, who, saga_id))
-
-
-async def _locked(conn: AsyncConnection, saga_id: UUID) -> SagaRow:
-    saga = await sagas.lock(conn, saga_id)
-    assert saga is not None, "sagas are never deleted while they are read"
-    return saga
