@@ -4,28 +4,23 @@ Locks are taken in one order: the saga, then heads, then commands. A turn makes 
 heads; what follows from it is the next turn's.
 """
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
-import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import control, results, saga_view
-from app.catalog import Compiled
 from app.command import Event as CommandEvent
 from app.command import State as CommandState
 from app.db import audit_events, commands, dead_letters, heads, intake, sagas
 from app.db.commands import Command
-from app.db.sagas import SagaRow, StepRow
+from app.db.sagas import StepRow
 from app.envelope import Call as Intent
-from app.envelope import Priority, fingerprint
-from app.policy import Ordering, ToolPolicy
-from app.redaction import redact
+from app.policy import ToolPolicy
 from app.results import Word
 from app.saga import (
     FINAL,
@@ -44,41 +39,16 @@ from app.saga import (
     decide,
     step_after,
 )
-from app.saga_definition import Call, Definition, StepKind
-from app.saga_definition import Step as DefinedStep
+from app.saga_calls import ACTOR, Tools, Turn, UnmadeError, intent
+from app.saga_definition import Definition, StepKind
 from app.saga_parse import parse
-from app.saga_template import TemplateError, render
 
-logger = logging.getLogger(__name__)
-
-ACTOR: Final = "saga"
-UNDO_ATTEMPTS: Final = 5
-"""An undo is tried at least so often, whatever its tool says."""
-FORWARD_ATTEMPTS: Final = 20
-"""A retriable step is, before an operator is asked."""
-
-Tools = Callable[[str, str], Awaitable[Compiled | None]]
-"""(tool, method) -> the tool, None where it is out of service."""
-
-
-class UnmadeError(Exception):
-    """A step's call could not be made; the message says why."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Turn:
-    """One saga in one transaction."""
-
-    conn: AsyncConnection
-    tools: Tools
-    deadline_s: float
-    grace_s: float
-    saga: SagaRow
-    root: Command | None
-    definition: Definition | None
-    steps: dict[str, StepRow]
-    commands: dict[UUID, Command]
-    woken: list[UUID]
+ISSUED: Final[Mapping[StepEvent, str]] = {
+    StepEvent.START: "command_id",
+    StepEvent.RECONCILE: "reconcile_id",
+    StepEvent.UNDO: "undo_id",
+}
+"""Where a step keeps the command that was written for it."""
 
 
 async def advance(
@@ -103,19 +73,16 @@ async def advance(
             grace_s=grace_s,
             saga=saga,
             root=await commands.find(conn, saga_id) if saga.kind == "declared" else None,
-            definition=None if saga.plan is None else _definition(saga.id, _text(saga.plan)),
+            definition=None if saga.plan is None else _definition(orjson.dumps(saga.plan)),
             steps={row.step: row for row in rows},
             commands=await _commands(conn, rows),
             woken=[],
         )
         await _absorb(turn)
-        while True:
+        actions = decide(_seen(turn))
+        while actions and isinstance(actions[0], Move):  # a move comes alone
+            await _move(turn, actions[0])
             actions = decide(_seen(turn))
-            if not all(isinstance(one, Move) for one in actions) or not actions:
-                break
-            for one in actions:
-                assert isinstance(one, Move)
-                await _move(turn, one)
         await _do(turn, actions)
         await sagas.save(conn, turn.saga)
         await _tell(turn)
@@ -123,12 +90,9 @@ async def advance(
     return None if shown is None else Word(command=shown, woken=tuple(turn.woken), outbox=True)
 
 
-def _text(plan: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(plan)
-
-
 @lru_cache(maxsize=1024)
-def _definition(_saga_id: UUID, plan: bytes) -> Definition:
+def _definition(plan: bytes) -> Definition:
+    """Read once, however many turns and sagas have it."""
     return parse(orjson.loads(plan))
 
 
@@ -322,7 +286,7 @@ async def _do(turn: Turn, actions: Sequence[Action]) -> None:
         assert isinstance(one, Do)
         row = turn.steps[one.step]
         try:
-            calls.append((row, one.event, await _intent(turn, row, one.event)))
+            calls.append((row, one.event, await intent(turn, row, one.event)))
         except UnmadeError as error:
             await _unmade(turn, row, one.event, str(error))
     if calls:
@@ -348,14 +312,14 @@ async def _cancel(turn: Turn, names: Sequence[str]) -> None:
         for row in map(turn.steps.__getitem__, names)
         if row.command_id
     ]
-    keyed = sorted({one.ordering_key for one in found if one.ordering_key is not None})
-    for key in keyed:
-        await heads.lock(turn.conn, tenant_id=turn.saga.tenant_id, ordering_key=key)
+    await _lock_heads(turn, [one.ordering_key for one in found])
     for one in sorted(found, key=lambda command: command.id):
+        locked = await commands.lock(turn.conn, one.id)
+        assert locked is not None, "commands are never deleted while they are read"
         tool = await turn.tools(one.tool, one.method)
         word = await control.stop(
             turn.conn,
-            await control.locked(turn.conn, one),
+            locked,
             event=CommandEvent.CANCEL,
             policy=ToolPolicy() if tool is None else tool.tool.policy,
             actor=ACTOR,
@@ -367,179 +331,47 @@ async def _cancel(turn: Turn, names: Sequence[str]) -> None:
 
 async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]]) -> None:
     """Write the commands, and that their steps have them."""
-    for row, _, _ in calls:
-        await _unblock(turn, row)
+    doubtful = [one for row, _, _ in calls for one in _doubtful(turn, row)]
+    if doubtful:
+        # `write` takes heads in order, too: what is locked before must be all of them.
+        keys_of = [*doubtful, *(made for _, _, made in calls)]
+        await _lock_heads(turn, [one.ordering_key for one in keys_of])
+    for command in doubtful:
+        await _unblock(turn, command)
     raw = (await turn.conn.get_raw_connection()).driver_connection
-    intents = [intent for _, _, intent in calls]
+    intents = [made for _, _, made in calls]
     written = await intake.write(raw, intents)  # pyright: ignore[reportArgumentType]
     keys = sorted({(one.tenant_id, one.ordering_key) for one in intents if one.ordering_key})
     if keys:
         await intake.release(raw, keys)  # pyright: ignore[reportArgumentType]
-    for (row, event, intent), one in zip(calls, written, strict=True):
+    for (row, event, made), one in zip(calls, written, strict=True):
         assert one is not None, "the key names this saga, step and issue"
-        names = {
-            StepEvent.START: "command_id",
-            StepEvent.RECONCILE: "reconcile_id",
-            StepEvent.UNDO: "undo_id",
-        }
-        changed = replace(row, issues=row.issues + 1, **{names[event]: intent.correlation_id})
-        await _step(turn, changed, event, reason=None, command_id=intent.correlation_id)
-        turn.woken.append(intent.correlation_id)
+        changed = replace(row, issues=row.issues + 1, **{ISSUED[event]: made.correlation_id})
+        await _step(turn, changed, event, reason=None, command_id=made.correlation_id)
+        turn.woken.append(made.correlation_id)
 
 
-async def _unblock(turn: Turn, row: StepRow) -> None:
-    """The key that waits for this step's outcome is the saga's: what it does now settles that."""
-    for command_id in (row.command_id, row.undo_id):
-        command = None if command_id is None else turn.commands.get(command_id)
-        if command is not None and command.ordering_key is not None and command.outcome_unknown:
-            key = command.ordering_key
-            await heads.lock(turn.conn, tenant_id=command.tenant_id, ordering_key=key)
-            await heads.unblock(
-                turn.conn,
-                tenant_id=command.tenant_id,
-                ordering_key=key,
-                blocked_reason=results.blocked_reason(command),
-            )
+def _doubtful(turn: Turn, row: StepRow) -> list[Command]:
+    """Commands of a step that its key waits for, as nobody knows what they did."""
+    found = [turn.commands.get(one) for one in (row.command_id, row.undo_id) if one is not None]
+    return [one for one in found if one is not None and one.ordering_key and one.outcome_unknown]
 
 
-async def _intent(turn: Turn, row: StepRow, event: StepEvent) -> Intent:
-    """The call that starts, finds out about, or undoes a step.
-
-    Raises:
-        UnmadeError: a reference finds nothing, the arguments do not fit, or the tool is gone.
-    """
-    defined = None if turn.definition is None else turn.definition.step(row.step)
-    call, role = _call(row, defined, event)
-    try:
-        args = render(call.args, _scope(turn)) if defined is not None else dict(call.args)
-        key = _ordering_key(turn, row, defined, event)
-    except TemplateError as error:
-        raise UnmadeError(str(error)) from error
-    found = await turn.tools(call.tool, call.method)
-    tool = None if found is None else found.tool
-    if tool is None and event is not StepEvent.UNDO:
-        raise UnmadeError(f"There is no tool {call.path!r} any more.")
-    if found is not None:
-        for problem in found.validator.iter_errors(args):
-            raise UnmadeError(f"{found.tool.name}: {problem.message}")
-    policy = ToolPolicy() if tool is None else tool.policy
-    if key is None and event is StepEvent.START and policy.ordering_key is not None:
-        value = args.get(policy.ordering_key)
-        key = None if value is None else f"{call.tool}/{call.method}:{value}"[:255]
-    return Intent(
-        correlation_id=uuid_utils.uuid7(),
-        tenant_id=turn.saga.tenant_id,
-        user_id=turn.saga.user_id,
-        actor=ACTOR,
-        tool=call.tool,
-        method=call.method,
-        args=args,
-        args_audited=redact(args, None if tool is None else tool.input_schema),
-        idempotency_key=f"saga:{turn.saga.id}:{row.step}:{row.issues + 1}",
-        key_source="saga",
-        dedupe_key=None,
-        fingerprint=fingerprint(
-            user_id=turn.saga.user_id,
-            tool=call.tool,
-            method=call.method,
-            args=args,
-            ordering_key=key,
-            saga_id=turn.saga.id,
-            saga_step=row.step,
-        ),
-        ordering_key=key,
-        ordering=None if key is None else _ordering(policy, event),
-        deadline_s=_timeout_s(defined, event) or policy.deadline_s or turn.deadline_s,
-        priority=Priority.CRITICAL if role != "step" else Priority.named(policy.priority),
-        accept_async=False,
-        accept_partials=False,
-        attempts_max=_attempts(policy, defined, role),
-        approval=_approval(policy, defined) if event is StepEvent.START else None,
-        saga_id=turn.saga.id,
-        saga_step=row.step,
-        saga_role=role,
-        traceparent=None if turn.root is None else turn.root.traceparent,
+async def _unblock(turn: Turn, command: Command) -> None:
+    """The key that waits for this outcome is the saga's: what it does now settles that."""
+    assert command.ordering_key is not None
+    await heads.unblock(
+        turn.conn,
+        tenant_id=command.tenant_id,
+        ordering_key=command.ordering_key,
+        blocked_reason=results.blocked_reason(command),
     )
 
 
-def _call(row: StepRow, defined: DefinedStep | None, event: StepEvent) -> tuple[Call, Any]:
-    match event:
-        case StepEvent.START:
-            assert defined is not None, "an ad hoc step comes with its command"
-            role = "retriable" if defined.kind is StepKind.RETRIABLE else "step"
-            return defined.call, role
-        case StepEvent.RECONCILE:
-            assert defined is not None
-            assert defined.reconcile is not None
-            return defined.reconcile, "reconcile"
-        case _:
-            if defined is None:
-                assert row.compensation is not None
-                said = row.compensation
-                return Call(tool=said["tool"], method=said["method"], args=said["args"]), "undo"
-            assert defined.compensate is not None
-            return defined.compensate, "undo"
-
-
-def _scope(turn: Turn) -> dict[str, Any]:
-    done = {
-        row.step: {"result": _result(turn, row)}
-        for row in turn.steps.values()
-        if row.done_seq is not None and _result(turn, row) is not None
-    }
-    return {"input": turn.saga.input or {}, "steps": done, "saga": {"id": str(turn.saga.id)}}
-
-
-def _result(turn: Turn, row: StepRow) -> Any:
-    """What a step came to; where its outcome was asked for, what the answer says of it."""
-    command = turn.commands.get(row.command_id) if row.command_id else None
-    if command is not None and command.state is CommandState.SUCCEEDED:
-        return command.result
-    asked = turn.commands.get(row.reconcile_id) if row.reconcile_id else None
-    if asked is not None and isinstance(asked.result, dict):
-        return asked.result.get("result")
-    return None
-
-
-def _ordering_key(
-    turn: Turn, row: StepRow, defined: DefinedStep | None, event: StepEvent
-) -> str | None:
-    """An undo waits where its step did; what finds out waits for nobody."""
-    if event is StepEvent.RECONCILE:
-        return None
-    if event is StepEvent.UNDO:
-        command = turn.commands.get(row.command_id) if row.command_id else None
-        return None if command is None else command.ordering_key
-    assert defined is not None
-    if defined.ordering_key is None:
-        return None
-    return str(render(defined.ordering_key, _scope(turn)))[:255]
-
-
-def _ordering(policy: ToolPolicy, event: StepEvent) -> Ordering:
-    return Ordering.COMPLETION if event is StepEvent.UNDO else policy.ordering
-
-
-def _timeout_s(defined: DefinedStep | None, event: StepEvent) -> float | None:
-    return defined.timeout_s if defined is not None and event is StepEvent.START else None
-
-
-def _attempts(policy: ToolPolicy, defined: DefinedStep | None, role: str) -> int:
-    asked = None if defined is None else defined.attempts_max
-    match role:
-        case "undo":
-            return max(policy.retry.attempts_max, UNDO_ATTEMPTS)
-        case "retriable":
-            return asked or max(policy.retry.attempts_max, FORWARD_ATTEMPTS)
-        case "step":
-            return asked or policy.retry.attempts_max
-        case _:
-            return policy.retry.attempts_max
-
-
-def _approval(policy: ToolPolicy, defined: DefinedStep | None) -> Any:
-    asks = policy.approval != "none" or (defined is not None and defined.approval == "ask")
-    return "pending" if asks else None
+async def _lock_heads(turn: Turn, keys: Iterable[str | None]) -> None:
+    """Lock keys, in the order in which everybody does."""
+    for key in sorted({one for one in keys if one is not None}):
+        await heads.lock(turn.conn, tenant_id=turn.saga.tenant_id, ordering_key=key)
 
 
 async def _tell(turn: Turn) -> None:
@@ -550,6 +382,11 @@ async def _tell(turn: Turn) -> None:
     if (stage, percent, message) == (turn.root.stage, turn.root.percent, turn.root.message):
         return
     await commands.progress(
-        turn.conn, turn.root, stage=stage, percent=percent, message=message, lease_s=1e9
+        turn.conn,
+        turn.root,
+        stage=stage,
+        percent=percent,
+        message=message,
+        lease_s=control.FOREVER_S,
     )
     turn.woken.append(turn.root.id)
