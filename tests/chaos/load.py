@@ -102,6 +102,8 @@ class Caller:
             return None
         if answer.status_code >= 500:
             self.counts[f"status {answer.status_code}"] += 1
+            if answer.status_code == 500:  # a server that is killed answers 503 or nothing
+                self.wrong.append(f"{path}: 500 {answer.text[:300]}")
             await asyncio.sleep(0.1)
             return None
         return answer
@@ -152,6 +154,6 @@ class Operator:
                 continue
             if isinstance(one, BaseException):
                 raise one
-            if one.status_code not in {200, 409} and one.status_code < 500:
+            if one.status_code not in {200, 409} and one.status_code <= 500:
                 self.wrong.append(f"{one.request.url}: {one.status_code} {one.text[:300]}")
             self.counts[f"redrive: {one.status_code}"] += 1
