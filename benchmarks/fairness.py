@@ -10,7 +10,7 @@ import uuid_utils.compat as uuid_utils
 
 from app import results
 from app.catalog import Request
-from app.db import dispatch
+from app.db import claim, dispatch
 from app.db.dispatch import Acked
 from app.edges.broker import Broker, submit
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
@@ -21,7 +21,7 @@ RELAY = "bench"
 
 async def take(pool: asyncpg.Pool, *, batch_max: int = 500) -> list[UUID]:
     """Claim what goes next and record it as published: a relay's work without Kafka."""
-    claimed = await dispatch.claim_commands(
+    claimed = await claim.claim_commands(
         pool, relay=RELAY, batch_max=batch_max, window=UNBOUNDED, aging_s=60, lease_s=30
     )
     acked = [Acked(claimed=one, partition=0, offset=0) for one in claimed]

@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 BATCH_BYTES: Final = 256 << 10
 """The default of 16 KiB halves the throughput."""
 
-LINGER_MS: Final = 2
+LINGER_MS: Final = 0
+"""A batch is handed over before the sender has its turn, so nothing is gained by waiting."""
+
 RETRY_S: Final = 1.0
 AUDIT_RETENTION: Final = {"retention.ms": "-1"}
 """Checkpoints anchor the audit trail, so they are kept."""
@@ -98,6 +100,7 @@ class Publisher:
         Raises:
             PublishError: on any failure or after `publish_timeout_s`.
         """
+        producer: AIOKafkaProducer | None = None
         try:
             async with asyncio.timeout(self._settings.publish_timeout_s):
                 producer = await self._ready()
@@ -110,7 +113,8 @@ class Publisher:
                 ]
                 acks = await asyncio.gather(*futures)
         except (KafkaError, OSError, TimeoutError) as error:
-            await self.discard()
+            if self._producer is producer:  # not the one that another batch has opened since
+                await self.discard()
             raise PublishError(f"Kafka did not acknowledge: {error!r}") from error
         return [(ack.partition, ack.offset) for ack in acks]
 

@@ -14,8 +14,9 @@ import asyncpg
 import orjson
 
 from app.config import Settings
-from app.db import dispatch
-from app.db.dispatch import Acked, Claimed
+from app.db import claim, dispatch
+from app.db.claim import Claimed
+from app.db.dispatch import Acked
 from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.envelope import envelope, headers
@@ -25,6 +26,9 @@ from relay.kafka import Publisher, PublishError, Record
 logger = logging.getLogger(__name__)
 
 BACKOFF_S: Final = 1.0
+
+BATCHES: Final = 2
+"""Of commands, on their way at a time: PostgreSQL works while Kafka does."""
 
 
 @dataclass(slots=True)
@@ -63,32 +67,43 @@ class Outbound:
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until told to stop; what was claimed by then is finished first."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._loop(self._claim_commands, stop))
-            group.create_task(self._loop(self._claim_events, stop))
+            group.create_task(self._loop(self._claim_commands, stop, at_once=BATCHES))
+            # What is said of a command keeps its order.
+            group.create_task(self._loop(self._claim_events, stop, at_once=1))
 
     async def _loop(
-        self, claim: Callable[[], Awaitable[list[Claimed]]], stop: asyncio.Event
+        self, claim: Callable[[], Awaitable[list[Claimed]]], stop: asyncio.Event, *, at_once: int
     ) -> None:
         woken = asyncio.Event()
         self._wakes.append(woken)
-        while not stop.is_set():
-            woken.clear()
-            try:
-                claimed = await claim()
-                if claimed:
-                    await self._send(claimed)
-                    continue
-                await waits.until(woken, self._settings.poll_s)
-            except PublishError as error:
-                logger.warning("kafka is away, the outbox waits: %s", error)
-                # Not until woken: under load wakeups come all the time.
-                await waits.until(stop, BACKOFF_S)
-            except AWAY as error:
-                logger.warning("postgres is away: %r", error)
-                await waits.until(stop, BACKOFF_S)
+        sending: set[asyncio.Task[None]] = set()
+        try:
+            while not stop.is_set() or sending:
+                woken.clear()
+                try:
+                    claimed = [] if stop.is_set() else await claim()
+                    if claimed:
+                        sending.add(asyncio.create_task(self._send(claimed)))
+                    if len(sending) == at_once or (sending and stop.is_set()):
+                        await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+                    elif not claimed:
+                        await waits.until(woken, self._settings.poll_s)
+                    for task in [task for task in sending if task.done()]:
+                        sending.remove(task)
+                        task.result()
+                except PublishError as error:
+                    logger.warning("kafka is away, the outbox waits: %s", error)
+                    # Not until woken: under load wakeups come all the time.
+                    await waits.until(stop, BACKOFF_S)
+                except AWAY as error:
+                    logger.warning("postgres is away: %r", error)
+                    await waits.until(stop, BACKOFF_S)
+        finally:
+            for task in sending:
+                task.cancel()
 
     async def _claim_commands(self) -> list[Claimed]:
-        return await dispatch.claim_commands(
+        return await claim.claim_commands(
             self._pool,
             relay=self._relay,
             batch_max=self._settings.relay_batch_max,
@@ -98,7 +113,7 @@ class Outbound:
         )
 
     async def _claim_events(self) -> list[Claimed]:
-        return await dispatch.claim_events(
+        return await claim.claim_events(
             self._pool,
             relay=self._relay,
             batch_max=self._settings.relay_batch_max,

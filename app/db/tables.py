@@ -325,7 +325,13 @@ OUTBOX: Final = Table(
         "method",
         "priority",
         "id",
-        postgresql_where=text("status = 'ready' AND kind = 'command'"),
+        postgresql_where=text("status = 'ready' AND kind = 'command' AND NOT exempt"),
+    ),
+    Index(
+        "ix_outbox_undo",
+        text("priority DESC"),
+        "id",
+        postgresql_where=text("status = 'ready' AND kind = 'command' AND exempt"),
     ),
     Index(
         "ix_outbox_events",

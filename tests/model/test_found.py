@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from app.db import dispatch
+from app.db.claim import claim_commands
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
 from app.devstack.stack import Dsns
@@ -29,7 +30,7 @@ async def test_kafka_s_failure_gives_back_no_attempt_of_a_command_that_has_ended
 ) -> None:
     one = (await accept(broker, echo())).written.id
     async with open_database(settings_of(database.relay, issuer), name="relay") as relay:
-        claimed = await dispatch.claim_commands(
+        claimed = await claim_commands(
             relay.pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60
         )
         await cancel(broker, ADA, one, reason="enough")

@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import control
 from app.catalog import Request
+from app.db.claim import Claimed
 from app.db.commands import Command
-from app.db.dispatch import Claimed
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import cancel

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app import catalog_file, control
 from app.config import Settings
-from app.db import commands, dispatch, migrate
+from app.db import claim, commands, dispatch, migrate
+from app.db.claim import Claimed
 from app.db.commands import Command
-from app.db.dispatch import Acked, Claimed
+from app.db.dispatch import Acked
 from app.db.engine import open_database, tenant_transaction
 from app.db.wakeups import Notifier
 from app.devstack.stack import Dsns
@@ -98,7 +99,7 @@ class World(Background):
 
     def claim_rows(self, relay: str) -> list[Claimed]:
         return self.run(
-            dispatch.claim_commands(
+            claim.claim_commands(
                 self.relay, relay=relay, batch_max=100, window=40, aging_s=60, lease_s=LEASE_S
             )
         )

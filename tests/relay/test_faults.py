@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app import control, results, timeouts
 from app.command import State
 from app.db import commands, dispatch, intake
+from app.db.claim import Claimed, claim_commands
 from app.db.commands import Command
-from app.db.dispatch import Acked, Claimed
+from app.db.dispatch import Acked
 from app.db.engine import open_database, tenant_transaction
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
@@ -317,9 +318,7 @@ async def test_a_fault_at_any_statement_of_a_use_case_leaves_nothing_behind(
 
 async def rows(stage: Stage, pool: Any) -> list[Claimed]:
     del stage
-    return await dispatch.claim_commands(
-        pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60
-    )
+    return await claim_commands(pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60)
 
 
 @pytest.mark.guarantee("kernel:atomic")

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from app.db import dispatch
-from app.db.dispatch import Claimed
+from app.db.claim import Claimed, claim_commands
 from app.db.engine import open_database
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
@@ -53,9 +53,7 @@ async def twin(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Broker]:
 
 
 async def claimed_by(pool: asyncpg.Pool, relay: str) -> list[Claimed]:
-    return await dispatch.claim_commands(
-        pool, relay=relay, batch_max=9, window=9, aging_s=60, lease_s=60
-    )
+    return await claim_commands(pool, relay=relay, batch_max=9, window=9, aging_s=60, lease_s=60)
 
 
 async def unclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:

@@ -1,0 +1,270 @@
+"""What goes next: the commands and events that a relay may publish, claimed for a while.
+
+The claim of commands runs under one advisory lock, so windows, rates and shares are exact however
+many relays run; it takes milliseconds a batch, and publishing happens outside it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from app.db.commands import COLUMNS
+
+# A plan of the claim costs several times what the claim of some rows does, so one is kept. It may be
+# made while the outbox is empty, for which reading it whole is as good as any index: hence no scans.
+LOCK: Final = """
+    SET LOCAL plan_cache_mode = force_generic_plan;
+    SET LOCAL enable_seqscan = off;
+    SELECT pg_advisory_xact_lock(hashtextextended('mcpbroker.dispatch', 0))
+"""
+
+# 1. Undo work, by an index of its own: exempt from windows, rates and shares.
+# 2. The lanes that have ready rows, by a loose index scan: its cost is their number, not the
+#    rows' (50,000 waiting calls of one tenant are four probes). Those whose tenant or tool has no
+#    room are left out, so that they take nobody's place.
+# 3. The oldest rows of each lane, about twice the batch in all, with the tier that waiting has
+#    earned them. Written as a range that only the lane's index has in order: with `=` and ORDER BY
+#    id the planner takes the primary key, and a lane of one row walks past every waiting row of all
+#    the others.
+# 4. The order is tier, share (in flight and turn, by weight), age. It is known up to where an
+#    unseen row of a lane could come (`cut`), and nothing after that is taken: the claim is a part
+#    of the right order from its start, if not always a whole batch of it.
+CLAIM: Final = f"""
+    WITH RECURSIVE undo AS (
+        SELECT o.id
+          FROM outbox o
+          JOIN tenants t ON t.tenant_id = o.tenant_id AND t.state = 'active'
+         WHERE o.status = 'ready' AND o.kind = 'command' AND o.exempt
+         ORDER BY o.priority DESC, o.id
+         LIMIT $3
+    ), lane AS (
+        (SELECT tenant_id, tool, method, priority
+           FROM outbox
+          WHERE status = 'ready' AND kind = 'command' AND NOT exempt
+          ORDER BY tenant_id, tool, method, priority
+          LIMIT 1)
+        UNION ALL
+        SELECT following.*
+          FROM lane
+         CROSS JOIN LATERAL (
+            SELECT o.tenant_id, o.tool, o.method, o.priority
+              FROM outbox o
+             WHERE o.status = 'ready' AND o.kind = 'command' AND NOT o.exempt
+               AND (o.tenant_id, o.tool, o.method, o.priority)
+                   > (lane.tenant_id, lane.tool, lane.method, lane.priority)
+             ORDER BY o.tenant_id, o.tool, o.method, o.priority
+             LIMIT 1
+         ) following
+    ), busy AS MATERIALIZED (
+        SELECT tenant_id, tool, method, count(*) AS n
+          FROM (SELECT tenant_id, tool, method
+                  FROM commands
+                 WHERE state IN ('dispatched', 'running')
+                   AND saga_role IS DISTINCT FROM 'saga'
+                 UNION ALL
+                SELECT tenant_id, tool, method
+                  FROM outbox
+                 WHERE status = 'claimed' AND payload IS NULL) AS in_flight
+         GROUP BY tenant_id, tool, method
+    ), tenant AS MATERIALIZED (
+        SELECT t.tenant_id, t.weight, t.rate_per_s, coalesce(b.n, 0) AS n, spendable.tokens,
+               least(t.in_flight_max - coalesce(b.n, 0),
+                     coalesce(floor(spendable.tokens), 2147483647))::int AS room
+          FROM tenants t
+          LEFT JOIN (SELECT tenant_id, sum(n)::int AS n FROM busy GROUP BY tenant_id) b
+            USING (tenant_id)
+          LEFT JOIN tenant_budgets budget USING (tenant_id)
+         CROSS JOIN LATERAL (
+            SELECT CASE WHEN t.rate_per_s IS NOT NULL THEN
+                least(t.rate_burst, coalesce(budget.tokens + t.rate_per_s * greatest(0,
+                    extract(epoch FROM statement_timestamp() - budget.refilled_at)), t.rate_burst))
+            END AS tokens
+         ) spendable
+         WHERE t.state = 'active' AND t.tenant_id IN (SELECT tenant_id FROM lane)
+    ), tool AS MATERIALIZED (
+        SELECT tool, method, coalesce(t.in_flight_max, $1) - coalesce(b.n, 0) AS room
+          FROM (SELECT DISTINCT tool, method FROM lane) AS l
+          LEFT JOIN tools t USING (tool, method)
+          LEFT JOIN (SELECT tool, method, sum(n)::int AS n FROM busy GROUP BY tool, method) b
+            USING (tool, method)
+    ), going AS (
+        SELECT lane.*, tenant.weight, tenant.n, tenant.room, tool.room AS tool_room,
+               least($3, tenant.room, tool.room, ceil(2.0 * $3 * tenant.weight
+                   / sum(tenant.weight) OVER (ORDER BY lane.priority DESC)))::bigint AS look
+          FROM lane
+          JOIN tenant USING (tenant_id)
+          JOIN tool USING (tool, method)
+         WHERE tenant.room > 0 AND tool.room > 0
+    ), candidate AS (
+        SELECT o.id, going.tenant_id, going.tool, going.method, going.weight, going.n, going.room,
+               going.tool_room,
+               row_number() OVER (PARTITION BY going.tenant_id, going.tool, going.method,
+                                               going.priority ORDER BY o.id) AS nth,
+               going.look,
+               least(3, going.priority + floor(extract(
+                   epoch FROM statement_timestamp() - o.created_at) / $2::float8)) AS tier
+          FROM going
+         CROSS JOIN LATERAL (
+            SELECT id, created_at FROM outbox
+             WHERE status = 'ready' AND kind = 'command' AND NOT exempt
+               AND (tenant_id, tool, method, priority)
+                   >= (going.tenant_id, going.tool, going.method, going.priority)
+               AND (tenant_id, tool, method, priority)
+                   <= (going.tenant_id, going.tool, going.method, going.priority)
+             ORDER BY tenant_id, tool, method, priority, id
+             LIMIT going.look
+         ) o
+    ), ranked AS (
+        SELECT c.*, row_number() OVER (PARTITION BY tenant_id ORDER BY tier DESC, id) AS turn
+          FROM candidate c
+    ), shared AS (
+        SELECT r.*, (n + turn) / weight::float8 AS share FROM ranked r WHERE turn <= room
+    ), cut AS (
+        SELECT tier, (n + turn + 1) / weight::float8 AS share
+          FROM shared
+         WHERE nth = look AND nth < tool_room AND turn < room
+         ORDER BY tier DESC, (n + turn + 1) / weight::float8
+         LIMIT 1
+    ), placed AS (
+        SELECT s.*, row_number() OVER (
+                   PARTITION BY tool, method ORDER BY s.tier DESC, s.share, s.id) AS place
+          FROM shared s
+          LEFT JOIN cut ON true
+         WHERE (s.tier > cut.tier OR (s.tier = cut.tier AND s.share < cut.share)) IS NOT FALSE
+    ), usual AS (
+        SELECT id, tenant_id
+          FROM placed
+         WHERE place <= tool_room
+         ORDER BY tier DESC, share, id
+         LIMIT greatest(0, $3 - (SELECT count(*) FROM undo))
+    ), spent AS (
+        INSERT INTO tenant_budgets AS b (tenant_id, tokens, refilled_at)
+        SELECT tenant.tenant_id, tenant.tokens - count(usual.id), statement_timestamp()
+          FROM tenant
+          LEFT JOIN usual USING (tenant_id)
+         WHERE tenant.rate_per_s IS NOT NULL
+         GROUP BY tenant.tenant_id, tenant.tokens
+            ON CONFLICT (tenant_id)
+            DO UPDATE SET tokens = excluded.tokens, refilled_at = excluded.refilled_at
+    )
+    UPDATE outbox o
+       SET status = 'claimed', claimed_by = $4,
+           claimed_until = now() + make_interval(secs => $5::float8)
+      FROM (SELECT id FROM undo UNION ALL SELECT id FROM usual) AS chosen
+      JOIN commands c ON true
+      LEFT JOIN tools t ON t.tool = c.tool AND t.method = c.method
+     WHERE o.id = chosen.id AND o.status = 'ready' AND c.id = o.command_id
+    RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key,
+              coalesce(t.policy ->> 'args', 'inline') = 'by_reference' AS by_reference,
+              {COLUMNS}
+"""
+
+CLAIM_EVENTS: Final = """
+    WITH chosen AS (
+        SELECT id
+          FROM outbox
+         WHERE status = 'ready' AND kind <> 'command'
+         ORDER BY id
+         LIMIT $1
+           FOR UPDATE SKIP LOCKED
+    )
+    UPDATE outbox o
+       SET status = 'claimed', claimed_by = $2,
+           claimed_until = now() + make_interval(secs => $3::float8)
+      FROM chosen
+     WHERE o.id = chosen.id
+    RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key, o.tenant_id, o.command_id,
+              o.attempt, o.payload
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An outbox row that this relay may publish until its lease ends."""
+
+    outbox_id: int
+    event_id: UUID
+    kind: str
+    topic: str
+    key: str
+    tenant_id: str
+    command_id: UUID | None
+    ordering_key: str | None
+    ordering: str | None
+    attempt: int | None
+    traceparent: str | None
+    by_reference: bool
+    command: Mapping[str, Any] | None  # a command's row, for its envelope
+    payload: str | None  # JSON text, for every other kind
+
+
+JSON_COLUMNS: Final = ("args", "compensation")
+
+
+async def claim_commands(
+    pool: asyncpg.Pool, *, relay: str, batch_max: int, window: int, aging_s: float, lease_s: float
+) -> list[Claimed]:
+    """Claim commands that go next, at most `batch_max`; none only where none may go now.
+
+    `window` is the most in flight of a tool that sets none. In the order of their outbox rows, so
+    that a key's commands, where several may go, stay in order.
+    """
+    async with pool.acquire() as conn, conn.transaction():
+        await conn.execute(LOCK)
+        rows = await conn.fetch(CLAIM, window, aging_s, batch_max, relay, lease_s)
+    claimed = [_command(row) for row in rows]
+    return sorted(claimed, key=lambda one: one.outbox_id)
+
+
+async def claim_events(
+    pool: asyncpg.Pool, *, relay: str, batch_max: int, lease_s: float
+) -> list[Claimed]:
+    """Claim what is said of commands and seals: oldest first, never throttled."""
+    rows = await pool.fetch(CLAIM_EVENTS, batch_max, relay, lease_s)
+    return sorted((_event(row) for row in rows), key=lambda one: one.outbox_id)
+
+
+def _command(row: asyncpg.Record) -> Claimed:
+    command = dict(row)
+    for name in JSON_COLUMNS:
+        if command[name] is not None:
+            command[name] = orjson.loads(command[name])
+    return Claimed(
+        outbox_id=row["outbox_id"],
+        event_id=row["event_id"],
+        kind=row["kind"],
+        topic=row["topic"],
+        key=row["key"],
+        tenant_id=row["tenant_id"],
+        command_id=row["id"],
+        ordering_key=row["ordering_key"],
+        ordering=row["ordering"],
+        attempt=row["attempt"],
+        traceparent=row["traceparent"],
+        by_reference=row["by_reference"],
+        command=command,
+        payload=None,
+    )
+
+
+def _event(row: asyncpg.Record) -> Claimed:
+    return Claimed(
+        outbox_id=row["outbox_id"],
+        event_id=row["event_id"],
+        kind=row["kind"],
+        topic=row["topic"],
+        key=row["key"],
+        tenant_id=row["tenant_id"],
+        command_id=row["command_id"],
+        ordering_key=None,
+        ordering=None,
+        attempt=row["attempt"],
+        traceparent=None,
+        by_reference=False,
+        command=None,
+        payload=row["payload"],
+    )
