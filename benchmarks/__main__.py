@@ -11,7 +11,17 @@ import orjson
 import uvloop
 from rich.console import Console
 
-from benchmarks import audit, dispatch, end_to_end, fairness, growth, intake, results, sagas
+from benchmarks import (
+    audit,
+    dispatch,
+    end_to_end,
+    endurance,
+    fairness,
+    growth,
+    intake,
+    results,
+    sagas,
+)
 from benchmarks.measure import Figure, Stopwatch, as_json, show
 from benchmarks.servers import Servers, environment
 
@@ -34,6 +44,8 @@ ALL: Final[dict[str, Benchmark]] = {
     "results": results.words,
     "waking": results.waking,
     "growth": growth.growth,
+    "memory": endurance.memory,
+    "pinned": endurance.pinned,
     "sagas": sagas.concurrent_sagas,
     "eda": end_to_end.through_eda,
 }

@@ -60,20 +60,51 @@ async def latency(servers: Servers) -> list[Figure]:
         for rate in (50,) if servers.quick else RATES:
             ours: list[list[float]] = []
             asked = workers if rate <= PEERS_RATE_MAX else {}
-            theirs: dict[str, list[list[float]]] = {name: [] for name in asked or ("nobody",)}
+            theirs: dict[str, list[list[float]]] = {name: [] for name in asked}
             for _ in range(servers.repeats):
                 ours.append(await paced(broker, dsns.owner, incoming, rate=rate, seconds=seconds))
                 for name, one in asked.items():
                     theirs[name].append(await one.paced(rate=rate, seconds=seconds))
+            if rate == RATES[0]:
+                kafka = [await bare(bootstrap, incoming, rate=rate) for _ in ours]
+                name = "a bare producer -> the same consumer"
+                figures += beside(ours, kafka, rate=rate, against=name, goal=None)
+            if not asked:
+                figures += beside(ours, [], rate=rate, against="nobody", goal=None)
             for name, values in theirs.items():
-                figures += beside(ours, values, rate=rate, against=name)
+                started = f"{name}, enqueued -> started"
+                figures += beside(ours, values, rate=rate, against=started, goal=0.5)
     return figures
 
 
+async def bare(bootstrap: str, incoming: AIOKafkaConsumer, *, rate: int) -> list[float]:
+    """Kafka's own part: the ms from an idempotent producer's send() to the same consumer."""
+    spent: list[float] = []
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, enable_idempotence=True, acks="all", linger_ms=LINGER_MS
+    )
+    await producer.start()
+    try:
+        for n in range(100):
+            watch = Stopwatch()
+            await producer.send(COMMANDS, value=b"x" * 1000, key=str(n).encode())
+            await incoming.getone()
+            spent.append(watch.s * 1000)
+            await asyncio.sleep(max(0, 1 / rate - watch.s))
+    finally:
+        await producer.stop()
+    return spent
+
+
 def beside(
-    ours: list[list[float]], theirs: list[list[float]], *, rate: int, against: str
+    ours: list[list[float]],
+    theirs: list[list[float]],
+    *,
+    rate: int,
+    against: str,
+    goal: float | None,
 ) -> list[Figure]:
-    """The p50 and p99 of a rate; where a peer was not asked for that much, ours alone."""
+    """The p50 and p99 of a rate beside another's turns, if there are any."""
     found: list[Figure] = []
     for share in (0.5, 0.99):
         values: dict[str, Any] = {
@@ -81,9 +112,9 @@ def beside(
             "unit": "ms",
             "subject": [percentile(one, share) for one in ours],
             "baseline": [percentile(one, share) for one in theirs],
-            "against": f"{against}, enqueued -> started" if theirs else "nobody",
+            "against": against,
         }
-        found.append(at_most(0.5, **values) if theirs else Figure(**values))
+        found.append(Figure(**values) if goal is None else at_most(goal, **values))
     return found
 
 

@@ -10,6 +10,8 @@ from benchmarks.fairness import finish, take
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, Servers, echo, execute, fill, settle
 
+BATCH = 500
+
 TENANTS = """
     INSERT INTO tenants (tenant_id, title) SELECT 'bench' || n, '' FROM generate_series(1, {n}) AS n
 """
@@ -30,6 +32,7 @@ async def growth(servers: Servers) -> list[Figure]:
     rounds = servers.pick(60, 5)
     async with AsyncExitStack() as opened:
         sides: list[tuple[Broker, asyncpg.Pool]] = []
+        owners: list[str] = []
         for full in (True, False):
             dsns = await opened.enter_async_context(servers.database())
             broker = await opened.enter_async_context(servers.broker(dsns.app))
@@ -43,17 +46,38 @@ async def growth(servers: Servers) -> list[Figure]:
                 await execute(dsns.owner, HEADS.format(n=sizes["keys"]))
                 await settle(dsns.owner)
             sides.append((broker, pool))
+            owners.append(dsns.owner)
         full_accept, empty_accept = (lambda s=s: accepts(*s, rounds=rounds) for s in sides)
         accepting = await in_turns(servers.repeats, full=full_accept, empty=empty_accept)
         full_go, empty_go = (lambda s=s: dispatches(*s, rounds=rounds) for s in sides)
         going = await in_turns(servers.repeats, full=full_go, empty=empty_go)
         full_end, empty_end = (lambda s=s: ends(*s, rounds=rounds) for s in sides)
         ending = await in_turns(servers.repeats, full=full_end, empty=empty_end)
+        full_batch, empty_batch = (
+            lambda o=owner, p=pool: batches(o, p, rounds=rounds // 5)
+            for owner, (_, pool) in zip(owners, sides, strict=True)
+        )
+        batch = await in_turns(servers.repeats, full=full_batch, empty=empty_batch)
     found = {
         "accept of a keyed call": accepting,
         "claim and record of a call (urgent)": going,
         "result of a call": ending,
     }
+    sized = f"{sizes['queued']:,} queued by {sizes['tenants']:,} tenants"
+    return [
+        Figure(
+            name=f"claim and record of {BATCH} calls, {sized}",
+            unit="ms",
+            subject=batch["full"],
+            baseline=batch["empty"],
+            against=f"{BATCH} of one tenant",
+        ),
+        *at_the_size_of(sizes, found),
+    ]
+
+
+def at_the_size_of(sizes: dict[str, int], found: dict[str, dict[str, list[float]]]) -> list[Figure]:
+    """What one call costs, each beside the empty database."""
     return [
         at_most(
             1.2,
@@ -88,6 +112,23 @@ async def dispatched(broker: Broker, pool: asyncpg.Pool) -> tuple[UUID, float]:
 async def dispatches(broker: Broker, pool: asyncpg.Pool, *, rounds: int) -> float:
     """The median of a claim and its record, in ms."""
     return percentile([(await dispatched(broker, pool))[1] for _ in range(rounds)], 0.5)
+
+
+async def batches(owner: str, pool: asyncpg.Pool, *, rounds: int) -> float:
+    """The median of a claim and its record of a whole batch, in ms."""
+    spent: list[float] = []
+    for n in range(rounds):
+        await fill(owner, BATCH, tag=f"{uuid4()}-{n}")
+        watch = Stopwatch()
+        taken = await take(pool, batch_max=BATCH)
+        spent.append(watch.s * 1000)
+        assert len(taken) == BATCH
+        await execute(
+            owner,
+            "UPDATE commands SET state = 'succeeded', finished_at = now()"
+            " WHERE state = 'dispatched'",
+        )
+    return percentile(spent, 0.5)
 
 
 async def ends(broker: Broker, pool: asyncpg.Pool, *, rounds: int) -> float:
