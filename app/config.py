@@ -48,7 +48,8 @@ class Settings(BaseSettings):
         description="PostgreSQL 15 to 18, as postgresql://user:password@host:port/name."
     )
     database_pool_max: Count = Field(default=10, description="Connections for everyday queries.")
-    intake_pool_max: Count = Field(default=3, description="Connections for the hot statements.")
+    intake_pool_max: Count = Field(default=3, description="The app's, for the hot statements.")
+    relay_pool_max: Count = Field(default=6, description="The relay's, for the outbox and seals.")
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", description="Kafka brokers, comma separated."
     )

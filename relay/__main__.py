@@ -40,7 +40,8 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    async with open_database(settings, name="broker-relay") as database:
+    hot_max = settings.relay_pool_max  # two batches, events, seals, wakeups: none waits for one
+    async with open_database(settings, name="broker-relay", hot_max=hot_max) as database:
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         publisher = Publisher(settings, client_id=f"broker-relay-{relay}")
         outbound = Outbound(database.pool, publisher, notifier, settings, relay=relay)

@@ -64,8 +64,10 @@ async def _as_it_is(_: object) -> None:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, *, name: str) -> AsyncGenerator[Database]:
-    """Open both pools; `name` shows in pg_stat_activity.
+async def open_database(
+    settings: Settings, *, name: str, hot_max: int | None = None
+) -> AsyncGenerator[Database]:
+    """Open both pools; `name` shows in pg_stat_activity, `hot_max` is the hot one's size.
 
     Connections are made when first needed, so this succeeds while the database is away.
     """
@@ -85,7 +87,7 @@ async def open_database(settings: Settings, *, name: str) -> AsyncGenerator[Data
     pool = asyncpg.create_pool(
         dsn,
         min_size=0,
-        max_size=settings.intake_pool_max,
+        max_size=settings.intake_pool_max if hot_max is None else hot_max,
         server_settings=server_settings,
         timeout=10,
         command_timeout=30,

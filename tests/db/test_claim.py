@@ -197,7 +197,11 @@ def test_a_claim_is_the_beginning_of_the_right_order(
     with runner:
         owner, relay = runner.run(connect())
 
-        @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+        @settings(
+            max_examples=300,
+            deadline=None,
+            suppress_health_check=[HealthCheck.function_scoped_fixture],
+        )
         @example(world=DEEP)
         @given(world=worlds())
         def holds(world: World) -> None:
