@@ -5,13 +5,17 @@ command that a later test publishes.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
+import asyncpg
 import httpx2
+import orjson
 import pytest
+import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -23,6 +27,15 @@ from app.devstack.tokens import DevIssuer
 from tests import stack as servers
 from tests.conftest import AUDIENCE
 from tests.stack import PostgresServer, make_repo
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FIXTURES: Final = ROOT / "tests" / "eda" / "fixtures"
+# Methods of the tool `probe` that only these tests have: their playbooks and policies.
+PLAYBOOKS: Final = {"slow": FIXTURES / "slow.yml", "effect": FIXTURES / "effect.yml"}
+POLICIES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "slow": {"lease_s": 600},
+    "effect": {"idempotent": True, "retry": {"attempts_max": 3, "backoff_s": 0.2}},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +75,32 @@ class World:
                 yield client
 
 
+def rulebook_with(playbooks: Mapping[str, Path], path: Path) -> Path:
+    """The shipped rulebook with a rule for each method of the tool `probe` that a test brings."""
+    [ruleset] = yaml.safe_load((ROOT / "rulebooks" / "rulebook_mcp.yml").read_text())
+    *rules, last = ruleset["rules"]
+    for method, playbook in playbooks.items():
+        condition = f'event.body.tool == "probe" and event.body.method == "{method}"'
+        action = {"run_playbook": {"name": str(playbook)}}
+        rules.append({"name": f"probe_{method}", "condition": condition, "action": action})
+        before, bracket, _ = last["condition"].rpartition(")")
+        last["condition"] = f"{before} or ({condition}){bracket}"
+    path.write_text(yaml.safe_dump([ruleset | {"rules": [*rules, last]}]))
+    return path
+
+
+async def add_tools(owner: str, policies: Mapping[str, Mapping[str, Any]]) -> None:
+    conn = await asyncpg.connect(owner)
+    for method, policy in policies.items():
+        await conn.execute(
+            "INSERT INTO tools (tool, method, name, description, input_schema, policy, digest)"
+            " VALUES ('probe', $1, 'probe_' || $1, 'x', '{\"type\": \"object\"}', $2, '\\x02')",
+            method,
+            orjson.dumps(policy).decode(),
+        )
+    await conn.close()
+
+
 @pytest.fixture(scope="package")
 def world(
     template: PostgresServer,
@@ -71,6 +110,7 @@ def world(
 ) -> Iterator[World]:
     home = tmp_path_factory.mktemp("world")
     dsns = asyncio.run(servers.clone(template.superuser_dsn))
+    asyncio.run(add_tools(dsns.owner, POLICIES))
     common = {
         "MCP_BROKER_KAFKA_BOOTSTRAP": kafka_bootstrap,
         "MCP_BROKER_ISSUERS": issuer.setting(),
@@ -93,6 +133,7 @@ def world(
         workspace=workspace,
         group=f"eda-{home.name}",
         env={"MCP_EFFECTS": str(effects)},
+        rulebook=rulebook_with(PLAYBOOKS, home / "rulebook.yml"),
     )
     try:
         for relay in relays:
