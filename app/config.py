@@ -114,6 +114,14 @@ class Settings(BaseSettings):
         description="JSON list of the networks whose Client-Cert header (RFC 9440) is believed.",
     )
 
+    metrics_host: str = Field(default="127.0.0.1", description="Where metrics are served.")
+    metrics_port: int | None = Field(
+        default=None, gt=0, le=65535, description="For Prometheus, at /metrics; none: not served."
+    )
+    gauges_s: Seconds = Field(
+        default=10, description="How often the relay counts what there is, for its metrics."
+    )
+
     body_bytes_max: Count = Field(default=1 << 20, description="Of a request.")
     args_bytes_max: Count = Field(default=256 << 10, description="Of a call's arguments.")
     result_bytes_max: Count = Field(default=4 << 20, description="Of an adapter's result.")
@@ -192,9 +200,6 @@ class Settings(BaseSettings):
         default=None, description="Relay: a file that each seal's anchor is added to, beside Kafka."
     )
 
-    metrics_port: int | None = Field(
-        default=None, description="Relay: Prometheus and health, if set."
-    )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     log_json: bool = Field(default=True, description="JSON lines; false is for people.")
 

@@ -17,13 +17,13 @@ import uvloop
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
-from app import config, logs
+from app import config, logs, metrics
 from app.config import Settings
 from app.db import wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
 from app.keys import signer
-from relay import anchors
+from relay import anchors, gauges
 from relay.clock import Clock
 from relay.conductor import Conductor
 from relay.kafka import Publisher
@@ -60,6 +60,8 @@ async def serve(settings: Settings) -> None:
                 group.create_task(outbound.run(stop))
                 group.create_task(clock.run(stop))
                 group.create_task(conductor.run(stop))
+                if settings.metrics_port is not None:
+                    group.create_task(gauges.keep(database.pool, stop, every_s=settings.gauges_s))
                 if settings.seal_keys:
                     sealer = Sealer(
                         database.pool,
@@ -77,7 +79,7 @@ async def serve(settings: Settings) -> None:
             for task in (*helpers, stop_waits):
                 task.cancel()
             await publisher.discard()
-        logger.info("relay stopped", extra={"published": outbound.counts.published})
+        logger.info("relay stopped", extra={"published": outbound.published})
 
 
 async def _wake_on_stop(stop: asyncio.Event, outbound: Outbound, conductor: Conductor) -> None:
@@ -104,7 +106,8 @@ def main() -> None:
         return
     settings = config.load()
     logs.configure(level=settings.log_level, json=settings.log_json)
-    uvloop.run(serve(settings))
+    with metrics.served(settings.metrics_host, settings.metrics_port):
+        uvloop.run(serve(settings))
 
 
 if __name__ == "__main__":

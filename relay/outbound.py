@@ -7,12 +7,13 @@ acknowledgement, they go twice, with the same message_uuid, and the claim's fenc
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
 import orjson
 
+from app import metrics
 from app.config import Settings
 from app.db import claim, dispatch
 from app.db.claim import Claimed
@@ -29,14 +30,6 @@ BACKOFF_S: Final = 1.0
 
 BATCHES: Final = 2
 """Of commands, on their way at a time: PostgreSQL works while Kafka does."""
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this relay has done, for its metrics."""
-
-    published: int = 0
-    failures: int = 0
 
 
 class Outbound:
@@ -57,7 +50,7 @@ class Outbound:
         self._settings = settings
         self._relay = relay
         self._wakes: list[asyncio.Event] = []
-        self.counts = Counts()
+        self.published = 0
 
     def wake(self, _payload: str = "") -> None:
         """Something may be ready."""
@@ -124,7 +117,7 @@ class Outbound:
         try:
             places = await self._publisher.publish([record(one) for one in claimed])
         except PublishError:
-            self.counts.failures += 1
+            metrics.PUBLISH_FAILURES.inc()
             await dispatch.unclaim(self._pool, claimed, relay=self._relay)
             raise
         acked = [
@@ -134,13 +127,23 @@ class Outbound:
         moved = await dispatch.published(
             self._pool, acked, relay=self._relay, claim_wait_s=self._settings.claim_wait_s
         )
-        self.counts.published += len(acked)
+        self.published += len(acked)
+        observe(claimed)
         self._notifier.commands(moved)
         for one in acked:
             logger.debug(
                 "published",
                 extra={"correlation_id": str(one.claimed.command_id), "topic": one.claimed.topic},
             )
+
+
+def observe(claimed: Sequence[Claimed]) -> None:
+    """Count what was published, and how long its commands waited."""
+    now = datetime.now(UTC)
+    for one in claimed:
+        metrics.PUBLISHED.labels(one.kind).inc()
+        if one.kind == "command":
+            metrics.DISPATCH_S.observe(max(0, (now - one.ready_at).total_seconds()))
 
 
 def record(claimed: Claimed) -> Record:

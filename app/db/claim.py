@@ -6,6 +6,7 @@ many relays run; it takes milliseconds a batch, and publishing happens outside i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -159,6 +160,7 @@ CLAIM: Final = f"""
       LEFT JOIN tools t ON t.tool = c.tool AND t.method = c.method
      WHERE o.id = chosen.id AND o.status = 'ready' AND c.id = o.command_id
     RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key,
+              greatest(o.created_at, o.available_at) AS ready_at,
               coalesce(t.policy ->> 'args', 'inline') = 'by_reference' AS by_reference,
               {COLUMNS}
 """
@@ -178,7 +180,7 @@ CLAIM_EVENTS: Final = """
       FROM chosen
      WHERE o.id = chosen.id
     RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key, o.tenant_id, o.command_id,
-              o.attempt, o.payload
+              o.attempt, o.payload, o.created_at AS ready_at
 """
 
 
@@ -196,6 +198,7 @@ class Claimed:
     ordering_key: str | None
     ordering: str | None
     attempt: int | None
+    ready_at: datetime  # since when it waits for its turn, its window or its key
     traceparent: str | None
     by_reference: bool
     command: Mapping[str, Any] | None  # a command's row, for its envelope
@@ -244,6 +247,7 @@ def _command(row: asyncpg.Record) -> Claimed:
         ordering_key=row["ordering_key"],
         ordering=row["ordering"],
         attempt=row["attempt"],
+        ready_at=row["ready_at"],
         traceparent=row["traceparent"],
         by_reference=row["by_reference"],
         command=command,
@@ -263,6 +267,7 @@ def _event(row: asyncpg.Record) -> Claimed:
         ordering_key=None,
         ordering=None,
         attempt=row["attempt"],
+        ready_at=row["ready_at"],
         traceparent=None,
         by_reference=False,
         command=None,

@@ -275,6 +275,12 @@ ORDERING_HEADS: Final = Table(
     Column("moved_at", INSTANT, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("tenant_id", "ordering_key"),
     Index("ix_ordering_heads_saga", "saga_id", postgresql_where=text("saga_id IS NOT NULL")),
+    Index(
+        "ix_ordering_heads_blocked",
+        "tenant_id",
+        "ordering_key",
+        postgresql_where=text("blocked_reason IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 50},
 )
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
+from app import metrics
 from app.db.engine import AWAY, SERVER_SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -105,9 +106,12 @@ async def listen(dsn: str, handlers: dict[str, Callable[[str], None]], *, name: 
                 for channel, handler in handlers.items():
                     await conn.add_listener(channel, _adapt(handler))
                     handler("")
+                metrics.LISTENING.set(1)
                 await lost.wait()
+            metrics.LISTENING.set(0)
             logger.warning("listening connection lost, reconnecting")
         except AWAY as error:
+            metrics.LISTENING.set(0)
             logger.warning("cannot listen, polling covers it: %r", error)
         await asyncio.sleep(RECONNECT_S)
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import control, saga_runs
+from app import control, metrics, saga_runs
 from app.catalog import Catalog, Request
 from app.command import State
 from app.config import Settings
@@ -130,6 +130,7 @@ async def accept(
         written = await (
             broker.intake.accept(call) if write is None else broker.intake.accept_with(call, write)
         )
+    metrics.ACCEPTED.labels("new" if written.new else "found again").inc()
     logger.info(
         "accepted" if written.new else "found again",
         extra={

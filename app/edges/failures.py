@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
+from app import metrics
 from app.edges.identity import LoginFailedError
 from app.errors import (
     BadRequestError,
@@ -36,6 +37,7 @@ TYPE_BASE: Final = "urn:mcpbroker:problem:"
 
 def problem(error: BrokerError, *, metadata_url: str) -> Response:
     """The error as `application/problem+json`, with the headers that its status asks for."""
+    metrics.REFUSED.labels(error.code).inc()
     body = {
         "type": TYPE_BASE + error.code,
         "title": error.title,

@@ -9,6 +9,7 @@ import orjson
 from mcp import types
 from pydantic import ValidationError
 
+from app import metrics
 from app.command import State
 from app.db.commands import Command
 from app.edges.broker import Accepted, view
@@ -248,6 +249,7 @@ def failure_text(command: Command) -> str:
 
 def problem_reply(error: BrokerError) -> types.CallToolResult:
     """A refusal: nothing was started."""
+    metrics.REFUSED.labels(error.code).inc()
     hint = (
         " Use tools/list to see what you may call." if isinstance(error, UnknownToolError) else ""
     )

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app import results
+from app import metrics, results
 from app.db.commands import Command
 from app.edges.broker import Broker
 from app.edges.http_api import identity_of, reply
@@ -113,6 +113,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
             run=body.adapter,
             leases=broker.leases,
         )
+        metrics.ADAPTER_WORDS.labels("claim" if claimed.proceed else "claim refused").inc()
         if not claimed.proceed:
             status = 410 if claimed.reason in GONE or claimed.command.final else 409
             return reply(status, {"proceed": False, "reason": claimed.reason})
@@ -136,6 +137,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
             message=message,
             leases=broker.leases,
         )
+        metrics.ADAPTER_WORDS.labels("progress").inc()
         broker.say(word)
         return reply(200, {"ok": True, "cancel_requested": word.cancel_requested})
 
@@ -171,6 +173,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         return ended(word)
 
     def ended(word: results.Word) -> Response:
+        metrics.ADAPTER_WORDS.labels("repeated end" if word.repeated else "end").inc()
         if not word.repeated:
             broker.say(word)
         state = str(word.command.state)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
+from app import metrics
 from app.catalog import Catalog
 from app.config import Settings
 from app.db import migrate, wakeups
@@ -187,4 +188,5 @@ async def serve(settings: Settings) -> None:
     async with open_broker(settings) as broker:
         config = uvicorn_config(settings, build(settings, broker))
         logger.info("app listens", extra={"host": settings.host, "port": settings.port})
-        await uvicorn.Server(config).serve()
+        with metrics.served(settings.metrics_host, settings.metrics_port):
+            await uvicorn.Server(config).serve()

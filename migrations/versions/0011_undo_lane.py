@@ -1,4 +1,4 @@
-"""Undo work has an index of its own, so that no queue of its lane can stand before it."""
+"""Undo work has an index of its own, so that no queue of its lane can stand before it; blocked keys too."""
 
 from alembic import op
 
@@ -13,9 +13,12 @@ UP = """
     DROP INDEX ix_outbox_lane;
     CREATE INDEX ix_outbox_lane ON outbox (tenant_id, tool, method, priority, id)
         WHERE status = 'ready' AND kind = 'command' AND NOT exempt;
+    CREATE INDEX ix_ordering_heads_blocked ON ordering_heads (tenant_id, ordering_key)
+        WHERE blocked_reason IS NOT NULL;
 """
 
 DOWN = """
+    DROP INDEX ix_ordering_heads_blocked;
     DROP INDEX ix_outbox_undo;
     DROP INDEX ix_outbox_lane;
     CREATE INDEX ix_outbox_lane ON outbox (tenant_id, tool, method, priority, id)

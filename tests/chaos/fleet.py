@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import asyncpg
 from sqlalchemy import text
@@ -19,11 +20,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app import catalog_file, keys
 from app.db import migrate
 from app.devstack import paths
+from app.devstack.eda import EmbeddedEda
 from app.devstack.kafka import EmbeddedKafka
 from app.devstack.postgres import EmbeddedPostgres, free_port
 from app.devstack.process import NotReadyError, Process
 from app.devstack.stack import AppProcess, Dsns, http_ok, prepare, relay_process
 from app.devstack.tokens import DevIssuer
+from tests.rulebooks import PLAYBOOKS, rulebook_with
 
 TOOLS = Path(__file__).with_name("tools.yml")
 TIMES = {
@@ -38,10 +41,28 @@ TIMES = {
     "SEAL_S": "0.5",
     "LOG_LEVEL": "WARNING",
 }
+# A playbook takes seconds to start, more where several do.
+EDA_TIMES = {"LEASE_S": "60", "CLAIM_WAIT_S": "30", "CANCEL_GRACE_S": "20", "DISPATCH_WINDOW": "8"}
 START_S = 60.0
 QUEUED_MAX = 100
 CONNECTIONS_MAX = 200
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+
+
+class Killable(Protocol):
+    """One of our processes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def tail(self) -> str: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +74,7 @@ class Fleet:
     dsns: Dsns
     apps: list[AppProcess]
     relays: list[Process]
-    executor: Process
+    executor: Killable
     effects: Path
     issuer: DevIssuer
     restarts: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -64,7 +85,7 @@ class Fleet:
         return [app.url for app in self.apps]
 
     @property
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[Killable]:
         """Those of ours; a broken one must have gone on by itself."""
         return [self.executor, *self.relays, *(app.process for app in self.apps)]
 
@@ -101,9 +122,26 @@ def insist(start: Callable[[], None]) -> None:
             return
 
 
+class Eda(EmbeddedEda):
+    """ansible-rulebook, with a playbook for the tool `trial`."""
+
+    @property
+    def name(self) -> str:
+        return "eda"
+
+    @property
+    def running(self) -> bool:
+        return self.process.running
+
+    def tail(self) -> str:
+        return self.process.tail()
+
+
 @asynccontextmanager
-async def open_fleet(home: Path, issuer: DevIssuer, public_url: str) -> AsyncGenerator[Fleet]:
-    """Start everything; stop it all at the end."""
+async def open_fleet(
+    home: Path, issuer: DevIssuer, public_url: str, *, eda: bool = False
+) -> AsyncGenerator[Fleet]:
+    """Start everything; stop it all at the end. With `eda` the executor is a real one."""
     postgres = EmbeddedPostgres()
     kafka = EmbeddedKafka(properties={"group.min.session.timeout.ms": "1000"})
     started: list[Callable[[], None]] = [kafka.stop, postgres.stop]
@@ -117,7 +155,8 @@ async def open_fleet(home: Path, issuer: DevIssuer, public_url: str) -> AsyncGen
             await conn.execute(text(f"UPDATE tenants SET queued_max = {QUEUED_MAX}"))
         await engine.dispose()
         keys.generate(home / "seal.pem", home / "seal.pub.pem")
-        common = {f"MCP_BROKER_{name}": value for name, value in TIMES.items()} | {
+        times = TIMES | EDA_TIMES if eda else TIMES
+        common = {f"MCP_BROKER_{name}": value for name, value in times.items()} | {
             "MCP_BROKER_KAFKA_BOOTSTRAP": kafka.bootstrap,
             "MCP_BROKER_ISSUERS": issuer.setting(),
             "MCP_BROKER_PUBLIC_URL": public_url,
@@ -131,7 +170,8 @@ async def open_fleet(home: Path, issuer: DevIssuer, public_url: str) -> AsyncGen
             AppProcess(home=home, env=app_env, port=free_port(), name=f"app-{n}") for n in range(2)
         ]
         relays = [relay_process(home=home, env=relay_env, name=f"relay-{n}") for n in range(3)]
-        executor = Process(
+        token = issuer.token(tenant="adapters", user="eda", scopes=["results:write"])
+        executor: Killable = Process(
             "executor",
             [sys.executable, "-m", "tests.chaos.executor"],
             log=home / "executor.log",
@@ -140,11 +180,26 @@ async def open_fleet(home: Path, issuer: DevIssuer, public_url: str) -> AsyncGen
                 **os.environ,
                 "KAFKA": kafka.bootstrap,
                 "URLS": ",".join(app.url for app in apps),
-                "TOKEN": issuer.token(tenant="adapters", user="eda", scopes=["results:write"]),
+                "TOKEN": token,
                 "EFFECTS": str(home / "effects"),
             },
         )
-        for process in [executor, *relays, *(app.process for app in apps)]:
+        if eda:
+            executor = Eda(
+                home=home,
+                kafka=kafka.bootstrap,
+                broker_url=apps[0].url,
+                token=token,
+                workspace=home,
+                env={"MCP_EFFECTS": str(home / "effects")},
+                rulebook=rulebook_with({"trial": PLAYBOOKS / "trial.yml"}, home / "rulebook.yml"),
+                actions_max=4,
+            )
+        for process in [
+            *relays,
+            *(app.process for app in apps),
+            executor,
+        ]:  # which needs the topics
             started.insert(0, process.kill)
             process.start()
         await asyncio.gather(*(asyncio.to_thread(ready, app) for app in apps))
@@ -171,8 +226,9 @@ def ready(app: AppProcess) -> None:
 class Monkey:
     """Does harm at random: each kind once in a shuffled order, then any."""
 
-    def __init__(self, fleet: Fleet, random: Random) -> None:
+    def __init__(self, fleet: Fleet, random: Random, *, slowness: float = 1) -> None:
         self._fleet = fleet
+        self._slowness = slowness
         self._random = random
         self.done = Counter[str]()
         self._moves: dict[str, Callable[[], Awaitable[None]]] = {
@@ -199,12 +255,12 @@ class Monkey:
             with contextlib.suppress(*AWAY):
                 await self._moves[name]()
                 self.done[name] += 1
-            await asyncio.sleep(self._random.uniform(0.3, 1.5))
+            await asyncio.sleep(self._slowness * self._random.uniform(0.3, 1.5))
 
     def _pause(self) -> float:
         return self._random.uniform(0.1, 1.5)
 
-    def _kill(self, process: Process) -> None:
+    def _kill(self, process: Killable) -> None:
         if process.name not in self._fleet.down:
             process.kill()
             self._fleet.later(process.name, self._pause(), process.start)

@@ -15,13 +15,17 @@ REDRIVEN_METHOD = "again"  # what may be done again, whatever became of it
 KEYS = ("k1", "k2", "k3")
 GIVE_UP_S = 60.0
 DEADLINE_MS = 60_000
+ONCE_DEADLINE_MS = 15_000
 
 
 class Caller:
     """One caller; `accepted` is what it was promised."""
 
-    def __init__(self, number: int, urls: list[str], token: str, random: Random) -> None:
+    def __init__(
+        self, number: int, urls: list[str], token: str, random: Random, *, slowness: float = 1
+    ) -> None:
         self._number = number
+        self._slowness = slowness  # of the executor: deadlines and pauses are so much longer
         self._urls = urls
         self._headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
         self._random = random
@@ -44,7 +48,7 @@ class Caller:
                     await self._see_through(http, self._random.choice(list(self.accepted)))
                 elif luck < 0.25 and key in self.accepted:
                     await self._cancel(http, self.accepted[key])
-                await asyncio.sleep(self._random.uniform(0.02, 0.4))
+                await asyncio.sleep(self._slowness * self._random.uniform(0.02, 0.4))
 
     def _body(self) -> dict[str, Any]:
         method = self._random.choice(["again", "again", "once", "loose", "loose"])
@@ -54,12 +58,13 @@ class Caller:
             "tool": "trial",
             "method": method,
             "args": {"text": text, "ms": self._random.choice([0, 20, 100, 800])},
-            "deadline_ms": DEADLINE_MS,
+            "deadline_ms": int(self._slowness * DEADLINE_MS),
             "accept_async": self._random.random() < 0.2,
         }
         if method == "once":
             # What is unknown blocks its key until somebody tells: those behind it time out.
-            body |= {"deadline_ms": 15_000, "accept_async": False}
+            deadline_ms = int(self._slowness * ONCE_DEADLINE_MS)
+            body |= {"deadline_ms": deadline_ms, "accept_async": False}
             key = None if key is None else f"once-{key}-{self._random.randrange(20)}"
         return body if key is None else body | {"ordering_key": key}
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -15,7 +16,7 @@ from tests.chaos.load import Caller, Operator
 from tests.conftest import AUDIENCE
 
 SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_SECONDS", "25"))
-CALLERS = 8
+EDA_SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_EDA_SECONDS", "0"))
 SETTLE_S = float(os.environ.get("MCP_BROKER_CHAOS_SETTLE", "180"))
 
 
@@ -41,41 +42,60 @@ async def settle(fleet: Fleet) -> float:
 async def test_whatever_is_killed_every_call_ends_once_in_order_with_one_effect(
     home: Path, issuer: DevIssuer, pytestconfig: pytest.Config
 ) -> None:
-    chosen = int(os.environ.get("MCP_BROKER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
-    say = pytestconfig.get_terminal_writer().line
-    say(f"\nchaos: MCP_BROKER_CHAOS_SEED={chosen} MCP_BROKER_CHAOS_SECONDS={SECONDS:g}")
-    random = Random(chosen)
     async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp")) as fleet:
-        callers = [
-            Caller(
-                number,
-                fleet.urls,
-                issuer.token(tenant="demo", user=f"user-{number}", scopes=["tools"]),
-                Random(random.random()),
-            )
-            for number in range(CALLERS)
-        ]
-        operator = Operator(
+        await ordeal(fleet, pytestconfig, seconds=SECONDS, callers=8)
+
+
+@pytest.mark.chaos
+@pytest.mark.eda
+@pytest.mark.timeout(int(EDA_SECONDS + SETTLE_S + 300))
+@pytest.mark.guarantee("chaos:conservation")
+@pytest.mark.skipif(not EDA_SECONDS, reason="long: make chaos, MCP_BROKER_CHAOS_EDA_SECONDS")
+async def test_the_same_holds_where_ansible_runs_the_commands_and_is_killed_too(
+    home: Path, issuer: DevIssuer, pytestconfig: pytest.Config
+) -> None:
+    async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp"), eda=True) as fleet:
+        await ordeal(fleet, pytestconfig, seconds=EDA_SECONDS, callers=2, slowness=10)
+
+
+async def ordeal(
+    fleet: Fleet, config: pytest.Config, *, seconds: float, callers: int, slowness: float = 1
+) -> None:
+    """Load, harm, and what must be true after them; prints the seed and the counts."""
+    chosen = int(os.environ.get("MCP_BROKER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
+    say = config.get_terminal_writer().line
+    say(f"\nchaos: MCP_BROKER_CHAOS_SEED={chosen} for {seconds:g} s")
+    random = Random(chosen)
+    calling = [
+        Caller(
+            number,
             fleet.urls,
-            issuer.token(tenant="demo", user="olga", scopes=["operator"]),
+            fleet.issuer.token(tenant="demo", user=f"user-{number}", scopes=["tools"]),
             Random(random.random()),
+            slowness=slowness,
         )
-        monkey = Monkey(fleet, Random(random.random()))
-        until = time.monotonic() + SECONDS
-        async with asyncio.TaskGroup() as group:
-            for caller in callers:
-                group.create_task(caller.run(until))
-            group.create_task(operator.run(until))
-            group.create_task(monkey.rage(SECONDS))
-        await fleet.whole()
-        settled_s = await settle(fleet)
-        await operator.redrive_all()
-        await settle(fleet)
-        promised = {key: one for caller in callers for key, one in caller.accepted.items()}
-        wrong, counts = await violations(fleet, promised)
-        wrong += [problem for caller in callers for problem in caller.wrong]
-        wrong += operator.wrong
-        answers = sum((caller.counts for caller in callers), start=monkey.done.__class__())
+        for number in range(callers)
+    ]
+    operator = Operator(
+        fleet.urls,
+        fleet.issuer.token(tenant="demo", user="olga", scopes=["operator"]),
+        Random(random.random()),
+    )
+    monkey = Monkey(fleet, Random(random.random()), slowness=slowness)
+    until = time.monotonic() + seconds
+    async with asyncio.TaskGroup() as group:
+        for caller in calling:
+            group.create_task(caller.run(until))
+        group.create_task(operator.run(until))
+        group.create_task(monkey.rage(seconds))
+    await fleet.whole()
+    settled_s = await settle(fleet)
+    await operator.redrive_all()
+    await settle(fleet)
+    promised = {key: one for caller in calling for key, one in caller.accepted.items()}
+    wrong, counts = await violations(fleet, promised)
+    wrong += [problem for caller in calling for problem in caller.wrong] + operator.wrong
+    answers = sum((caller.counts for caller in calling), start=Counter[str]())
     say(f"chaos: kills {dict(monkey.done)}")
     say(f"chaos: answers {dict(answers)}; settled in {settled_s:.1f} s")
     say(f"chaos: operator {dict(operator.counts)}")

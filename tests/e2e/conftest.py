@@ -15,7 +15,6 @@ import asyncpg
 import httpx2
 import orjson
 import pytest
-import yaml
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -26,12 +25,10 @@ from app.devstack.stack import AppProcess, Dsns, relay_process
 from app.devstack.tokens import DevIssuer
 from tests import stack as servers
 from tests.conftest import AUDIENCE
+from tests.rulebooks import PLAYBOOKS, rulebook_with
 from tests.stack import PostgresServer, make_repo
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-FIXTURES: Final = ROOT / "tests" / "eda" / "fixtures"
-# Methods of the tool `probe` that only these tests have: their playbooks and policies.
-PLAYBOOKS: Final = {"slow": FIXTURES / "slow.yml", "effect": FIXTURES / "effect.yml"}
+# Methods of the tool `probe` that only these tests have.
 POLICIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "slow": {"lease_s": 600},
     "effect": {"idempotent": True, "retry": {"attempts_max": 3, "backoff_s": 0.2}},
@@ -73,20 +70,6 @@ class World:
             transport = streamable_http_client(url, http_client=http)
             async with Client(transport, mode=mode) as client:  # pyright: ignore[reportArgumentType]
                 yield client
-
-
-def rulebook_with(playbooks: Mapping[str, Path], path: Path) -> Path:
-    """The shipped rulebook with a rule for each method of the tool `probe` that a test brings."""
-    [ruleset] = yaml.safe_load((ROOT / "rulebooks" / "rulebook_mcp.yml").read_text())
-    *rules, last = ruleset["rules"]
-    for method, playbook in playbooks.items():
-        condition = f'event.body.tool == "probe" and event.body.method == "{method}"'
-        action = {"run_playbook": {"name": str(playbook)}}
-        rules.append({"name": f"probe_{method}", "condition": condition, "action": action})
-        before, bracket, _ = last["condition"].rpartition(")")
-        last["condition"] = f"{before} or ({condition}){bracket}"
-    path.write_text(yaml.safe_dump([ruleset | {"rules": [*rules, last]}]))
-    return path
 
 
 async def add_tools(owner: str, policies: Mapping[str, Mapping[str, Any]]) -> None:
@@ -133,7 +116,10 @@ def world(
         workspace=workspace,
         group=f"eda-{home.name}",
         env={"MCP_EFFECTS": str(effects)},
-        rulebook=rulebook_with(PLAYBOOKS, home / "rulebook.yml"),
+        rulebook=rulebook_with(
+            {f"probe.{method}": PLAYBOOKS / f"{method}.yml" for method in POLICIES},
+            home / "rulebook.yml",
+        ),
     )
     try:
         for relay in relays:

@@ -1,0 +1,53 @@
+"""How much there is of everything, for the relay's metrics: all tenants together, by index."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import asyncpg
+
+READ: Final = """
+    SELECT o.*,
+           (SELECT count(*) FROM commands WHERE state = 'queued') AS queued,
+           (SELECT count(*) FROM commands
+             WHERE state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga'
+               AND state = 'dispatched') AS dispatched,
+           (SELECT count(*) FROM commands
+             WHERE state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga'
+               AND state = 'running') AS running,
+           (SELECT count(*) FROM commands WHERE state = 'dead_lettered' AND discarded_at IS NULL)
+               AS dead_letters,
+           (SELECT count(*) FROM ordering_heads WHERE blocked_reason IS NOT NULL) AS blocked_keys,
+           (SELECT count(*) FROM sagas WHERE state IN ('stuck', 'compensation_failed'))
+               AS waiting_sagas
+      FROM (SELECT count(*) FILTER (WHERE status = 'ready') AS ready,
+                   count(*) FILTER (WHERE status = 'held') AS held,
+                   count(*) FILTER (WHERE status = 'delayed') AS delayed,
+                   count(*) FILTER (WHERE status = 'claimed') AS claimed,
+                   coalesce(extract(epoch FROM now() - min(greatest(created_at, available_at))
+                       FILTER (WHERE status = 'ready')), 0)::float8 AS oldest_ready_s
+              FROM outbox) AS o
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """One look."""
+
+    ready: int
+    held: int
+    delayed: int
+    claimed: int
+    oldest_ready_s: float
+    queued: int
+    dispatched: int
+    running: int
+    dead_letters: int
+    blocked_keys: int
+    waiting_sagas: int
+
+
+async def read(pool: asyncpg.Pool) -> Gauges:
+    """Look at the tables."""
+    row = await pool.fetchrow(READ)
+    assert row is not None
+    return Gauges(**dict(row))

@@ -1,0 +1,63 @@
+"""What a process counts, for Prometheus to read.
+
+No label names a tenant, a user, a tool, an ordering key or an id: whoever reads the figures learns
+how much there is of something, and nothing of whose it is. They are served on a port of their own,
+which callers' tokens never reach.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+ACCEPTED: Final = Counter(
+    "broker_accepted_calls", "Calls accepted: new, or found again by their key.", ["how"]
+)
+REFUSED: Final = Counter("broker_refused_requests", "Requests refused, by problem code.", ["code"])
+ADAPTER_WORDS: Final = Counter(
+    "broker_adapter_words",
+    "Words of adapters: claims granted and refused, progress, ends.",
+    ["word"],
+)
+LISTENING: Final = Gauge(
+    "broker_listening", "1 while this process hears PostgreSQL's notifications, else it polls."
+)
+
+PUBLISHED: Final = Counter("broker_published_rows", "Outbox rows that are in Kafka.", ["kind"])
+PUBLISH_FAILURES: Final = Counter("broker_publish_failures", "Batches given back to the outbox.")
+DISPATCH_S: Final = Histogram(
+    "broker_dispatch_seconds",
+    "From a command's outbox row to Kafka's acknowledgement, its wait for windows and keys included.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+
+OUTBOX_ROWS: Final = Gauge("broker_outbox_rows", "Outbox rows, by status.", ["status"])
+OUTBOX_AGE_S: Final = Gauge("broker_outbox_oldest_ready_seconds", "How long the oldest waits.")
+COMMANDS: Final = Gauge("broker_open_commands", "Commands that have not ended.", ["state"])
+DEAD_LETTERS: Final = Gauge("broker_dead_letters", "Dead letters neither redriven nor discarded.")
+BLOCKED_KEYS: Final = Gauge("broker_blocked_keys", "Ordering keys that wait for a person's word.")
+WAITING_SAGAS: Final = Gauge("broker_waiting_sagas", "Sagas that wait for a person's word.")
+SEAL_LAG_S: Final = Gauge("broker_seal_lag_seconds", "Age of the oldest event that is not sealed.")
+READ_AT_S: Final = Gauge(
+    "broker_gauges_read_timestamp_seconds", "When the gauges above were last read from PostgreSQL."
+)
+
+
+@contextmanager
+def served(host: str, port: int | None) -> Generator[None]:
+    """Serve `GET /metrics` inside the block, if there is a port.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    if port is None:
+        yield
+        return
+    server, thread = start_http_server(port, host)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,127 @@
+"""The figures that Prometheus reads: they move, and say of nothing whose it is."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import keys
+from app.devstack.postgres import free_port
+from app.devstack.stack import AppProcess, Dsns, relay_process
+from app.devstack.tokens import DevIssuer
+from tests.conftest import AUDIENCE
+from tests.stack import wait_for
+
+SECRETS = {"demo", "other", "ada", "eve", "probe", "echo", "key-of-ada", "of-ada"}
+
+
+def figures(text: str) -> dict[tuple[str, str], float]:
+    """Values by name and label value; every figure here has at most one label."""
+    return {
+        (sample.name, ",".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def words(text: str) -> set[str]:
+    """What labels and names are made of; help texts are ours and left out."""
+    lines = [line for line in text.splitlines() if line.startswith("broker_")]
+    return {word for line in lines for word in line.replace('"', " ").replace("=", " ").split()}
+
+
+@pytest.mark.guarantee("metrics:nobodys")
+async def test_app_and_relay_serve_figures_that_name_no_tenant_user_tool_or_key(
+    database: Dsns, kafka_bootstrap: str, issuer: DevIssuer, tmp_path: Path
+) -> None:
+    keys.generate(tmp_path / "seal.pem", tmp_path / "seal.pub.pem")
+    ports = {"app": free_port(), "relay": free_port()}
+    common = {
+        "MCP_BROKER_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MCP_BROKER_ISSUERS": issuer.setting(),
+        "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
+        "MCP_BROKER_GAUGES_S": "0.2",
+        "MCP_BROKER_SEAL_KEYS": f'["{tmp_path / "seal.pem"}"]',
+    }
+    app = AppProcess(
+        home=tmp_path,
+        port=free_port(),
+        name="app",
+        env=common
+        | {
+            "MCP_BROKER_DATABASE_URL": database.app,
+            "MCP_BROKER_METRICS_PORT": str(ports["app"]),
+        },
+    )
+    relay = relay_process(
+        home=tmp_path,
+        name="relay",
+        env=common
+        | {
+            "MCP_BROKER_DATABASE_URL": database.relay,
+            "MCP_BROKER_METRICS_PORT": str(ports["relay"]),
+        },
+    )
+    with ExitStack() as stack:
+        app.start()
+        stack.callback(app.process.stop)
+        relay.start()
+        stack.callback(relay.stop)
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
+
+            async def read(which: str) -> str:
+                answer = await http.get(f"http://127.0.0.1:{ports[which]}/metrics")
+                assert answer.status_code == 200
+                return answer.text
+
+            async def call(tenant: str, user: str, tool: str = "probe") -> httpx.Response:
+                token = issuer.token(tenant=tenant, user=user, scopes=["tools"])
+                return await http.post(
+                    f"{app.url}/mcp/tools/call",
+                    json={
+                        "tool": tool,
+                        "method": "echo",
+                        "args": {"text": "x"},
+                        "ordering_key": f"key-of-{user}",
+                        "idempotency_key": f"of-{user}",
+                    },
+                    headers={"Authorization": f"Bearer {token}", "Prefer": "respond-async"},
+                )
+
+            for tenant, user in (("demo", "ada"), ("demo", "ada"), ("other", "eve")):
+                assert (await call(tenant, user)).status_code == 202
+            assert (await call("demo", "ada", "nothing")).status_code == 404
+
+            async def dispatched() -> Any:
+                try:
+                    found = figures(await read("relay"))
+                except httpx.ConnectError:
+                    return None  # it starts
+                sealed = found["broker_seal_lag_seconds", ""] == 0
+                return (
+                    found
+                    if found.get(("broker_open_commands", "dispatched")) == 2 and sealed
+                    else None
+                )
+
+            of_relay = await wait_for(dispatched)
+            assert of_relay["broker_published_rows_total", "command"] == 2
+            assert of_relay["broker_dispatch_seconds_count", ""] == 2
+            assert of_relay["broker_listening", ""] == 1
+            assert of_relay["broker_outbox_rows", "ready"] == 0
+            of_app = figures(await read("app"))
+            assert of_app["broker_accepted_calls_total", "new"] == 2
+            assert of_app["broker_accepted_calls_total", "found again"] == 1
+            assert of_app["broker_refused_requests_total", "unknown_tool"] == 1
+            assert of_app["broker_listening", ""] == 1
+
+            for which in ports:
+                assert not words(await read(which)) & SECRETS
+            token = issuer.token(tenant="demo", user="ada", scopes=["tools", "operator", "admin"])
+            answer = await http.get(
+                f"{app.url}/metrics", headers={"Authorization": f"Bearer {token}"}
+            )
+            assert answer.status_code == 404, "not where callers come in"
