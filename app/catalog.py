@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 import jsonschema_rs
@@ -18,7 +18,7 @@ import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
-from app.db import audit_events, catalog
+from app.db import catalog
 from app.db.catalog import Tenant
 from app.db.engine import tenant_transaction
 from app.envelope import Call, Priority, fingerprint
@@ -83,12 +83,21 @@ class Request:
     approved: bool = False
 
 
+class Refused(Protocol):
+    """Has a call audited that made no command."""
+
+    async def __call__(
+        self, who: Identity, request: "Request", *, kind: str, reason: str
+    ) -> None: ...
+
+
 class Catalog:
     """What may be called, as of some seconds ago at most."""
 
-    def __init__(self, engine: AsyncEngine, settings: Settings) -> None:
+    def __init__(self, engine: AsyncEngine, settings: Settings, *, refused: Refused) -> None:
         self._engine = engine
         self._settings = settings
+        self._refused = refused
         self._tools: dict[tuple[str, str], Compiled] = {}
         self._names: dict[str, Compiled] = {}
         self._tools_at = float("-inf")
@@ -207,7 +216,7 @@ class Catalog:
         path = f"{request.tool}/{request.method}"
         if found is None or not allowed(path, view.grants, identity):
             reason = "no grant" if found else "no such tool"
-            await self.refused(identity, request, kind="call.denied", reason=reason)
+            await self._refused(identity, request, kind="call.denied", reason=reason)
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
         self._check_args(found, request)
         return self._call(identity, request, found), found.tool
@@ -225,7 +234,7 @@ class Catalog:
         view = await self.tenant(identity.tenant_id)
         if view is None:
             reason = "tenant not known or suspended"
-            await self.refused(identity, request, kind="call.denied", reason=reason)
+            await self._refused(identity, request, kind="call.denied", reason=reason)
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         return view
 
@@ -259,22 +268,6 @@ class Catalog:
             QueueFullError: the tenant has as many queued commands as it may.
         """
         await self._queues.admit(tenant)
-
-    async def refused(
-        self, identity: Identity, request: Request, *, kind: str, reason: str
-    ) -> None:
-        """Audit a call that made no command: no grant for it, or no approval."""
-        async with tenant_transaction(self._engine, identity.tenant_id) as conn:
-            await audit_events.append(
-                conn,
-                tenant_id=identity.tenant_id,
-                kind=kind,
-                actor=f"user:{identity.user_id}",
-                user_id=identity.user_id,
-                tool=request.tool[:128],
-                method=request.method[:128],
-                body={"client": identity.client_id, "reason": reason},
-            )
 
     def _call(self, identity: Identity, request: Request, found: Compiled) -> Call:
         tool, policy = found.tool, found.tool.policy

@@ -39,7 +39,7 @@ async def granted(broker: Broker, who: Identity, name: str) -> Tool:
     asked = (name, "") if tool is None else (tool.tool, tool.method)
     request = Request(tool=asked[0], method=asked[1], args={})
     reason = "no such tool" if tool is None else "no grant"
-    await broker.catalog.refused(who, request, kind="call.denied", reason=reason)
+    await broker.refusals.call(who, request, kind="call.denied", reason=reason)
     raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
 
 

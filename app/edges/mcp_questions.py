@@ -101,7 +101,7 @@ async def _approved(
 
 
 async def _refuse(broker: Broker, who: Identity, tool: Tool, request: Request) -> None:
-    await broker.catalog.refused(
+    await broker.refusals.call(
         who, request, kind=DECLINED, reason="the person behind the client said no"
     )
     raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")

@@ -3,13 +3,14 @@
 The first of a kind is written at once; equal ones of the same period are counted and written as
 one event at its end. A kind is (tenant, actor, reason): without a valid token there are as many as
 trusted issuers times reasons, and their log is the broker's own, `_broker`, which no tenant can
-be. What a process has counted and not written is lost with a kill -9: at most one period's counts.
+be. Of refused calls a user's first are written one by one, before they are answered, each with its
+tool. What a process has counted and not written is lost with a kill -9: one period's counts.
 """
 
 import asyncio
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.catalog import Request
 from app.db import audit_events
 from app.db.engine import AWAY, tenant_transaction
 from app.edges.identity import LoginFailedError
@@ -29,7 +31,13 @@ LOG: Final = "_broker"
 
 KINDS_MAX: Final = 1000
 PEERS_MAX: Final = 5
+CALLS_IN_FULL: Final = 20
+"""Refused calls of a user and a period that are written one by one."""
+CALLS_MAX: Final = 20
+"""What the count of the others tells apart."""
 DETAIL_MAX: Final = 300
+NAME_MAX: Final = 128
+OTHERS: Final = ("others", "", "")
 STOP_S: Final = 5.0
 
 
@@ -52,6 +60,7 @@ class Tally:
     count: int = 0
     written: int = 0
     sample: dict[str, Any] = field(default_factory=dict)
+    calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # tool, method, reason
     peers: set[str] = field(default_factory=set)
 
 
@@ -89,12 +98,52 @@ class Refusals:
         )
         self._count(kind, peer, {"detail": detail[:DETAIL_MAX], "path": path[:DETAIL_MAX]})
 
-    def _count(self, kind: Kind, peer: str, sample: dict[str, Any]) -> None:
+    async def call(self, who: Identity, request: Request, *, kind: str, reason: str) -> None:
+        """A call made no command: no grant for it, no such tool, or its person said no.
+
+        Whether it is written or counted depends on neither tool nor reason, so its time tells a
+        caller nothing of what there is.
+        """
+        tool, method = request.tool[:NAME_MAX], request.method[:NAME_MAX]
+        of_user = Kind(
+            tenant_id=who.tenant_id,
+            type=kind,
+            actor=f"user:{who.user_id}",
+            user_id=who.user_id,
+            reason="more of them",
+        )
+        tally = self._tally(of_user)
+        tally.count += 1
+        if tally.count > CALLS_IN_FULL:
+            one = (tool, method, reason)
+            tally.calls[one if one in tally.calls or len(tally.calls) < CALLS_MAX else OTHERS] += 1
+            return
+        tally.written += 1
+        try:
+            async with tenant_transaction(self._engine, who.tenant_id) as conn:
+                await audit_events.append(
+                    conn,
+                    tenant_id=who.tenant_id,
+                    kind=kind,
+                    actor=of_user.actor,
+                    user_id=who.user_id,
+                    tool=tool,
+                    method=method,
+                    body={"client": who.client_id, "reason": reason},
+                )
+        except BaseException:
+            tally.written -= 1  # it is counted
+            raise
+
+    def _tally(self, kind: Kind) -> Tally:
         if kind not in self._tallies and len(self._tallies) >= KINDS_MAX:
             kind = Kind(
                 tenant_id=LOG, type=kind.type, actor="many", user_id=None, reason=kind.reason
             )
-        tally = self._tallies.setdefault(kind, Tally())
+        return self._tallies.setdefault(kind, Tally())
+
+    def _count(self, kind: Kind, peer: str, sample: dict[str, Any]) -> None:
+        tally = self._tally(kind)
         if not tally.count:
             tally.sample = sample
             self._some.set()
@@ -161,9 +210,16 @@ class Refusals:
                     "reason": kind.reason,
                     "count": count - tally.written,
                     "within_s": self._period_s,
-                    "peers": sorted(tally.peers),
                     **tally.sample,
                 }
+                if tally.peers:
+                    body["peers"] = sorted(tally.peers)
+                if tally.calls:
+                    body["calls"] = [
+                        {"tool": tool, "method": method, "reason": reason, "count": n}
+                        for (tool, method, reason), n in tally.calls.most_common()
+                    ]
+                    tally.calls.clear()
                 if kind.type == "login.failed":
                     body["issuer"] = kind.issuer or "not one of ours"
                 await audit_events.append(

@@ -50,7 +50,9 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings, name="broker-app"))
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
-        catalog = Catalog(database.engine, settings)
+        refusals = Refusals(database.engine, period_s=settings.refusals_period_s)
+        await stack.enter_async_context(refusals.running())
+        catalog = Catalog(database.engine, settings, refused=refusals.call)
         hub = Hub(database.engine, poll_s=settings.poll_s)
         stops = Stops(notifier.stop)
         intake = Intake(
@@ -72,8 +74,6 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         tasks = [asyncio.ensure_future(helper) for helper in helpers]
         stack.callback(lambda: [task.cancel() for task in tasks])
         await stack.enter_async_context(intake.running())
-        refusals = Refusals(database.engine, period_s=settings.refusals_period_s)
-        await stack.enter_async_context(refusals.running())
         yield Broker(
             settings=settings,
             database=database,

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
+from app.edges.refusals import CALLS_IN_FULL
 from tests.audit.conftest import open_log
 from tests.conftest import settings_of
 from tests.edges.conftest import auth
@@ -19,6 +21,12 @@ EVENTS = """
            body ->> 'issuer' AS issuer, CAST(body ->> 'count' AS integer) AS count, body::text AS text
       FROM audit.events
      WHERE type = '{}'
+     ORDER BY occurred_at, xid
+"""
+CALLS_DENIED = """
+    SELECT user_id, tool, body::text AS body
+      FROM audit.events
+     WHERE type = 'call.denied'
      ORDER BY occurred_at, xid
 """
 
@@ -118,3 +126,30 @@ async def test_denials_are_in_the_log_of_the_tokens_tenant(
     assert (call["tenant_id"], call["reason"]) == ("no-such", "tenant not known or suspended")
     [state] = await fetch(database.owner, "SELECT state, adapter FROM commands")
     assert (state["state"], state["adapter"]) == ("queued", None)
+
+
+@pytest.mark.guarantee("identity:audited")
+async def test_refused_calls_are_written_one_by_one_at_first_and_then_counted(
+    database: Dsns, issuer: DevIssuer
+) -> None:
+    ada, bob = auth(issuer, "ada"), auth(issuer, "bob")
+    many = 40
+    # `probe` is granted and its other method is not there; what is asked for changes nothing.
+    async with serving(settings_of(database.app, issuer)) as http:
+        for n in range(many):
+            body = {"tool": f"none-{n % 3}", "method": "x", "args": {}}
+            assert (await http.post("/mcp/tools/call", json=body, headers=ada)).status_code == 404
+        found = await fetch(database.owner, CALLS_DENIED)
+        assert len(found) == CALLS_IN_FULL, "each was written before it was answered"
+        assert {one["tool"] for one in found} == {"none-0", "none-1", "none-2"}
+        body = {"tool": "none-0", "method": "x", "args": {}}
+        assert (await http.post("/mcp/tools/call", json=body, headers=bob)).status_code == 404
+        [of_bob] = [o for o in await fetch(database.owner, CALLS_DENIED) if o["user_id"] == "bob"]
+        assert of_bob["tool"] == "none-0", "another user's first one"
+    *_, rest = await fetch(database.owner, CALLS_DENIED)
+    said = orjson.loads(rest["body"])
+    assert (rest["user_id"], rest["tool"], said["count"]) == ("ada", None, many - CALLS_IN_FULL)
+    assert sum(one["count"] for one in said["calls"]) == many - CALLS_IN_FULL
+    assert {(one["tool"], one["reason"]) for one in said["calls"]} == {
+        (f"none-{n}", "no such tool") for n in range(3)
+    }
