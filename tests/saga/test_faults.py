@@ -1,0 +1,151 @@
+"""A saga's use cases with a fault at each of their statements: whole, or as if never begun."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+import uuid_utils.compat as uuid_utils
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import conductor, saga_parse, saga_runs
+from app.db import sagas as saga_rows
+from app.db.engine import tenant_transaction
+from app.db.sagas import SagaRow
+from relay.clock import Toolbox
+from tests.faults import InjectedFaultError, fail_at_each_statement, faulty_pool
+from tests.kernel.calls import ADA
+from tests.kernel.calls import claim as claim_call
+from tests.kernel.calls import finish as finish_call
+from tests.saga.lab import Lab
+from tests.saga.test_adhoc import add, call
+from tests.saga.test_runs import CHAIN, FAILED
+
+EVERYTHING = """
+    SELECT (SELECT json_agg(c ORDER BY c.id)::text FROM commands c) AS commands,
+           (SELECT json_agg(o ORDER BY o.id)::text FROM outbox o) AS outbox,
+           (SELECT json_agg(s ORDER BY s.id)::text FROM sagas s) AS sagas,
+           (SELECT json_agg(t ORDER BY t.saga_id, t.position)::text FROM saga_steps t) AS steps,
+           (SELECT json_agg(t ORDER BY t.id)::text FROM saga_turns t) AS turns,
+           (SELECT json_agg(h ORDER BY h.ordering_key)::text FROM ordering_heads h) AS heads,
+           (SELECT count(*) FROM audit.events) AS events
+"""
+
+
+async def look(lab: Lab) -> list[Any]:
+    return await lab.owner.fetch(EVERYTHING)
+
+
+async def turn(lab: Lab, saga_id: UUID) -> int:
+    """The saga's turn, broken at each statement, then whole; returns how many it has."""
+    tools = Toolbox(lab.relay.engine)
+    await tools.find("lab", "do")  # its own reading is no part of the turn
+
+    async def advance() -> None:
+        await conductor.advance(
+            lab.relay.engine, saga_id, tools=tools.find, deadline_s=3600, grace_s=30
+        )
+
+    return await fail_at_each_statement(lab.relay.engine, advance, lambda: look(lab))
+
+
+async def played(lab: Lab, saga_id: UUID, step: str, **said: Any) -> None:
+    """An adapter takes what waits for this step and ends it; the turn that comes of it is left."""
+    row = (await lab.waiting(saga_id))[step]
+    assert (await claim_call(lab.broker, row["id"], attempt=row["attempt"])).proceed
+    await finish_call(lab.broker, row["id"], **(said or {"result": {"made": step}}))
+
+
+@pytest.mark.guarantee("kernel:atomic")
+async def test_a_fault_at_any_statement_of_any_turn_leaves_the_turn_to_be_taken_again(
+    lab: Lab,
+) -> None:
+    saga_id = await lab.run(CHAIN)
+    steps: list[int] = []
+    for step, said in (("a", {}), ("b", {}), ("c", FAILED), ("undo b", {}), ("undo a", {})):
+        await played(lab, saga_id, step, **said)
+        steps.append(await turn(lab, saga_id))
+    assert min(steps) >= 5, "the injector never fired"
+    assert (await lab.saga(saga_id))[0] == "compensated"
+    assert (await lab.command(saga_id))["state"] == "failed"
+
+
+Verb = Callable[[AsyncConnection, SagaRow], Awaitable[None]]
+ABORT: Verb = partial(saga_runs.abort, actor="user:ada", reason="not wanted")
+COMMIT: Verb = partial(saga_runs.close, actor="user:ada")
+SETTLE = partial(
+    saga_runs.settle, step="b", outcome=None, actor="operator:olga", reason="looked at it"
+)
+
+
+async def said(lab: Lab, saga_id: UUID, verb: Verb) -> None:
+    """A word on a saga, broken at each statement of its transaction, then whole; and the turn."""
+    engine = lab.broker.database.engine
+
+    async def work() -> None:
+        async with tenant_transaction(engine, "demo") as conn:
+            saga = await saga_rows.lock(conn, saga_id)
+            assert saga is not None
+            await verb(conn, saga)
+
+    assert await fail_at_each_statement(engine, work, lambda: look(lab)) >= 5
+    await turn(lab, saga_id)
+
+
+@pytest.mark.guarantee("kernel:atomic")
+@pytest.mark.parametrize("verb", [ABORT, COMMIT], ids=["abort", "commit"])
+async def test_a_fault_at_any_statement_of_a_word_on_an_ad_hoc_saga_leaves_nothing(
+    lab: Lab, verb: Verb
+) -> None:
+    saga_id = uuid_utils.uuid7()
+    await add(lab, saga_id, "a")
+    await lab.do(saga_id, "a")
+    await said(lab, saga_id, verb)
+
+
+@pytest.mark.guarantee("kernel:atomic")
+@pytest.mark.parametrize("verb", ["retry", "skip"])
+async def test_a_fault_at_any_statement_of_an_operators_word_leaves_nothing(
+    lab: Lab, verb: saga_runs.Verb
+) -> None:
+    saga_id = await lab.run(CHAIN)
+    await lab.do(saga_id, "a")
+    await lab.do(saga_id, "b")
+    await lab.do(saga_id, "c", **FAILED)
+    await played(lab, saga_id, "undo b", **FAILED)
+    await turn(lab, saga_id)
+    assert (await lab.saga(saga_id))[0] == "compensation_failed"
+    await said(lab, saga_id, partial(SETTLE, verb=verb))
+
+
+@pytest.mark.guarantee("kernel:atomic")
+@pytest.mark.parametrize("what", ["begin", "first step", "another step"])
+async def test_a_fault_at_any_statement_of_an_acceptance_leaves_nothing(
+    lab: Lab, what: str
+) -> None:
+    saga_id = uuid_utils.uuid7()
+    if what == "another step":
+        await add(lab, saga_id, "a")
+    made, _ = await lab.broker.catalog.prepare(ADA, call(saga_id, "b"))
+    definition = saga_parse.parse(CHAIN)
+    async with faulty_pool(lab.dsns.owner) as (pool, faulty):
+
+        async def work() -> None:
+            async with pool.acquire() as conn, conn.transaction():
+                if what == "begin":
+                    await saga_runs.begin(conn, made, definition, {})
+                else:
+                    await saga_runs.add(conn, made, on_idle="compensate", idle_timeout_s=60)
+
+        before, step = await look(lab), 0
+        for step in range(1, 30):
+            faulty.left = step
+            try:
+                await work()
+            except InjectedFaultError:
+                assert await look(lab) == before, f"torn write at step {step}"
+            else:
+                break
+        assert step >= 4, "the injector never fired"
+        assert await look(lab) != before
