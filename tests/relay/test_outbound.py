@@ -13,6 +13,7 @@ from app.devstack.kafka import EmbeddedKafka
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
+from app.errors import QueueFullError
 from tests.conftest import settings_of
 from tests.kernel.calls import accept, echo, fetch, finish
 from tests.relay.conftest import Relay, open_relay
@@ -221,6 +222,47 @@ async def test_kafka_killed_under_load_loses_nothing_and_intake_goes_on(
             assert await wait_for(lambda: drained(database), 30)
     finally:
         await asyncio.to_thread(kafka.stop)
+
+
+@pytest.mark.guarantee("queue:backpressure")
+async def test_while_no_adapter_works_calls_are_taken_up_to_the_bound_and_all_run_after(
+    broker: Broker, database: Dsns, relay_settings: Settings
+) -> None:
+    window, bound = 20, 50
+    await fetch(database.owner, f"UPDATE tools SET in_flight_max = {window}")
+    await fetch(database.owner, f"UPDATE tenants SET queued_max = {bound}")
+
+    async def dispatched() -> list[UUID]:
+        rows = await fetch(database.owner, "SELECT id FROM commands WHERE state = 'dispatched'")
+        return [row["id"] for row in rows]
+
+    async with open_relay(relay_settings, f"a-{uuid4()}"):
+        accepted: set[UUID] = set()
+
+        async def accept_many() -> None:
+            while len(accepted) < 5000:
+                accepted.add((await accept(broker, echo(str(len(accepted))))).written.id)
+
+        with pytest.raises(QueueFullError) as refused:
+            await accept_many()
+        assert refused.value.fields["retry_after_s"] >= 1
+        assert len(accepted) >= bound
+
+        async def full() -> bool:
+            return len(await dispatched()) == window
+
+        assert await wait_for(full), "what waits, waits where it can be ordered and cancelled"
+        [row] = await fetch(database.owner, "SELECT count(*) AS n FROM commands")
+        assert row["n"] == len(accepted), "what was refused is not there"
+
+        async def all_done() -> bool:
+            for one in await dispatched():
+                await finish(broker, one, result={"text": "x"})
+                accepted.remove(one)
+            await fetch(database.owner, "SELECT pg_notify('broker_outbox', '')")
+            return not accepted
+
+        assert await wait_for(all_done, 60)
 
 
 @pytest.mark.guarantee("relay:at-least-once")
