@@ -15,7 +15,7 @@ from app.devstack.tokens import DevIssuer
 from tests.chaos.checks import effects_of, look
 from tests.chaos.executor import BAD_TEXT
 from tests.chaos.fleet import AWAY, Fleet, Monkey, open_fleet
-from tests.chaos.test_chaos import SETTLE_S
+from tests.chaos.test_chaos import EDA_SECONDS, SETTLE_S
 from tests.conftest import AUDIENCE
 
 SAGAS = int(os.environ.get("MCP_BROKER_CHAOS_SAGAS", "60"))
@@ -72,7 +72,8 @@ def plan(random: Random) -> dict[str, Any]:
 class SagaCaller:
     """Repeats each saga with its key until it is accepted."""
 
-    def __init__(self, fleet: Fleet, random: Random) -> None:
+    def __init__(self, fleet: Fleet, random: Random, count: int) -> None:
+        self.count = count
         token = fleet.issuer.token(tenant="demo", user="ada", scopes=["tools", "operator"])
         self.headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
         self.urls = fleet.urls
@@ -92,7 +93,7 @@ class SagaCaller:
                         found = await self.see_through(http, key, body)
                         assert self.accepted.setdefault(key, found) == found
 
-            await asyncio.gather(*(one(number) for number in range(SAGAS)))
+            await asyncio.gather(*(one(number) for number in range(self.count)))
 
     async def see_through(self, http: httpx.AsyncClient, key: str, body: dict[str, Any]) -> str:
         until = time.monotonic() + SETTLE_S
@@ -187,22 +188,42 @@ def violations(rows: list[dict[str, Any]], effects: dict[str, int]) -> list[str]
 async def test_whatever_is_killed_every_saga_is_completed_or_undone(
     home: Path, issuer: DevIssuer, pytestconfig: pytest.Config
 ) -> None:
-    chosen = int(os.environ.get("MCP_BROKER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
-    say = pytestconfig.get_terminal_writer().line
-    say(f"\nchaos: MCP_BROKER_CHAOS_SEED={chosen} MCP_BROKER_CHAOS_SAGAS={SAGAS}")
-    random = Random(chosen)
     async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp")) as fleet:
-        caller = SagaCaller(fleet, Random(random.random()))
-        monkey = Monkey(fleet, Random(random.random()))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(caller.run())
-            group.create_task(monkey.rage(RAGE_S))
-        await fleet.whole()
-        settled_s, retried = await settle(fleet, caller)
-        rows = await look(fleet.dsns.owner, STEPS)
-        effects = defaultdict[str, int](int)
-        for one in effects_of(fleet.effects):
-            effects[one["id"]] += 1
+        await ordeal(fleet, pytestconfig, count=SAGAS, rage_s=RAGE_S)
+
+
+@pytest.mark.chaos
+@pytest.mark.eda
+@pytest.mark.timeout(int(EDA_SECONDS + 2 * SETTLE_S + 300))
+@pytest.mark.guarantee("saga:chaos")
+@pytest.mark.skipif(not EDA_SECONDS, reason="long: make chaos, MCP_BROKER_CHAOS_EDA_SECONDS")
+async def test_the_same_holds_where_ansible_runs_the_steps_and_is_killed_too(
+    home: Path, issuer: DevIssuer, pytestconfig: pytest.Config
+) -> None:
+    async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp"), eda=True) as fleet:
+        count = max(4, int(EDA_SECONDS / 6))
+        await ordeal(fleet, pytestconfig, count=count, rage_s=EDA_SECONDS, slowness=10)
+
+
+async def ordeal(
+    fleet: Fleet, config: pytest.Config, *, count: int, rage_s: float, slowness: float = 1
+) -> None:
+    """Sagas, harm, and what must be true after them; prints the seed and the counts."""
+    chosen = int(os.environ.get("MCP_BROKER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
+    say = config.get_terminal_writer().line
+    say(f"\nchaos: MCP_BROKER_CHAOS_SEED={chosen}, {count} sagas")
+    random = Random(chosen)
+    caller = SagaCaller(fleet, Random(random.random()), count)
+    monkey = Monkey(fleet, Random(random.random()), slowness=slowness)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(caller.run())
+        group.create_task(monkey.rage(rage_s))
+    await fleet.whole()
+    settled_s, retried = await settle(fleet, caller)
+    rows = await look(fleet.dsns.owner, STEPS)
+    effects = defaultdict[str, int](int)
+    for one in effects_of(fleet.effects):
+        effects[one["id"]] += 1
     states = defaultdict[str, set[str]](set)
     for row in rows:
         states[row["state"]].add(row["saga"])
@@ -213,6 +234,6 @@ async def test_whatever_is_killed_every_saga_is_completed_or_undone(
         f" {sum(bool(row['undo']) for row in rows)} undos, {retried} retried by hand,"
         f" {len(wrong)} violations"
     )
-    assert len({*caller.accepted.values()}) == SAGAS
+    assert len({*caller.accepted.values()}) == count
     assert {row["saga"] for row in rows} == {*caller.accepted.values()}
     assert not wrong, f"seed {chosen}:\n" + "\n".join(wrong)
