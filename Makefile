@@ -36,9 +36,9 @@ chaos: setup ## Kill things at random for longer. SECONDS=900 SAGAS=1000 EDA_SEC
 	MCP_BROKER_CHAOS_SAGAS=$(or $(SAGAS),1000) MCP_BROKER_CHAOS_SAGA_SECONDS=60 \
 	MCP_BROKER_CHAOS_EDA_SECONDS=$(or $(EDA_SECONDS),180) MCP_BROKER_CHAOS_SETTLE=600 $(BIN)/python -m pytest tests/chaos -s -m chaos --timeout 3600
 
-bench: setup ## Measure the hot paths, each beside a baseline. ONLY=name.
+bench: setup ## Measure the hot paths, each beside a baseline. ONLY=name, LONG=1 for all.
 	$(BIN)/uv sync --locked --all-extras --group bench --inexact
-	$(BIN)/python -m benchmarks --json benchmarks.json $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m benchmarks --json benchmarks.json $(if $(ONLY),--only $(ONLY)) $(if $(LONG),--long)
 
 check: setup ## Format, lint, types, import contracts.
 	$(BIN)/ruff format --check

@@ -44,11 +44,15 @@ ALL: Final[dict[str, Benchmark]] = {
     "results": results.words,
     "waking": results.waking,
     "growth": growth.growth,
-    "memory": endurance.memory,
-    "pinned": endurance.pinned,
-    "sagas": sagas.concurrent_sagas,
     "eda": end_to_end.through_eda,
 }
+
+LONG: Final[dict[str, Benchmark]] = {
+    "sagas": sagas.concurrent_sagas,
+    "memory": endurance.memory,
+    "pinned": endurance.pinned,
+}
+"""Those that take minutes each: `--long`, or `--only` with their names."""
 
 
 async def run(names: list[str], *, quick: bool, console: Console) -> tuple[list[Figure], list[str]]:
@@ -59,7 +63,7 @@ async def run(names: list[str], *, quick: bool, console: Console) -> tuple[list[
         for name in names:
             watch = Stopwatch()
             try:
-                made = await ALL[name](servers)
+                made = await (ALL | LONG)[name](servers)
             except Exception:
                 logger.exception("%s broke", name)
                 broken.append(name)
@@ -73,13 +77,14 @@ async def run(names: list[str], *, quick: bool, console: Console) -> tuple[list[
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(ALL), help="may be repeated")
+    parser.add_argument("--only", action="append", choices=[*ALL, *LONG], help="may be repeated")
+    parser.add_argument("--long", action="store_true", help=f"also {', '.join(LONG)}")
     parser.add_argument("--quick", action="store_true", help="small sizes: a smoke test")
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
     on = environment()
-    names = arguments.only or list(ALL)
+    names = arguments.only or [*ALL, *(LONG if arguments.long or arguments.quick else ())]
     figures, broken = uvloop.run(run(names, quick=arguments.quick, console=console))
     if arguments.only is None or len(names) > 1:
         show(figures, console)
