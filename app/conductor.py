@@ -66,6 +66,7 @@ async def advance(
         if saga.state in FINAL:
             return None
         rows = await sagas.steps(conn, saga_id)
+        known = await _commands(conn, rows)
         turn = Turn(
             conn=conn,
             tools=tools,
@@ -75,8 +76,9 @@ async def advance(
             root=await commands.find(conn, saga_id) if saga.kind == "declared" else None,
             definition=None if saga.plan is None else _definition(orjson.dumps(saga.plan)),
             steps={row.step: row for row in rows},
-            commands=await _commands(conn, rows),
+            commands=known,
             woken=[],
+            asking={one.id for one in known.values() if one.asks},
         )
         await _absorb(turn)
         actions = decide(_seen(turn))
@@ -349,6 +351,8 @@ async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]])
         changed = replace(row, issues=row.issues + 1, **{ISSUED[event]: made.correlation_id})
         await _step(turn, changed, event, reason=None, command_id=made.correlation_id)
         turn.woken.append(made.correlation_id)
+        if made.approval == "pending":
+            turn.asking.add(made.correlation_id)
 
 
 def _doubtful(turn: Turn, row: StepRow) -> list[Command]:
@@ -378,7 +382,9 @@ async def _tell(turn: Turn) -> None:
     """Progress of the whole, on the saga's own command."""
     if turn.root is None or turn.root.final:
         return
-    stage, percent, message = saga_view.progress(turn.saga, list(turn.steps.values()))
+    stage, percent, message = saga_view.progress(
+        turn.saga, list(turn.steps.values()), asking=turn.asking
+    )
     if (stage, percent, message) == (turn.root.stage, turn.root.percent, turn.root.message):
         return
     await commands.progress(

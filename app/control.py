@@ -122,6 +122,8 @@ async def decide(
         return await end(conn, decided, policy=policy, event=Event.CANCEL, actor=actor, error=error)
     if not decided.held:
         await outbox.make_ready(conn, decided.id)
+    if decided.saga_id is not None:  # its progress says what is waited for
+        await sagas.turn(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
     return Word(command=decided, woken=(decided.id,), outbox=True)
 
 

@@ -49,6 +49,8 @@ class Turn:
     steps: dict[str, StepRow]
     commands: dict[UUID, Command]
     woken: list[UUID]
+    asking: set[UUID]
+    """Commands that wait for somebody's approval."""
 
 
 async def intent(turn: Turn, row: StepRow, event: StepEvent) -> Intent:
@@ -186,5 +188,5 @@ def _attempts(policy: ToolPolicy, defined: DefinedStep | None, role: str) -> int
 
 
 def _approval(policy: ToolPolicy, defined: DefinedStep | None) -> Any:
-    asks = policy.approval != "none" or (defined is not None and defined.approval == "ask")
+    asks = policy.approval != "none" or (defined is not None and defined.approval != "none")
     return "pending" if asks else None

@@ -36,6 +36,10 @@ class Call:
         return f"{self.tool}/{self.method}" if self.method else self.tool
 
 
+Approval = Literal["none", "ask", "operator"]
+"""Who lets a step go. `ask`: the caller's person, where that can be asked, or an operator."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step; it starts once each step that it needs has succeeded."""
@@ -48,7 +52,7 @@ class Step:
     reconcile: Call | None = None  # a read-only call that finds out what an unknown outcome was
     attempts_max: int | None = None  # None is the tool's own
     timeout_s: float | None = None
-    approval: Literal["none", "ask"] = "none"
+    approval: Approval = "none"
     ordering_key: str | None = None  # may hold references
 
     def calls(self) -> Iterator[tuple[tuple[str, ...], Call]]:

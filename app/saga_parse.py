@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError
 from itertools import islice
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import orjson
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from app.errors import InvalidDefinitionError
-from app.saga_definition import INLINE, Call, Definition, Step, StepKind, ancestors
+from app.saga_definition import INLINE, Approval, Call, Definition, Step, StepKind, ancestors
 from app.saga_template import Reference, TemplateError, references, where
 
 STEPS_MAX: Final = 100
@@ -78,8 +78,10 @@ class StepBody(CallBody):
     )
     retry: RetryBody | None = None
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    approval: Literal["none", "ask"] = Field(
-        default="none", description="ask: an operator must approve before it runs."
+    approval: Approval = Field(
+        default="none",
+        description="ask: the caller's person or an operator must approve before it runs."
+        " operator: an operator must.",
     )
     ordering_key: str | None = Field(default=None, min_length=1, max_length=255)
 

@@ -16,7 +16,7 @@ from app.db.saga_definitions import Registered
 from app.errors import BadRequestError, NotFoundError
 from app.policy import Identity
 from app.saga_check import Tools, named, prepared_input, problems
-from app.saga_definition import INLINE, Call, Definition, Step, StepKind, as_json, call_json
+from app.saga_definition import INLINE, Call, Definition, Step, as_json, call_json
 from app.saga_parse import parse, refused
 from app.saga_template import render
 
@@ -142,6 +142,6 @@ def dry_run(definition: Definition, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown_step(step: Step) -> dict[str, Any]:
     said = {"id": step.id, "kind": str(step.kind), "needs": list(step.needs)}
-    if step.kind is not StepKind.READONLY and step.approval == "ask":
-        said["approval"] = "ask"
+    if step.approval != "none":
+        said["approval"] = step.approval
     return said

@@ -1,6 +1,6 @@
 """How a saga looks from outside: its status, its progress, and the end of its own command."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,18 +49,30 @@ def ending(
     )
 
 
-def progress(saga: SagaRow, steps: Sequence[StepRow]) -> tuple[str, float, str]:
-    """Stage, percent of the steps that are done, and a line for people."""
+def progress(
+    saga: SagaRow, steps: Sequence[StepRow], *, asking: Collection[UUID]
+) -> tuple[str, float, str]:
+    """Stage, percent of the steps that are done, and a line for people.
+
+    `asking` are the commands that wait for somebody's approval.
+    """
     percent = round(100 * sum(row.state in PASSED for row in steps) / max(1, len(steps)), 1)
-    busy = [row.step for row in steps if row.state in OPEN | {StepState.COMPENSATING}]
-    named = ", ".join(busy[:NAMED_MAX]) + (", …" if len(busy) > NAMED_MAX else "")
+    open_ = [row for row in steps if row.state in OPEN | {StepState.COMPENSATING}]
+    named = _named([row.step for row in open_])
+    asks = [row.step for row in open_ if row.command_id in asking]
     if saga.state in WAITING:
         line = f"waits for an operator: {(saga.reason or {}).get('message', '')}"
     elif saga.state is State.COMPENSATING:
         line = f"undoing {named}"
+    elif asks:
+        line = f"step {named}; an approval of {_named(asks)} is waited for"
     else:
         line = f"step {named}" if named else "between two steps"
     return str(saga.state), percent, line
+
+
+def _named(steps: Sequence[str]) -> str:
+    return ", ".join(steps[:NAMED_MAX]) + (", …" if len(steps) > NAMED_MAX else "")
 
 
 def view(saga: SagaRow, steps: Sequence[StepRow]) -> dict[str, Any]:

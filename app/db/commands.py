@@ -77,6 +77,11 @@ class Command:
         return self.state in FINAL
 
     @property
+    def asks(self) -> bool:
+        """Whether it waits for somebody's approval."""
+        return self.approval == "pending" and not self.final
+
+    @property
     def repeatable(self) -> bool:
         """Whether a saga may have it done again, whatever its tool says: it must bear that."""
         return self.saga_role in {"retriable", "reconcile", "undo"}

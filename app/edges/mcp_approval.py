@@ -22,7 +22,7 @@ from app.policy import APPROVE, Tool
 from app.redaction import redact
 
 QUESTION: Final = APPROVE
-"""The key of the one question that a call or a task asks."""
+"""The key of the question that a call or its task asks; a saga's steps add their names."""
 CONFIRM: Final = "confirm"
 """The property of its answer that must be true: "accept" alone may be a dismissed form."""
 SHOWN_MAX: Final = 1000
@@ -55,14 +55,19 @@ def can_ask(ctx: Context) -> bool:
     return asked is not None and (asked.form is not None or asked.url is None)
 
 
-def question(tool: Tool, args: Mapping[str, Any]) -> types.ElicitRequest:
-    """What the person is asked, with the arguments that may be shown."""
+def question(
+    tool: Tool, args: Mapping[str, Any], *, step: str | None = None
+) -> types.ElicitRequest:
+    """What the person is asked, with the arguments that may be shown; `step` is of a saga."""
     shown = orjson.dumps(redact(dict(args), tool.input_schema)).decode()
     if len(shown) > SHOWN_MAX:
         shown = f"{shown[:SHOWN_MAX]} …"
+    named = tool.title or tool.name
+    if step is not None:
+        named += f" (step {step!r} of the saga)"
     return types.ElicitRequest(
         params=types.ElicitRequestFormParams(
-            message=f"Allow {tool.title or tool.name}? It would be called with {shown}",
+            message=f"Allow {named}? It would be called with {shown}",
             requested_schema={
                 "type": "object",
                 "properties": {CONFIRM: {"type": "boolean", "title": "Allow it"}},
@@ -72,17 +77,17 @@ def question(tool: Tool, args: Mapping[str, Any]) -> types.ElicitRequest:
     )
 
 
-def decision(responses: Mapping[str, Any] | None) -> bool | None:
-    """What the person said; None where there is no answer to our question.
+def decision(responses: Mapping[str, Any] | None, key: str = QUESTION) -> bool | None:
+    """What the person said; None where there is no answer to this question.
 
     Raises:
         MCPError: the answer is not of the shape that was asked for.
     """
-    said = None if responses is None else responses.get(QUESTION)
+    said = None if responses is None else responses.get(key)
     if said is None:
         return None
     try:
         answer = ANSWER.validate_python(said, from_attributes=True)
     except ValidationError as error:
-        raise MCPError(types.INVALID_PARAMS, "inputResponses.approve is no answer") from error
+        raise MCPError(types.INVALID_PARAMS, f"inputResponses.{key} is no answer") from error
     return answer.action == "accept" and (answer.content or {}).get(CONFIRM) is True

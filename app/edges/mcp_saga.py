@@ -122,6 +122,8 @@ async def ask(
         command = await find_command(broker, who, saga_id)
         if command.final:
             body |= {"result": command.result, "error": command.error}
+        else:
+            body["message"] = command.message
     return _said({name: value for name, value in body.items() if value is not None})
 
 

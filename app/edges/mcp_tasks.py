@@ -1,6 +1,5 @@
 """The tasks extension (SEP-2663) over the commands table: a task is a command."""
 
-import contextlib
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,8 +9,7 @@ from mcp.shared.exceptions import MCPError
 
 from app.command import State
 from app.db.commands import Command
-from app.edges.broker import Accepted, Broker, cancel, decide, find, waiting_for
-from app.edges.mcp_approval import QUESTION, can_ask, decision, question
+from app.edges.broker import Accepted, Broker, cancel, find, waiting_for
 from app.edges.mcp_calls import Context, identity_of
 from app.edges.mcp_replies import (
     META,
@@ -21,8 +19,9 @@ from app.edges.mcp_replies import (
     line_of,
     protocol_error,
 )
+from app.edges.mcp_task_questions import answer, asked
 from app.envelope import instant
-from app.errors import BrokerError, NotCancellableError
+from app.errors import BrokerError
 from app.policy import Identity
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
@@ -58,17 +57,8 @@ class Tasks:
     async def started(self, ctx: Context, accepted: Accepted) -> dict[str, Any]:
         """A task handle, for a client that declared the extension."""
         command = await find(self._broker, identity_of(ctx), accepted.written.id)
-        shown = self._shown(command, waits=await self.question(ctx, command) is not None)
+        shown = self._shown(command, waits=bool(await asked(self._broker, ctx, command)))
         return shown | {"resultType": "task", "_meta": {META: about(command, accepted)}}
-
-    async def question(self, ctx: Context, command: Command) -> types.ElicitRequest | None:
-        """What the task asks its caller's person: where it waits for that, and can be asked."""
-        if command.approval != "pending" or command.final or not can_ask(ctx):
-            return None
-        tool = await self._broker.catalog.tool(command.tool, command.method)
-        if tool is None or tool.policy.approval != "ask":
-            return None
-        return question(tool, command.args or {})
 
     def _shown(self, command: Command, *, waits: bool = False) -> dict[str, Any]:
         shown = described(command, "input_required" if waits else status(command))
@@ -88,11 +78,14 @@ class Tasks:
 
     async def detailed(self, ctx: Context, command: Command) -> dict[str, Any]:
         """A task with its result, its error or its question, as tasks/get and pushes tell it."""
-        asked = await self.question(ctx, command)
-        shown = self._shown(command, waits=asked is not None)
-        if asked is not None:
-            asks = asked.model_dump(mode="json", by_alias=True, exclude_none=True)
-            return shown | {"inputRequests": {QUESTION: asks}}
+        questions = await asked(self._broker, ctx, command)
+        shown = self._shown(command, waits=bool(questions))
+        if questions:
+            asks = {
+                key: one.request.model_dump(mode="json", by_alias=True, exclude_none=True)
+                for key, one in questions.items()
+            }
+            return shown | {"inputRequests": asks}
         if command.state is State.CANCELLED or not command.final:
             return shown
         broken = protocol_error(command)
@@ -103,18 +96,8 @@ class Tasks:
         return shown | {"result": reply.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
     async def _update(self, ctx: Context, params: UpdateParams) -> dict[str, Any]:
-        """Take the person's answer; one that nothing waits for is ignored, as the spec says."""
         who, command = await self._find(ctx, params)
-        said = decision(params.input_responses)
-        if said is not None and await self.question(ctx, command) is not None:
-            with contextlib.suppress(NotCancellableError):  # somebody else was first
-                await decide(
-                    self._broker,
-                    command,
-                    approve=said,
-                    actor=f"user:{who.user_id}",
-                    reason="answered by the person behind the client",
-                )
+        await answer(self._broker, ctx, who, command, params.input_responses)
         return {"resultType": "complete"}
 
     async def _cancel(self, ctx: Context, params: TaskParams) -> dict[str, Any]:

@@ -97,6 +97,7 @@ async def test_a_dropped_connection_cancels_only_where_the_tools_policy_says_so(
         await call(http, "command_cancel", {"command_id": one})
 
 
+@pytest.mark.guarantee("mcp:wait")
 @pytest.mark.parametrize(
     ("tool", "tenant_s", "call_s", "waits_s"),
     [

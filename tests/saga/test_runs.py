@@ -228,6 +228,41 @@ async def test_a_lost_pivot_waits_for_an_operator_who_says_which_way(
     assert (await lab.saga(saga_id))[0] == state
 
 
+BESIDE_PIVOT = plan(
+    step("a"),
+    step("p", "a", kind="pivot", compensate=None),
+    step("look", "a", kind="readonly", tool="lab_look", compensate=None),
+    step("r", "p", "look", kind="retriable", compensate=None),
+)
+
+
+@pytest.mark.guarantee("saga:operator")
+@pytest.mark.parametrize("first", ["p", "look"])
+async def test_a_readonly_step_beside_the_pivot_that_fails_is_skipped_by_an_operator(
+    lab: Lab, first: str
+) -> None:
+    """Where it fails first the saga begins to stop, and the pivot takes it forward after all."""
+    saga_id = await lab.run(BESIDE_PIVOT)
+    await lab.do(saga_id, "a")
+    p = (await lab.waiting(saga_id))["p"]["id"]
+    assert (await lab.claim(p)).proceed
+    if first == "p":
+        await lab.finish(p, result={"made": "p"})
+    await lab.do(saga_id, "look", **FAILED)
+    if first == "look":
+        assert (await lab.saga(saga_id))[0] == "stopping"
+        await lab.finish(p, result={"made": "p"})
+    assert (await lab.saga(saga_id))[0] == "stuck"
+    with pytest.raises(NotCancellableError, match="does not wait for it"):
+        await settle(lab, saga_id, "p", "skip")
+    await settle(lab, saga_id, "look", "skip")
+    await lab.do(saga_id, "r")
+    state, steps = await lab.saga(saga_id)
+    assert (state, steps["look"]) == ("completed", "skipped")
+    ended = edge.view(await edge.find(lab.broker, ADA, saga_id))
+    assert set(ended["result"]["steps"]) == {"a", "p", "r"}
+
+
 @pytest.mark.guarantee("saga:operator")
 @pytest.mark.parametrize("verb", ["retry", "skip", "resolve"])
 async def test_an_undo_that_fails_for_good_waits_for_an_operator(lab: Lab, verb: str) -> None:

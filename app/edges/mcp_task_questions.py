@@ -1,0 +1,102 @@
+"""What a task asks the person behind its client while it waits: its approval, or a saga's steps'.
+
+A saga's steps run beside each other, so its task may ask several things at once; each answer lets
+its own step go (SEP-2663, "Input Required Tasks").
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp import types
+
+from app.db import commands, sagas
+from app.db.commands import Command
+from app.db.engine import tenant_transaction
+from app.db.sagas import SagaRow
+from app.edges.broker import Broker, decide
+from app.edges.mcp_approval import QUESTION, can_ask, decision, question
+from app.edges.mcp_calls import Context
+from app.errors import NotCancellableError
+from app.policy import Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question, and the command that its answer lets go or ends."""
+
+    command: Command
+    request: types.ElicitRequest
+
+
+async def asked(broker: Broker, ctx: Context, task: Command) -> dict[str, Asked]:
+    """What a task asks now, by the key of each question; nothing where its client cannot ask."""
+    if task.final or not can_ask(ctx):
+        return {}
+    return {key: one async for key, one in _open(broker, task)}
+
+
+async def answer(
+    broker: Broker, ctx: Context, who: Identity, task: Command, said: Mapping[str, Any] | None
+) -> None:
+    """Take a person's answers; one that nothing waits for is ignored, as the spec says.
+
+    Raises:
+        MCPError: an answer is not of the shape that was asked for.
+    """
+    answered = [
+        (one.command, approve)
+        for key, one in (await asked(broker, ctx, task)).items()
+        if (approve := decision(said, key)) is not None
+    ]
+    for command, approve in answered:
+        with contextlib.suppress(NotCancellableError):  # somebody else was first
+            await decide(
+                broker,
+                command,
+                approve=approve,
+                actor=f"user:{who.user_id}",
+                reason="answered by the person behind the client",
+            )
+
+
+async def _open(broker: Broker, task: Command) -> AsyncIterator[tuple[str, Asked]]:
+    if task.saga_role != "saga":
+        if task.asks and (found := await _asked(broker, task, await _saga_of(broker, task))):
+            yield QUESTION, found
+        return
+    async with tenant_transaction(broker.database.engine, task.tenant_id) as conn:
+        saga = await sagas.find(conn, task.id)
+        rows = await sagas.steps(conn, task.id)
+        ids = [row.command_id for row in rows if row.command_id is not None]
+        found = {one.id: one for one in await commands.find_many(conn, ids) if one.asks}
+    for row in rows:
+        command = None if row.command_id is None else found.get(row.command_id)
+        if command is not None and (one := await _asked(broker, command, saga)):
+            yield f"{QUESTION} {row.step}", one
+
+
+async def _saga_of(broker: Broker, command: Command) -> SagaRow | None:
+    if command.saga_id is None:
+        return None
+    async with tenant_transaction(broker.database.engine, command.tenant_id) as conn:
+        return await sagas.find(conn, command.saga_id)
+
+
+async def _asked(broker: Broker, command: Command, saga: SagaRow | None) -> Asked | None:
+    tool = await broker.catalog.tool(command.tool, command.method)
+    if tool is None:
+        return None
+    whose = {tool.policy.approval, _said_of_step(command, saga)}
+    if "ask" not in whose or "operator" in whose:
+        return None
+    return Asked(
+        command=command, request=question(tool, command.args or {}, step=command.saga_step)
+    )
+
+
+def _said_of_step(command: Command, saga: SagaRow | None) -> str | None:
+    """Who may let a step of a declared saga go, by its definition."""
+    steps = () if saga is None or saga.plan is None else saga.plan["steps"]
+    return next((one["approval"] for one in steps if one["id"] == command.saga_step), None)
