@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import retention, timeouts
+from app import retention, saga_deadlocks, timeouts
 from app.catalog import Compiled
 from app.config import Settings
 from app.db import audit_retention, catalog, dispatch, sagas
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 ROWS_MAX: Final = 1000
 POLICIES_KEPT_S: Final = 5.0
 UPKEEP_S: Final = 3600.0
+DEADLOCKS_S: Final = 1.0
 PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
 
 
@@ -73,6 +74,7 @@ class Clock:
         self._settings = settings
         self._random = random
         self._toolbox = Toolbox(engine)
+        self._deadlocks_at = float("-inf")
         self._upkeep_at = float("-inf")
         self._purged_at = float("-inf")
 
@@ -103,6 +105,9 @@ class Clock:
         async with self._engine.begin() as conn:
             if await sagas.stop_idle(conn, limit=ROWS_MAX):
                 self._notifier.sagas()
+        if time.monotonic() - self._deadlocks_at > DEADLOCKS_S:
+            await self.break_up()
+            self._deadlocks_at = time.monotonic()
         if time.monotonic() - self._purged_at > self._settings.purge_s:
             await self.purge()
             self._purged_at = time.monotonic()
@@ -113,6 +118,14 @@ class Clock:
                 kept_s = self._settings.events_kept_s
                 await audit_retention.ask_by_policy(self._pool, kept_s=kept_s)
             self._upkeep_at = time.monotonic()
+
+    async def break_up(self) -> None:
+        """Part sagas that wait for each other's keys."""
+        moved = await saga_deadlocks.break_up(self._engine)
+        if moved:
+            self._notifier.commands(moved)
+            self._notifier.sagas()
+            self._notifier.outbox()
 
     async def purge(self) -> None:
         """Take from ended commands what is older than it may be."""

@@ -4,7 +4,7 @@ A transaction that ends or starts a keyed command takes the head first, then the
 at most one command of a key is not held, so nothing downstream can reorder them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -23,6 +23,15 @@ class Blocked:
     blocked_reason: str
     blocked_at: datetime
     waiting: int  # commands that wait for it, counted up to WAITING_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A saga's command waits for a key that another saga has."""
+
+    saga_id: UUID
+    ordering_key: str
+    owner_id: UUID
 
 
 LOCK: Final = text("""
@@ -190,6 +199,25 @@ LET_GO: Final = text("""
      WHERE saga_id = :saga_id
 """)
 
+LET_GO_IDLE: Final = text("""
+    UPDATE ordering_heads
+       SET saga_id = NULL, moved_at = now()
+     WHERE saga_id = :saga_id AND active_id IS NULL AND blocked_reason IS NULL
+    RETURNING ordering_key
+""")
+
+# Of sagas that have a key themselves: who has none is waited for by nobody.
+SAGA_WAITS: Final = text("""
+    SELECT DISTINCT c.saga_id, c.ordering_key, h.saga_id AS owner_id
+      FROM commands c
+      JOIN ordering_heads h USING (tenant_id, ordering_key)
+     WHERE c.held AND c.saga_id IS NOT NULL AND h.saga_id <> c.saga_id
+       AND EXISTS (SELECT FROM ordering_heads own WHERE own.saga_id = c.saga_id)
+       AND (CAST(:among AS uuid[]) IS NULL
+            OR c.saga_id = ANY (:among) AND h.saga_id = ANY (:among))
+     ORDER BY c.saga_id, c.ordering_key
+""")
+
 
 async def let_go(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> list[UUID]:
     """Free every key that a saga has, also those that wait for an outcome of its own.
@@ -201,6 +229,24 @@ async def let_go(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> lis
         return []
     await conn.execute(LET_GO, {"saga_id": saga_id})
     return await release(conn, [(tenant_id, key) for key in keys])
+
+
+async def let_go_idle(
+    conn: AsyncConnection, *, tenant_id: str, saga_id: UUID
+) -> tuple[list[str], list[UUID]]:
+    """Free a saga's keys that none of its commands has and that wait for no outcome.
+
+    Returns them, and the commands that are ready by this. No other head may be locked before.
+    """
+    await conn.execute(LOCK_SAGA, {"saga_id": saga_id})
+    keys = list((await conn.execute(LET_GO_IDLE, {"saga_id": saga_id})).scalars())
+    return sorted(keys), await release(conn, [(tenant_id, key) for key in keys])
+
+
+async def saga_waits(conn: AsyncConnection, *, among: Sequence[UUID] | None = None) -> list[Wait]:
+    """Which sagas that have keys wait for keys of which; among some, or all."""
+    values = {"among": None if among is None else list(among)}
+    return [Wait(**row) for row in (await conn.execute(SAGA_WAITS, values)).mappings()]
 
 
 async def release(conn: AsyncConnection, keys: Iterable[tuple[str, str]]) -> list[UUID]:

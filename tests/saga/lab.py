@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app import catalog_file, results, timeouts
+from app import catalog_file, results, saga_deadlocks, timeouts
 from app.catalog import Request
 from app.config import Settings
 from app.db import migrate
@@ -153,6 +153,7 @@ class Lab:
         await timeouts.expire_leases(
             self.relay.engine, toolbox.policy, grace_s=grace_s, random=Random(1)
         )
+        await saga_deadlocks.break_up(self.relay.engine)
         await self.owner.fetch(
             "UPDATE outbox SET status = 'ready' WHERE status = 'delayed' AND kind = 'command'",
         )

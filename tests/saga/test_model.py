@@ -69,9 +69,32 @@ def plans(draw: st.DrawFn) -> dict[str, Any]:
         steps.append(
             {"id": "p", "kind": "pivot", "tool": "lab_do", "args": {"text": "p"}, "needs": needs}
         )
-        after = {"kind": "retriable", "tool": "lab_do", "args": {"text": "r"}, "needs": ["p"]}
-        steps += [{"id": f"r{number}", **after} for number in range(draw(st.integers(0, 2)))]
+        for number in range(draw(st.integers(0, 2))):
+            one = {"id": f"r{number}", "kind": "retriable", "tool": "lab_do", "needs": ["p"]}
+            if draw(st.booleans()):
+                one["ordering_key"] = draw(st.sampled_from(["k", "l"]))
+            steps.append({**one, "args": {"text": "r"}})
     return {"steps": steps}
+
+
+@st.composite
+def chains(draw: st.DrawFn, first: str, second: str) -> dict[str, Any]:
+    """A step with one key, then one with another; perhaps past the pivot by then."""
+    undo = {"compensate": {"tool": "lab_undo", "args": {"text": "x"}}}
+    steps = [
+        {"id": "a", "ordering_key": first, **undo},
+        {"id": "p", "kind": "pivot"},
+        {"id": "b", "ordering_key": second, "kind": "retriable"},
+    ]
+    if draw(st.booleans()):
+        steps = [steps[0], {"id": "b", "ordering_key": second, **undo}]
+    needs = [None, "a", "p"]
+    return {
+        "steps": [
+            {"tool": "lab_do", "args": {"text": "x"}, **one, "needs": [n] if n else []}
+            for one, n in zip(steps, needs, strict=False)
+        ]
+    }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,6 +166,15 @@ class Sagas(RuleBasedStateMachine):
             names = [one["id"] for one in plan["steps"]]
             doomed = [*names, None][doom % (len(names) + 1)]
             self.ledgers[saga_id] = Ledger(plan=plan, doomed=doomed)
+
+    @rule(plans=st.tuples(*(chains(*keys) for keys in ("kl", "lk"))), dooms=st.tuples(PICK, PICK))
+    def cross(self, plans: tuple[dict[str, Any], ...], dooms: tuple[int, ...]) -> None:
+        """Two that take the same keys in opposite order: where the keys are free, a circle."""
+        for plan, doom in zip(plans, dooms, strict=True):
+            self.begin(plan, doom)
+        for saga_id, ledger in list(self.ledgers.items())[-2:]:
+            if "a" in self.run(self.lab.waiting(saga_id)):
+                self.act(saga_id, ledger, "a", "ok")
 
     @rule(pick=PICK, acts=st.lists(st.tuples(PICK, HOWS), min_size=1, max_size=6))
     def adapter(self, pick: int, acts: list[tuple[int, str]]) -> None:
@@ -359,14 +391,14 @@ class Sagas(RuleBasedStateMachine):
         """Let everything but one step of each succeed from here on: each saga comes to an end."""
         while self.at_work:
             self.tell(0, ok=True)
-        for saga_id, ledger in self.ledgers.items():
+        for saga_id in self.ledgers:
             for _ in range(60):
                 self.run(self.lab.tick())
                 state, _ = self.run(self.lab.saga(saga_id))
                 if state in {"completed", "compensated"}:
                     break
-                self.settle(saga_id, ledger, "retry", True)
-                for other, book in self.ledgers.items():
+                for other, book in self.ledgers.items():  # it may wait for another's key
+                    self.settle(other, book, "retry", True)
                     for name in sorted(self.run(self.lab.waiting(other))):
                         if name in self.run(self.lab.waiting(other)):
                             doomed = name == book.doomed
