@@ -138,8 +138,10 @@ class Settings(BaseSettings):
     )
     heartbeat_s: Seconds = Field(default=10, description="Progress is said at least this often.")
     listen_streams_max: Count = Field(
-        default=1000, description="Open subscriptions/listen streams of a process."
+        default=1000,
+        description="Open streams of a process: subscriptions/listen, and GET /mcp of sessions.",
     )
+    listen_streams_per_user_max: Count = Field(default=50, description="Of these, one user's.")
     catalog_kept_s: Seconds = Field(
         default=5, description="Tools and grants are read again so often, announced or not."
     )

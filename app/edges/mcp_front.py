@@ -15,6 +15,7 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, REQUEST_CANCELLED
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from app.db.commands import Command
 from app.edges import (
@@ -22,8 +23,10 @@ from app.edges import (
     mcp_builtin,
     mcp_legacy_tasks,
     mcp_listen,
+    mcp_news,
     mcp_questions,
     mcp_saga,
+    mcp_stream,
     mcp_tasks,
 )
 from app.edges.broker import Accepted, Broker, cancel, find
@@ -65,9 +68,18 @@ class Front:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._tasks = mcp_tasks.Tasks(broker)
+        settings = broker.settings
+        self._streams = mcp_news.Streams(
+            total_max=settings.listen_streams_max, user_max=settings.listen_streams_per_user_max
+        )
+        self._security = TransportSecuritySettings(
+            allowed_hosts=list(settings.allowed_hosts),
+            allowed_origins=list(settings.allowed_origins),
+        )
 
     def server(self) -> Server[Any]:
         """The SDK's server with our handlers."""
+        listener = mcp_listen.Listener(self._broker, self._tasks, self._streams)
         server: Server[Any] = Server(
             "mcp-broker",
             version="0.1.0",
@@ -79,7 +91,7 @@ class Front:
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._templates,
             on_read_resource=self._read,
-            on_subscriptions_listen=mcp_listen.Listener(self._broker, self._tasks).serve,
+            on_subscriptions_listen=listener.serve,
         )
         self._tasks.install(server)
         settings = self._broker.settings
@@ -91,16 +103,16 @@ class Front:
 
     def app(self, server: Server[Any]) -> Starlette:
         """The ASGI app, to be mounted at the root."""
-        settings = self._broker.settings
         return server.streamable_http_app(
             streamable_http_path=PATH,
             stateless_http=True,
-            max_request_body_size=settings.body_bytes_max,
-            transport_security=TransportSecuritySettings(
-                allowed_hosts=list(settings.allowed_hosts),
-                allowed_origins=list(settings.allowed_origins),
-            ),
+            max_request_body_size=self._broker.settings.body_bytes_max,
+            transport_security=self._security,
         )
+
+    def session_stream(self) -> ASGIApp:
+        """The older era's stream, which tells of changed tools."""
+        return mcp_stream.SessionStream(self._broker, self._streams, self._security)
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
         if name == mcp_saga.RUN.name:

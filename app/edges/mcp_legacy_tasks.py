@@ -36,10 +36,7 @@ class LegacyTasks:
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
         """Serve what is about tasks of that version; hand on everything else."""
         if ctx.method == "initialize":
-            answer = await call_next(ctx)
-            if isinstance(answer, dict) and answer.get("protocolVersion") == VERSION:
-                answer = {**answer, "capabilities": {**answer["capabilities"], "tasks": CAPABILITY}}
-            return answer
+            return announced(await call_next(ctx))
         if ctx.protocol_version != VERSION:
             return await call_next(ctx)
         try:
@@ -126,6 +123,16 @@ class LegacyTasks:
         reason = "cancelled by the client (tasks/cancel)"
         word = await cancel(self._broker, identity_of(ctx), command.id, reason=reason)
         return self._shown(word.command)
+
+
+def announced(answer: HandlerResult) -> HandlerResult:
+    """The answer to `initialize`, with what the SDK does not know that we serve of that era."""
+    if not isinstance(answer, dict):
+        return answer
+    capabilities = {**answer["capabilities"], "tools": {"listChanged": True}}
+    if answer.get("protocolVersion") == VERSION:
+        capabilities["tasks"] = CAPABILITY
+    return {**answer, "capabilities": capabilities}
 
 
 def status(command: Command) -> str:

@@ -18,6 +18,7 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from app.edges.broker import Broker, find
 from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, identity_of
+from app.edges.mcp_news import Streams, TooManyStreamsError, tools_changed, tools_seen
 from app.edges.mcp_replies import URI
 from app.edges.mcp_tasks import Tasks, need_declared
 from app.errors import BrokerError
@@ -32,10 +33,10 @@ WATCHED_MAX: Final = 100
 class Listener:
     """Serves the streams of one app process."""
 
-    def __init__(self, broker: Broker, tasks: Tasks) -> None:
+    def __init__(self, broker: Broker, tasks: Tasks, streams: Streams) -> None:
         self._broker = broker
         self._tasks = tasks
-        self._streams = 0
+        self._streams = streams
 
     async def serve(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
@@ -61,10 +62,10 @@ class Listener:
             "taskIds": list(tasks) or None,
         }
         honored = {name: value for name, value in honored.items() if value is not None}
-        async with self._room(), anyio.create_task_group() as group:
+        async with self._room(who), anyio.create_task_group() as group:
             send, receive = anyio.create_memory_object_stream[Told](0)
             # The present state is the base of what is a change, so it is read before the ack.
-            known = await self._seen(who) if wanted.tools_list_changed else None
+            known = await tools_seen(self._broker, who) if wanted.tools_list_changed else None
             acknowledged = {"notifications": honored, "_meta": meta}
             await self._tell(ctx, "notifications/subscriptions/acknowledged", acknowledged)
             if known is not None:
@@ -78,14 +79,13 @@ class Listener:
         return types.SubscriptionsListenResult(_meta=meta)
 
     @asynccontextmanager
-    async def _room(self) -> AsyncGenerator[None]:
-        if self._streams >= self._broker.settings.listen_streams_max:
-            raise MCPError(types.INTERNAL_ERROR, "Too many streams are open; poll instead.")
-        self._streams += 1
+    async def _room(self, who: Identity) -> AsyncGenerator[None]:
         try:
-            yield
-        finally:
-            self._streams -= 1
+            with self._streams.room(who):
+                yield
+        except TooManyStreamsError as error:
+            said = "Too many streams are open; poll instead."
+            raise MCPError(types.INTERNAL_ERROR, said) from error
 
     async def _own(self, who: Identity, command_id: str) -> UUID | None:
         """The id of a command of the caller's; None for anything else, known or not."""
@@ -94,21 +94,10 @@ class Listener:
         except (ValueError, BrokerError):
             return None
 
-    async def _seen(self, who: Identity) -> list[tuple[str, bytes]]:
-        visible = await self._broker.catalog.visible(who)
-        return [(tool.name, tool.digest) for tool in visible]
-
-    async def _tools(
-        self, who: Identity, known: list[tuple[str, bytes]], send: ObjectSendStream[Told]
-    ) -> None:
+    async def _tools(self, who: Identity, known: str, send: ObjectSendStream[Told]) -> None:
         while True:
-            changed = self._broker.catalog.changed
-            seen = await self._seen(who)
-            if seen != known:
-                known = seen
-                await send.send(("notifications/tools/list_changed", {}))
-            with anyio.move_on_after(self._broker.settings.catalog_kept_s):  # it is old then
-                await changed.wait()
+            known = await tools_changed(self._broker, who, known)
+            await send.send(("notifications/tools/list_changed", {}))
 
     async def _task(
         self, ctx: Context, who: Identity, command_id: UUID, send: ObjectSendStream[Told]

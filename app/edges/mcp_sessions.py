@@ -83,6 +83,7 @@ class Sessions:
     """Middleware of the MCP endpoint: names sessions, and hears what their clients give up."""
 
     app: ASGIApp
+    stream: ASGIApp
     stops: Stops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,9 +93,11 @@ class Sessions:
         modern = version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
         if modern or scope["path"] != PATH:
             await self.app(scope, receive, send)
+        elif scope["method"] == "GET" and headers.get(MCP_SESSION_ID_HEADER):
+            await self.stream(scope, receive, send)
         elif scope["method"] != "POST":
-            # A stream of the server's own would never say anything, and no session is kept.
-            answer = Response(status_code=405, headers={"Allow": "POST"})
+            # No session is kept that could be ended.
+            answer = Response(status_code=405, headers={"Allow": "GET, POST"})
             await answer(scope, receive, send)
         elif session := headers.get(MCP_SESSION_ID_HEADER):
             await self._of_session(session, scope, receive, send)

@@ -46,5 +46,7 @@ class Story(BaseModel):
     cancelled: dict[str, Any]
     dropped: dict[str, Any]
     task: TaskStory | None
+    told: bool | None = None
+    """Whether a client of the older era heard that its tools changed."""
     asked: dict[str, Any] | None = None
     """What a call answered whose approval the client's person gave, where it can show questions."""

@@ -11,6 +11,7 @@ from tests.interop.jobs import PERCENT, Jobs
 from tests.interop.story import Story
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import ERAS, Front
+from tests.mcp.test_listen import broker
 from tests.npm import UnreachableError
 
 ENDS = {
@@ -75,6 +76,14 @@ async def test_the_python_sdk_lists_calls_recovers_cancels_and_follows_tasks(
     await check_effects(front, jobs, user, tasks=story.task is not None)
 
 
+async def tools_change(front: Front) -> None:
+    """Take a tool from the tenant and give it back, again and again."""
+    while True:
+        for denied in ([], ["--deny", "policy/quick"]):
+            await broker(front, "tenant", "put", "demo", "--allow", "*", *denied)
+            await asyncio.sleep(0.2)
+
+
 @pytest.fixture(scope="module")
 def packages() -> Path:
     try:
@@ -85,13 +94,18 @@ def packages() -> Path:
 
 @pytest.mark.guarantee("mcp:interop")
 @pytest.mark.guarantee("mcp:cancelled")
+@pytest.mark.guarantee("mcp:list-changed")
 @pytest.mark.parametrize("version", ["2026-07-28", "2025-11-25"])
 async def test_the_typescript_sdk_lists_calls_recovers_cancels_and_follows_tasks(
     front: Front, jobs: Jobs, packages: Path, version: str
 ) -> None:
     user = f"typescript-{version}"
+    changing = asyncio.create_task(tools_change(front))
     story = await typescript_sdk.play(front, home=packages, user=user, version=version)
+    changing.cancel()
+    await asyncio.gather(changing, return_exceptions=True)
     assert story.version == version
+    assert story.told == (None if version == "2026-07-28" else True)
     check(story, user)
     assert (story.task is None) == (version == "2026-07-28")
     if version == "2026-07-28":

@@ -23,7 +23,8 @@ from tests.conftest import AUDIENCE
 from tests.stack import PostgresServer
 
 ERAS = ["2026-07-28", "legacy"]
-STREAMS_MAX = 5
+STREAMS_MAX = 8
+STREAMS_PER_USER_MAX = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
         "MCP_BROKER_REQUEST_STATE_KEYS": f'["{"k" * 32}"]',
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
         "MCP_BROKER_LISTEN_STREAMS_MAX": str(STREAMS_MAX),
+        "MCP_BROKER_LISTEN_STREAMS_PER_USER_MAX": str(STREAMS_PER_USER_MAX),
         # What is told of a change of tools is told by its announcement, not by reading again.
         "MCP_BROKER_CATALOG_KEPT_S": "3600",
     }

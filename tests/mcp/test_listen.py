@@ -148,8 +148,9 @@ async def test_a_stream_too_many_is_refused_until_there_is_room(front: Front) ->
     wanted = {"toolsListChanged": True}
     async with front.http("ada") as http:
         async with AsyncExitStack() as streams:
-            for _ in range(STREAMS_MAX):
-                await streams.enter_async_context(listen(http, wanted))
+            for number in range(STREAMS_MAX):
+                of = await streams.enter_async_context(front.http(f"listens {number}"))
+                await streams.enter_async_context(listen(of, wanted))
             async with asyncio.timeout(5):  # one that is open does not end
                 sent = await send(http, "subscriptions/listen", {"notifications": wanted})
             assert message(sent)["error"]["message"] == "Too many streams are open; poll instead."

@@ -6,7 +6,10 @@
 import * as v2 from "@modelcontextprotocol/client";
 import * as v1 from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
-import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
+import {
+  CallToolResultSchema,
+  ToolListChangedNotificationSchema,
+} from "@modelcontextprotocol/sdk/types.js";
 
 const [url, user, version] = process.argv.slice(2);
 const { MCP_TOKEN: token, TIMEOUT_MS: timeout, BOUND_MS: bound } = process.env;
@@ -34,6 +37,11 @@ async function connect() {
 }
 
 const client = await connect();
+const heardOfTools = modern
+  ? Promise.resolve(null)
+  : new Promise((resolve) => {
+      client.setNotificationHandler(ToolListChangedNotificationSchema, () => resolve(true));
+    });
 const job = (name) => ({ job: `${user} ${name}` });
 
 async function call(name, args, options = {}) {
@@ -136,6 +144,8 @@ async function tasks() {
   return { ...done, cancelled: gone.statuses.at(-1) };
 }
 
+const late = () => new Promise((resolve) => setTimeout(() => resolve(false), Number(bound)).unref());
+
 const { tools } = await client.listTools();
 const story = {
   version: modern ? client.getNegotiatedProtocolVersion() : client.transport.protocolVersion,
@@ -146,6 +156,7 @@ const story = {
   ...(await cancels()),
   ...(await drops()),
   task: modern ? null : await tasks(),
+  told: await Promise.race([heardOfTools, late()]),
   asked: modern ? await call("policy_asked", { what: "from TypeScript" }) : null,
 };
 await client.close();
