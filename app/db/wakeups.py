@@ -62,7 +62,10 @@ class Notifier:
         self._some.set()
 
     def stop(self, name: str) -> None:
-        """A request that another replica may serve was given up; nothing polls for this."""
+        """A request that another replica may serve was given up; nothing polls for this.
+
+        So what could not be said is said as soon as that goes again.
+        """
         self._stops.add(name)
         self._some.set()
 
@@ -86,6 +89,9 @@ class Notifier:
                 await self._pool.execute(NOTIFY, [c for c, _ in said], [p for _, p in said])
             except AWAY as error:
                 logger.warning("wakeup not sent, polling covers it: %r", error)
+                if stops:
+                    self._stops.update(stops)
+                    asyncio.get_running_loop().call_later(RECONNECT_S, self._some.set)
 
 
 def payloads(parts: list[str], size: int) -> list[str]:

@@ -132,6 +132,36 @@ async def test_any_replica_hears_it_and_only_that_callers_sessions_call_ends(
     await asyncio.gather(*calls.values(), return_exceptions=True)
 
 
+LISTENING = """
+    SELECT pid FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'broker-app-listen'
+"""
+
+
+@pytest.mark.guarantee("mcp:cancelled")
+async def test_what_was_told_while_a_replica_did_not_listen_it_hears_when_it_does_again(
+    front: Front, twin: Front
+) -> None:
+    session = Session(front, "unheard")
+    await session.open()
+    calling = asyncio.create_task(session.call("policy_tied", "unheard"))
+    await reaches(front, "unheard", "unheard", "queued")
+    role = await asyncpg.connect(front.dsns.app)
+    try:
+        cut = f"SELECT pg_terminate_backend(pid) FROM ({LISTENING}) AS listening"
+        assert len(await role.fetch(cut)) == 2
+
+        async def deaf() -> bool:
+            return not await role.fetch(LISTENING)
+
+        await wait_for(deaf)
+        await session.cancel(twin)  # they listen again after half a second only
+    finally:
+        await role.close()
+    assert (await asyncio.wait_for(calling, 10))["error"]["code"] == -32800
+    await reaches(front, "unheard", "unheard", "cancelled")
+
+
 @pytest.mark.guarantee("mcp:disconnect")
 @pytest.mark.parametrize("tool", ["policy_tied", "policy_patient"])
 async def test_a_call_given_up_in_the_middle_of_its_accept_is_whole(
