@@ -4,7 +4,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 from pydantic import Field, SecretStr, model_validator
@@ -134,7 +134,11 @@ class Settings(BaseSettings):
     deadline_s: Seconds = Field(default=3600, description="Of a call that names none.")
     deadline_max_s: Seconds = Field(default=7 * 86400, description="The longest that may be asked.")
     saga_idle_s: Seconds = Field(
-        default=3600, description="An ad hoc saga without a call or a commit for this is undone."
+        default=3600,
+        description="An ad hoc saga without a call or a commit for this ends as saga_on_idle says.",
+    )
+    saga_on_idle: Literal["compensate", "complete"] = Field(
+        default="compensate", description="Whether such a saga is undone, or taken as committed."
     )
     heartbeat_s: Seconds = Field(default=10, description="Progress is said at least this often.")
     listen_streams_max: Count = Field(

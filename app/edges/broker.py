@@ -153,8 +153,9 @@ async def accept(
 
 def _adhoc(broker: Broker, call: Call) -> Write:
     async def write(conn: PoolConnectionProxy) -> Written | None:
+        settings = broker.settings
         return await saga_runs.add(
-            conn, call, on_idle="compensate", idle_timeout_s=broker.settings.saga_idle_s
+            conn, call, on_idle=settings.saga_on_idle, idle_timeout_s=settings.saga_idle_s
         )
 
     return write

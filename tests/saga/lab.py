@@ -102,7 +102,13 @@ class Lab:
             leases=self.broker.leases,
         )
 
-    async def finish(
+    async def finish(self, command_id: UUID, **said: Any) -> Word:
+        """An adapter's last word, and the turns that come of it."""
+        word = await self.word(command_id, **said)
+        await self.turns()
+        return word
+
+    async def word(
         self,
         command_id: UUID,
         *,
@@ -111,7 +117,7 @@ class Lab:
         error: dict[str, Any] | None = None,
     ) -> Word:
         command = await results.subject(self.broker.database.engine, ADAPTER, command_id)
-        word = await results.finish(
+        return await results.finish(
             self.broker.database.engine,
             adapter=ADAPTER,
             policy=await self.broker.catalog.policy(command.tool, command.method),
@@ -121,8 +127,6 @@ class Lab:
             error=error,
             random=Random(1),
         )
-        await self.turns()
-        return word
 
     async def do(self, saga_id: UUID, step: str, **said: Any) -> UUID:
         """Play the adapter of what waits for this step; by default it succeeds."""

@@ -1,6 +1,7 @@
 """Ad hoc sagas: calls that carry a saga_id, committed, aborted, or left alone for too long."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -88,15 +89,12 @@ async def test_an_abort_undoes_what_was_done_and_ends_what_waits(lab: Lab) -> No
 async def test_a_saga_that_is_left_alone_ends_as_it_says(
     lab: Lab, on_idle: str, state: str
 ) -> None:
+    settings = lab.broker.settings.model_copy(update={"saga_on_idle": on_idle})
+    lab = replace(lab, broker=replace(lab.broker, settings=settings))
     saga_id = uuid_utils.uuid7()
     await add(lab, saga_id, "a")
     await lab.do(saga_id, "a")
-    await fetch(
-        lab.dsns.owner,
-        "UPDATE sagas SET idle_at = now(), on_idle = $2 WHERE id = $1",
-        saga_id,
-        on_idle,
-    )
+    await fetch(lab.dsns.owner, "UPDATE sagas SET idle_at = now() WHERE id = $1", saga_id)
     await lab.idle()
     if state == "compensated":
         await lab.do(saga_id, "undo a")
@@ -142,6 +140,40 @@ async def test_nobody_adds_to_a_declared_saga_nor_to_another_tenants(lab: Lab) -
     await add(lab, mine, "a")
     with pytest.raises((NotFoundError, UnknownToolError)):
         await edge.submit(lab.broker, EVE, call(mine, "x"))
+
+
+@pytest.mark.guarantee("saga:cancel")
+@pytest.mark.parametrize("how", ["cancelled", "timed_out"])
+@pytest.mark.parametrize("adapter", ["has none of it", "stops", "falls silent"])
+async def test_a_step_that_is_cancelled_or_late_has_the_others_undone_and_itself_where_it_ran(
+    lab: Lab, how: str, adapter: str
+) -> None:
+    """The step's own command: its caller cancels it, or its deadline passes."""
+    saga_id = uuid_utils.uuid7()
+    await add(lab, saga_id, "a")
+    await lab.do(saga_id, "a")
+    b = await add(lab, saga_id, "b")
+    taken = adapter != "has none of it"
+    if taken:
+        assert (await lab.claim(b)).proceed
+    if how == "cancelled":
+        await edge.cancel(lab.broker, ADA, b, reason="not this one")
+    else:
+        await fetch(lab.dsns.owner, "UPDATE commands SET deadline_at = now() WHERE id = $1", b)
+    await lab.tick()
+    if adapter == "stops":  # somewhere on its way
+        await lab.finish(b, error={"code": "cancelled", "message": "It stopped."})
+    elif taken:  # the grace period ends
+        await fetch(lab.dsns.owner, "UPDATE commands SET lease_until = now() WHERE id = $1", b)
+        await lab.tick()
+    if taken:
+        await lab.do(saga_id, "undo b")
+    assert (await lab.command(b))["state"] == how
+    with pytest.raises(SagaClosedError):
+        await add(lab, saga_id, "c")
+    await lab.do(saga_id, "undo a")
+    steps = {"a": "compensated", "b": "compensated" if taken else "failed"}
+    assert await lab.saga(saga_id) == ("compensated", steps)
 
 
 @pytest.mark.guarantee("saga:idle")
