@@ -18,7 +18,7 @@ from relay.conductor import Conductor
 from tests.conftest import settings_of
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import ERAS, Front, offer
-from tests.mcp.wire import TASKS, call, task
+from tests.mcp.wire import TASKS, call, message, send, task
 from tests.stack import wait_for
 
 TOOLS = Path(__file__).parents[1] / "saga" / "tools.yml"
@@ -36,6 +36,16 @@ AUDITED = """
 """
 YES = {"action": "accept", "content": {"confirm": True}}
 NO = {"action": "decline"}
+TAUGHT = {
+    "saga_run": (
+        "undone in reverse order",
+        "for a single call use the tool itself",
+        "Try `dry_run: true` first",
+        "ask saga_status; do not run it again",
+    ),
+    "saga_status": ("`compensated` means", "tell the user and do not run it again"),
+    "saga_cancel": ("undone in reverse order", "a saga is not undone but goes on"),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -295,3 +305,41 @@ async def test_what_only_an_operator_may_allow_is_asked_of_nobody_else(front: Fr
         assert await fetch(front.dsns.owner, ASKED, "oscar")
         await task(http, "cancel", one)
         await shows(http, one, "cancelled")
+
+
+@pytest.mark.guarantee("saga:mcp")
+async def test_a_model_that_reads_the_tools_tries_a_plan_runs_it_asks_and_cancels(
+    front: Front,
+) -> None:
+    """What the descriptions say is what happens."""
+    async with front.http("mo") as http:
+        listed = message(await send(http, "tools/list", {}))["result"]["tools"]
+        taught = {one["name"]: one for one in listed if one["name"].startswith("saga_")}
+        for name, words in TAUGHT.items():
+            for said in words:
+                assert said in taught[name]["description"], name
+        schema = taught["saga_run"]["inputSchema"]["properties"]["plan"]
+        assert (
+            "undoes this step"
+            in schema["properties"]["steps"]["items"]["properties"]["compensate"]["description"]
+        )
+        dry = plan(step("a"), step("b", "a")) | {"dry_run": True}
+        shown = (await call(http, "saga_run", dry))["result"]["structuredContent"]
+        assert [one["undoes"] for one in shown["undo_plan"]] == ["b", "a"]
+        wrong = plan(step("a", args={"text": 5}), step("b", "a", tool="lab_nothing"))
+        refused = (await call(http, "saga_run", wrong))["result"]
+        assert refused["isError"]
+        places = [one["at"] for one in refused["structuredContent"]["error"]["problems"]]
+        assert {place.partition(".")[0] for place in places} == {"steps[0]", "steps[1]"}
+        assert (await http.get("/sagas")).json()["sagas"] == [], "nothing was started"
+        told = (await call(http, "saga_run", plan(step("a"), step("b", "a"))))["result"]
+        assert "command_status" in told["content"][0]["text"]
+        one = {"saga_id": told["structuredContent"]["command_id"]}
+        await do(front, one["saga_id"], "a")
+        await call(http, "saga_cancel", one | {"reason": "never mind"})
+        asking = asyncio.create_task(call(http, "saga_status", one | {"wait_s": 20}))
+        await do(front, one["saga_id"], "a", "undo", status="ok", result={})
+        ended = (await asking)["result"]["structuredContent"]
+    assert (ended["state"], ended["final"]) == ("compensated", True)
+    assert "never mind" in ended["error"]["message"]
+    assert (ended["steps"][0]["step"], ended["steps"][0]["state"]) == ("a", "compensated")
