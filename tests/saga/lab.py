@@ -102,13 +102,7 @@ class Lab:
             leases=self.broker.leases,
         )
 
-    async def finish(self, command_id: UUID, **said: Any) -> Word:
-        """An adapter's last word, and the turns that come of it."""
-        word = await self.word(command_id, **said)
-        await self.turns()
-        return word
-
-    async def word(
+    async def finish(
         self,
         command_id: UUID,
         *,
@@ -117,7 +111,7 @@ class Lab:
         error: dict[str, Any] | None = None,
     ) -> Word:
         command = await results.subject(self.broker.database.engine, ADAPTER, command_id)
-        return await results.finish(
+        word = await results.finish(
             self.broker.database.engine,
             adapter=ADAPTER,
             policy=await self.broker.catalog.policy(command.tool, command.method),
@@ -127,6 +121,8 @@ class Lab:
             error=error,
             random=Random(1),
         )
+        await self.turns()
+        return word
 
     async def do(self, saga_id: UUID, step: str, **said: Any) -> UUID:
         """Play the adapter of what waits for this step; by default it succeeds."""

@@ -7,7 +7,7 @@ import pytest
 
 from app import saga_registry
 from app.catalog import Request
-from app.db import dispatch
+from app.db.claim import claim_commands
 from app.edges import sagas as edge_sagas
 from app.saga_parse import parse
 from tests.kernel.calls import ADA, accept, echo, fetch
@@ -71,7 +71,7 @@ async def test_an_undo_goes_past_its_tenants_rate_and_windows_and_before_other_w
         "INSERT INTO tenant_budgets (tenant_id, tokens) VALUES ('demo', 0)"
         " ON CONFLICT (tenant_id) DO UPDATE SET tokens = 0",
     )
-    claimed = await dispatch.claim_commands(
+    claimed = await claim_commands(
         lab.relay.pool, relay="r", batch_max=9, window=1, aging_s=60, lease_s=60
     )
     assert [one.command_id for one in claimed] == [undo], f"and not {other}"

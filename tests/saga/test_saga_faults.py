@@ -9,7 +9,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import conductor, saga_parse, saga_runs
+from app import conductor, saga_deadlocks, saga_parse, saga_runs
 from app.db import sagas as saga_rows
 from app.db.engine import tenant_transaction
 from app.db.sagas import SagaRow
@@ -20,7 +20,8 @@ from tests.kernel.calls import claim as claim_call
 from tests.kernel.calls import finish as finish_call
 from tests.saga.lab import Lab
 from tests.saga.test_adhoc import add, call
-from tests.saga.test_runs import CHAIN, FAILED
+from tests.saga.test_deadlocks import crossing, met
+from tests.saga.test_runs import CHAIN, FAILED, plan, step
 
 EVERYTHING = """
     SELECT (SELECT json_agg(c ORDER BY c.id)::text FROM commands c) AS commands,
@@ -50,11 +51,11 @@ async def turn(lab: Lab, saga_id: UUID) -> int:
     return await fail_at_each_statement(lab.relay.engine, advance, lambda: look(lab))
 
 
-async def played(lab: Lab, saga_id: UUID, step: str, **said: Any) -> None:
+async def played(lab: Lab, saga_id: UUID, name: str, **said: Any) -> None:
     """An adapter takes what waits for this step and ends it; the turn that comes of it is left."""
-    row = (await lab.waiting(saga_id))[step]
+    row = (await lab.waiting(saga_id))[name]
     assert (await claim_call(lab.broker, row["id"], attempt=row["attempt"])).proceed
-    await finish_call(lab.broker, row["id"], **(said or {"result": {"made": step}}))
+    await finish_call(lab.broker, row["id"], **(said or {"result": {"made": name}}))
 
 
 @pytest.mark.guarantee("kernel:atomic")
@@ -63,12 +64,38 @@ async def test_a_fault_at_any_statement_of_any_turn_leaves_the_turn_to_be_taken_
 ) -> None:
     saga_id = await lab.run(CHAIN)
     steps: list[int] = []
-    for step, said in (("a", {}), ("b", {}), ("c", FAILED), ("undo b", {}), ("undo a", {})):
-        await played(lab, saga_id, step, **said)
+    for name, said in (("a", {}), ("b", {}), ("c", FAILED), ("undo b", {}), ("undo a", {})):
+        await played(lab, saga_id, name, **said)
         steps.append(await turn(lab, saga_id))
     assert min(steps) >= 5, "the injector never fired"
     assert (await lab.saga(saga_id))[0] == "compensated"
     assert (await lab.command(saga_id))["state"] == "failed"
+
+
+@pytest.mark.guarantee("kernel:atomic")
+async def test_a_fault_at_any_statement_of_a_turn_that_stops_what_runs_leaves_nothing(
+    lab: Lab,
+) -> None:
+    keyed = step("b", ordering_key="k")
+    saga_id = await lab.run(plan(step("a"), keyed, step("c", ordering_key="k")))
+    assert (await lab.claim((await lab.waiting(saga_id))["b"]["id"])).proceed
+    await played(lab, saga_id, "a", **FAILED)
+    assert await turn(lab, saga_id) >= 8
+    assert (await lab.saga(saga_id))[0] == "stopping"
+
+
+@pytest.mark.guarantee("kernel:atomic")
+@pytest.mark.parametrize("pivot", [False, True])
+async def test_a_fault_while_a_circle_is_broken_leaves_it_for_the_next_look(
+    lab: Lab, pivot: bool
+) -> None:
+    await met(lab, [crossing("k", "l", pivot=pivot), crossing("l", "k", pivot=pivot)])
+
+    async def work() -> None:
+        await saga_deadlocks.break_up(lab.relay.engine)
+
+    engine = lab.relay.engine
+    assert await fail_at_each_statement(engine, work, lambda: look(lab)) >= 6
 
 
 Verb = Callable[[AsyncConnection, SagaRow], Awaitable[None]]
@@ -138,14 +165,14 @@ async def test_a_fault_at_any_statement_of_an_acceptance_leaves_nothing(
                 else:
                     await saga_runs.add(conn, made, on_idle="compensate", idle_timeout_s=60)
 
-        before, step = await look(lab), 0
-        for step in range(1, 30):
-            faulty.left = step
+        before, at = await look(lab), 0
+        for at in range(1, 30):
+            faulty.left = at
             try:
                 await work()
             except InjectedFaultError:
-                assert await look(lab) == before, f"torn write at step {step}"
+                assert await look(lab) == before, f"torn write at step {at}"
             else:
                 break
-        assert step >= 4, "the injector never fired"
+        assert at >= 4, "the injector never fired"
         assert await look(lab) != before
