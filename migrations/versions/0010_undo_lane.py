@@ -1,8 +1,8 @@
-"""Undo work has an index of its own, so that no queue of its lane can stand before it; blocked keys too."""
+"""An index of their own for undo work, which no queue of its lane then precedes, and for blocked keys."""
 
 from alembic import op
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
