@@ -8,13 +8,13 @@ import orjson
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from app import metrics
+from app.db.engine import AWAY
 from app.edges.identity import LoginFailedError
 from app.errors import (
     BadRequestError,
@@ -26,8 +26,10 @@ from app.errors import (
 
 logger = logging.getLogger(__name__)
 
-PASSING: Final = frozenset({"08", "40", "53", "55", "57"})
-"""SQLSTATE classes that pass: connection, rollback, resources, locks, operator intervention."""
+PASSING: Final = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
+"""What SQLSTATEs of states that pass begin with (PostgreSQL's manual, appendix A): connection,
+rollback, resources, locks, operator intervention, system error; a server that only reads, as one
+does that has just become a standby, and a transaction that the server ended for being idle."""
 
 DATA: Final = "22"
 """SQLSTATE class of data exceptions: a value that no column takes, such as a text with a NUL."""
@@ -121,7 +123,7 @@ def install(
     app.add_exception_handler(RequestValidationError, unreadable)
     app.add_exception_handler(ValidationError, unreadable)
     app.add_exception_handler(HTTPException, standard)
-    for kind in (DBAPIError, PoolTimeoutError, OSError):
+    for kind in AWAY:
         app.add_exception_handler(kind, broken)
 
 
@@ -137,16 +139,19 @@ def translated(error: Exception, *, path: str) -> BrokerError:
 
 
 def is_away(error: Exception) -> bool:
-    """Whether a database error says that the server is away or busy, not that we are wrong."""
-    if not isinstance(error, DBAPIError):
+    """Whether a database error says that the server is away or busy, not that we are wrong.
+
+    What has no SQLSTATE is no word of the server's: it was not reached, or was lost.
+    """
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     code = code_of(error)
-    return error.connection_invalidated or not code or code[:2] in PASSING
+    return not code or code.startswith(PASSING)
 
 
 def code_of(error: Exception) -> str:
-    """The SQLSTATE of a database error; empty where there is none."""
-    return str(getattr(getattr(error, "orig", None), "sqlstate", "") or "")
+    """The SQLSTATE of a database error, SQLAlchemy's or the driver's; empty where there is none."""
+    return str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
 
 
 def unavailable(error: Exception) -> str:

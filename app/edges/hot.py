@@ -11,14 +11,13 @@ from typing import Any, Final
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.db.engine import AWAY
 from app.edges.broker import Broker
 from app.edges.failures import framework_problem, invalid, translated
 from app.edges.http_api import CALL_PATH, called
@@ -58,7 +57,7 @@ class Hot:
             response = framework_problem(error)
         except ValidationError as error:
             raise invalid(error) from error
-        except (DBAPIError, PoolTimeoutError, OSError) as error:
+        except AWAY as error:
             raise translated(error, path=CALL_PATH) from error
         await response(scope, receive, send)
 

@@ -1,0 +1,172 @@
+"""A connection that dies at any statement of a request: 503 and when to come back, never a 500."""
+
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from asyncpg.prepared_stmt import PreparedStatement
+
+from app.devstack.stack import Dsns
+from app.devstack.tokens import DevIssuer
+from tests.edges.conftest import auth
+from tests.faults import STEPS_MAX
+from tests.kernel.calls import fetch
+from tests.stack import PostgresServer, wait_for
+
+NOBODY = "01a208ca-483f-77da-84f2-da2218258fda"
+CALL = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
+REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("POST", "/mcp/tools/call", CALL),
+    ("POST", "/mcp/tools/call", CALL | {"ordering_key": "k"}),
+    ("GET", "/commands", None),
+    ("GET", f"/commands/{NOBODY}", None),
+    ("POST", f"/commands/{NOBODY}/cancel", {"reason": "enough"}),
+    ("GET", "/operator/dead-letters", None),
+]
+WORK = ("SELECT", "INSERT", "UPDATE", "WITH")
+"""What statements of ours begin with; those around them begin, end and undo transactions."""
+DEATHS: list[Exception] = [
+    asyncpg.InternalClientError("got result for unknown protocol state 3"),
+    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"),
+    asyncpg.IdleInTransactionSessionTimeoutError("idle for too long"),
+    asyncpg.ReadOnlySQLTransactionError("a standby that was the primary"),
+    asyncpg.PostgresIOError("no such file"),
+    asyncpg.QueryCanceledError("it took too long"),
+    asyncpg.DeadlockDetectedError("deadlock"),
+    ConnectionResetError("by peer"),
+    TimeoutError(),
+]
+
+
+class Breaker:
+    """Breaks the n-th statement that this process sends, by whatever pool."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.happen: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
+        self.all = True
+
+    async def step(self, conn: asyncpg.Connection, query: str) -> None:
+        if self.happen is None or not (self.all or query.lstrip().startswith(WORK)):
+            return
+        self.left -= 1
+        if self.left == 0:
+            await self.happen(conn)
+
+    @contextmanager
+    def at(
+        self, number: int, happen: Callable[[asyncpg.Connection], Awaitable[None]]
+    ) -> Generator[None]:
+        self.left, self.happen = number, happen
+        try:
+            yield
+        finally:
+            self.happen = None
+
+
+@pytest.fixture
+def breaker(monkeypatch: pytest.MonkeyPatch) -> Breaker:
+    """Between our code and the driver: the engine prepares its statements, the hot pool does not."""
+    made = Breaker()
+
+    def broken(
+        owner: type, name: str, connection: Callable[[Any], Any], query: Callable[..., str]
+    ) -> None:
+        whole = getattr(owner, name)
+
+        async def faulty(self: Any, *args: Any, **options: Any) -> Any:
+            await made.step(connection(self), query(self, *args))
+            return await whole(self, *args, **options)
+
+        monkeypatch.setattr(owner, name, faulty)
+
+    for name in ("execute", "fetch"):
+        broken(asyncpg.Connection, name, lambda self: self, lambda _, query, *__: query)
+    broken(
+        PreparedStatement,
+        "fetch",
+        lambda self: self._connection,
+        lambda self, *_: self.get_query(),
+    )
+    return made
+
+
+async def at_each_statement(
+    http: httpx.AsyncClient,
+    breaker: Breaker,
+    request: tuple[str, str, dict[str, Any] | None],
+    happen: Callable[[asyncpg.Connection], Awaitable[None]],
+) -> int:
+    """Send the request with each of its statements broken in turn; how often it was told so."""
+    method, path, body = request
+    told = 0
+    for step in range(1, STEPS_MAX):
+        with breaker.at(step, happen):
+            answer = await http.request(
+                method, path, json=body, headers={"Prefer": "respond-async"}
+            )
+        if answer.status_code == 503:
+            told += 1
+            assert answer.headers["Retry-After"]
+            assert answer.headers["Content-Type"] == "application/problem+json"
+        else:  # what was broken is of the background, or is done again
+            assert answer.status_code < 500, f"{method} {path} at {step}: {answer.text}"
+        if breaker.left > 0:
+            return told
+    raise AssertionError("it has no end")
+
+
+@pytest.mark.guarantee("postgres:told")
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "open"])
+@pytest.mark.parametrize("death", DEATHS, ids=lambda death: type(death).__name__)
+async def test_whatever_the_driver_raises_of_a_connection_is_told_as_503(
+    http: httpx.AsyncClient,
+    breaker: Breaker,
+    issuer: DevIssuer,
+    database: Dsns,
+    death: Exception,
+    closed: bool,
+) -> None:
+    http.headers.update(auth(issuer, "ada", "tools", "operator"))
+    breaker.all = closed  # while it is open its transaction can still be undone
+
+    async def die(conn: asyncpg.Connection) -> None:
+        if closed:
+            conn.terminate()
+        raise type(death)(*death.args)  # with a traceback of its own
+
+    for request in REQUESTS:
+        assert await at_each_statement(http, breaker, request, die), f"{request} was not broken"
+    # Behind a full queue the key is looked up alone.
+    http.headers.update(auth(issuer, "eve", tenant="other") | {"Idempotency-Key": "k"})
+    full = "UPDATE tenants SET queued_max = 1 WHERE tenant_id = 'other'"
+    await fetch(database.owner, full)
+    body, respond_async = CALL | {"args": {"text": "first"}}, {"Prefer": "respond-async"}
+    first = await http.post("/mcp/tools/call", json=body, headers=respond_async)
+    assert first.status_code == 202
+    assert await at_each_statement(http, breaker, REQUESTS[0], die)
+
+
+@pytest.mark.guarantee("postgres:told")
+async def test_a_backend_killed_before_any_statement_of_a_request_is_told_as_503(
+    http: httpx.AsyncClient, breaker: Breaker, issuer: DevIssuer, template: PostgresServer
+) -> None:
+    http.headers.update(auth(issuer, "ada", "tools", "operator"))
+
+    async def kill(conn: asyncpg.Connection) -> None:
+        pid = conn.get_server_pid()
+        breaker.happen = None  # the killer's own statements are whole
+        await fetch(template.superuser_dsn, "SELECT pg_terminate_backend($1)", pid)
+
+        async def gone() -> bool:
+            alive = "SELECT 1 FROM pg_stat_activity WHERE pid = $1"
+            return not await fetch(template.superuser_dsn, alive, pid)
+
+        await wait_for(gone)
+
+    for request in REQUESTS:
+        assert await at_each_statement(http, breaker, request, kill), f"{request} was not broken"
