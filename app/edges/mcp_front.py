@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from app.db.commands import Command
+from app.db.engine import AWAY
 from app.edges import (
     mcp_approval,
     mcp_builtin,
@@ -30,6 +31,7 @@ from app.edges import (
     mcp_tasks,
 )
 from app.edges.broker import Accepted, Broker, cancel, find
+from app.edges.failures import translated
 from app.edges.identity import CALL, need
 from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp_replies import (
@@ -164,7 +166,9 @@ class Front:
             if as_task:
                 return await self._tasks.started(ctx, accepted)
             return await self._wait(ctx, who, accepted)
-        except BrokerError as error:
+        except (BrokerError, *AWAY) as error:
+            if not isinstance(error, BrokerError):
+                error = translated(error, path=f"tools/call {params.name}")
             return problem_reply(error)
 
     async def _run_saga(

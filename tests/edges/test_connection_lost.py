@@ -1,5 +1,6 @@
 """A connection that dies at any statement of a request: 503 and when to come back, never a 500."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -7,10 +8,14 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+import uvicorn
 from asyncpg.prepared_stmt import PreparedStatement
 
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
+from app.edges.broker import Broker
+from app.edges.server import build
+from benchmarks.http import MODERN, mcp_call, mcp_headers
 from tests.edges.conftest import auth
 from tests.faults import STEPS_MAX
 from tests.kernel.calls import fetch
@@ -170,3 +175,41 @@ async def test_a_backend_killed_before_any_statement_of_a_request_is_told_as_503
 
     for request in REQUESTS:
         assert await at_each_statement(http, breaker, request, kill), f"{request} was not broken"
+
+
+@pytest.mark.guarantee("postgres:told")
+async def test_over_mcp_it_is_an_error_result_that_says_to_try_again(
+    broker: Broker, issuer: DevIssuer, breaker: Breaker
+) -> None:
+    config = uvicorn.Config(build(broker.settings, broker), port=0, log_config=None)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+
+    async def bound() -> bool:
+        return server.started
+
+    await wait_for(bound)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    headers = auth(issuer, "ada") | mcp_headers(MODERN)
+
+    async def die(conn: asyncpg.Connection) -> None:
+        conn.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("closed in the middle of operation")
+
+    told = 0
+    async with httpx.AsyncClient(headers=headers, timeout=10, trust_env=False) as http:
+        for step in range(1, STEPS_MAX):
+            body = mcp_call(MODERN)
+            body["params"]["_meta"]["dev.mcpbroker/wait_s"] = 0
+            with breaker.at(step, die):
+                answer = await http.post(f"http://127.0.0.1:{port}/mcp", json=body)
+            if answer.status_code != 503:  # the token's check may meet it, before MCP does
+                result = answer.json()["result"]
+                if result["isError"]:
+                    assert result["structuredContent"]["error"]["code"] == "unavailable"
+                    told += 1
+            if breaker.left > 0:
+                break
+    server.should_exit = True
+    await serving
+    assert told, "nothing was broken"
