@@ -1,8 +1,7 @@
 """From a commit to a Kafka consumer, and how fast a full outbox drains."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,29 +14,12 @@ from benchmarks import peers
 from benchmarks.fairness import new_id
 from benchmarks.intake import empty_database
 from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns, percentile
-from benchmarks.servers import ADA, Servers, echo, end_at_once, fetch, fill, settle
+from benchmarks.servers import ADA, Servers, consumer, echo, end_at_once, fetch, fill, settle
 from relay.kafka import BATCH_BYTES, LINGER_MS, create_topics
 
 RATES = (50, 200, 1000)
 PEERS_RATE_MAX = 200
 """Calls a second that the peers' workers keep up with here."""
-
-
-@asynccontextmanager
-async def consumer(bootstrap: str) -> AsyncGenerator[AIOKafkaConsumer]:
-    """A consumer of the commands topic, at its end."""
-    made = AIOKafkaConsumer(
-        COMMANDS,
-        bootstrap_servers=bootstrap,
-        auto_offset_reset="latest",
-        fetch_max_wait_ms=100,
-    )
-    await made.start()
-    try:
-        await made.seek_to_end()
-        yield made
-    finally:
-        await made.stop()
 
 
 async def latency(servers: Servers) -> list[Figure]:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+from aiokafka import AIOKafkaConsumer
 from pydantic import SecretStr
 
 from app import keys
@@ -21,6 +22,7 @@ from app.devstack.stack import AppProcess, Dsns, relay_process
 from app.devstack.tokens import ISSUER, DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import open_broker
+from app.envelope import COMMANDS
 from app.policy import Identity
 from tests import stack
 
@@ -150,6 +152,23 @@ class Servers:
     def token(self) -> str:
         """A caller's bearer token."""
         return self.issuer.token(tenant="demo", user="ada", scopes=["tools"])
+
+
+@asynccontextmanager
+async def consumer(bootstrap: str) -> AsyncGenerator[AIOKafkaConsumer]:
+    """A consumer of the commands topic, at its end."""
+    made = AIOKafkaConsumer(
+        COMMANDS,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="latest",
+        fetch_max_wait_ms=100,
+    )
+    await made.start()
+    try:
+        await made.seek_to_end()
+        yield made
+    finally:
+        await made.stop()
 
 
 async def execute(dsn: str, statement: str) -> None:

@@ -23,6 +23,9 @@ LOCK: Final = """
     SELECT pg_advisory_xact_lock(hashtextextended('mcpbroker.dispatch', 0))
 """
 
+SPARED: Final = 8
+"""One place in so many of a tool's window is spared; a window of fewer spares none."""
+
 # 1. Undo work, by an index of its own: exempt from windows, rates and shares.
 # 2. The lanes that have ready rows, by a loose index scan: its cost is their number, not the
 #    rows' (50,000 waiting calls of one tenant are four probes). Those whose tenant or tool has no
@@ -34,6 +37,8 @@ LOCK: Final = """
 # 4. The order is tier, share (in flight and turn, by weight), age. It is known up to where an
 #    unseen row of a lane could come (`cut`), and nothing after that is taken: the claim is a part
 #    of the right order from its start, if not always a whole batch of it.
+# 5. The last places of a tool's window are for tenants that have nothing of it in flight: whoever
+#    fills the window does not make another's first call wait for an end.
 CLAIM: Final = f"""
     WITH RECURSIVE undo AS (
         SELECT o.id
@@ -87,22 +92,25 @@ CLAIM: Final = f"""
          ) spendable
          WHERE t.state = 'active' AND t.tenant_id IN (SELECT tenant_id FROM lane)
     ), tool AS MATERIALIZED (
-        SELECT tool, method, coalesce(t.in_flight_max, $1) - coalesce(b.n, 0) AS room
+        SELECT tool, method, coalesce(t.in_flight_max, $1) - coalesce(b.n, 0) AS room,
+               coalesce(t.in_flight_max, $1) / {SPARED} AS spare
           FROM (SELECT DISTINCT tool, method FROM lane) AS l
           LEFT JOIN tools t USING (tool, method)
           LEFT JOIN (SELECT tool, method, sum(n)::int AS n FROM busy GROUP BY tool, method) b
             USING (tool, method)
     ), going AS (
-        SELECT lane.*, tenant.weight, tenant.n, tenant.room, tool.room AS tool_room,
+        SELECT lane.*, tenant.weight, tenant.n, tenant.room, tool.room AS tool_room, tool.spare,
                least($3, tenant.room, tool.room, ceil(2.0 * $3 * tenant.weight
                    / sum(tenant.weight) OVER (ORDER BY lane.priority DESC)))::bigint AS look
-          FROM lane
+          FROM (SELECT *, (tenant_id, tool, method) NOT IN
+                              (SELECT tenant_id, tool, method FROM busy) AS idle
+                  FROM lane) AS lane
           JOIN tenant USING (tenant_id)
           JOIN tool USING (tool, method)
-         WHERE tenant.room > 0 AND tool.room > 0
+         WHERE tenant.room > 0 AND tool.room > CASE WHEN lane.idle THEN 0 ELSE tool.spare END
     ), candidate AS (
         SELECT o.id, going.tenant_id, going.tool, going.method, going.weight, going.n, going.room,
-               going.tool_room,
+               going.tool_room, going.spare, going.idle,
                row_number() OVER (PARTITION BY going.tenant_id, going.tool, going.method,
                                                going.priority ORDER BY o.id) AS nth,
                going.look,
@@ -123,7 +131,11 @@ CLAIM: Final = f"""
         SELECT c.*, row_number() OVER (PARTITION BY tenant_id ORDER BY tier DESC, id) AS turn
           FROM candidate c
     ), shared AS (
-        SELECT r.*, (n + turn) / weight::float8 AS share FROM ranked r WHERE turn <= room
+        SELECT r.*, (n + turn) / weight::float8 AS share,
+               idle AND row_number() OVER (
+                   PARTITION BY tenant_id, tool, method ORDER BY tier DESC, id) = 1 AS first
+          FROM ranked r
+         WHERE turn <= room
     ), cut AS (
         SELECT tier, (n + turn + 1) / weight::float8 AS share
           FROM shared
@@ -131,15 +143,19 @@ CLAIM: Final = f"""
          ORDER BY tier DESC, (n + turn + 1) / weight::float8
          LIMIT 1
     ), placed AS (
-        SELECT s.*, row_number() OVER (
-                   PARTITION BY tool, method ORDER BY s.tier DESC, s.share, s.id) AS place
+        SELECT s.*,
+               row_number() OVER (
+                   PARTITION BY tool, method ORDER BY s.tier DESC, s.share, s.id) AS place,
+               row_number() OVER (
+                   PARTITION BY tool, method, first ORDER BY s.tier DESC, s.share, s.id) AS place_as
           FROM shared s
           LEFT JOIN cut ON true
          WHERE (s.tier > cut.tier OR (s.tier = cut.tier AND s.share < cut.share)) IS NOT FALSE
     ), usual AS (
         SELECT id, tenant_id
           FROM placed
-         WHERE place <= tool_room
+         WHERE place <= tool_room - spare
+            OR first AND (place <= tool_room OR place_as <= least(spare, tool_room))
          ORDER BY tier DESC, share, id
          LIMIT greatest(0, $3 - (SELECT count(*) FROM undo))
     ), spent AS (

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.db.claim import claim_commands
+from app.db.claim import SPARED, claim_commands
 from app.devstack.stack import Dsns
 
 AGING_S = 60
@@ -59,7 +59,7 @@ def worlds() -> st.SearchStrategy[World]:
     return st.builds(
         World,
         tenants=st.tuples(*[tenant] * len(TENANTS)),
-        windows=st.tuples(*[st.integers(1, 12)] * len(TOOLS)),
+        windows=st.tuples(*[st.integers(1, 24)] * len(TOOLS)),
         in_flight=st.lists(place, max_size=6).map(tuple),
         # Older rows have the lower ids.
         waiting=st.lists(waiting, max_size=60).map(
@@ -82,24 +82,39 @@ def expected(world: World) -> tuple[list[int], list[int]]:
     used = Counter(tool for _, tool in world.in_flight)
     places = {n: window - used[n] for n, window in enumerate(world.windows)}
     usual = [(n, row) for n, row in rows if not row.undo and left[row.tenant] > 0]
-    usual = [(n, row) for n, row in usual if places[row.tool] > 0]
+    spare = {n: window // SPARED for n, window in enumerate(world.windows)}
+    at_work = set(world.in_flight)
+    usual = [
+        (n, row)
+        for n, row in usual
+        if places[row.tool] > (spare[row.tool] if (row.tenant, row.tool) in at_work else 0)
+    ]
 
     def tier(row: Waiting) -> int:
         return min(3, row.priority + row.minutes)
 
     turns: Counter[int] = Counter()
     going: list[tuple[int, float, int]] = []
+    first: set[int] = set()
     for n, row in sorted(usual, key=lambda one: (-tier(one[1]), one[0])):
         turns[row.tenant] += 1
         if turns[row.tenant] <= left[row.tenant]:
             weight = world.tenants[row.tenant][0]
+            if (row.tenant, row.tool) not in at_work:
+                at_work.add((row.tenant, row.tool))
+                first.add(n)
             going.append((-tier(row), (busy[row.tenant] + turns[row.tenant]) / weight, n))
     found: list[int] = []
     taken: Counter[int] = Counter()
+    firsts: Counter[int] = Counter()
     for _, _, n in sorted(going):
         tool = world.waiting[n].tool
         taken[tool] += 1
-        if taken[tool] <= places[tool]:
+        firsts[tool] += n in first
+        spared = min(spare[tool], places[tool])
+        if taken[tool] <= places[tool] - spare[tool] or (
+            n in first and (taken[tool] <= places[tool] or firsts[tool] <= spared)
+        ):
             found.append(n)
     return undo, found
 
