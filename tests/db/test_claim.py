@@ -65,7 +65,7 @@ def worlds() -> st.SearchStrategy[World]:
         waiting=st.lists(waiting, max_size=60).map(
             lambda rows: tuple(sorted(rows, key=lambda row: -row.minutes))
         ),
-        batch_max=st.integers(1, 12),
+        batch_max=st.integers(1, 30),
     )
 
 
@@ -128,6 +128,18 @@ DEEP = World(
     waiting=tuple(
         Waiting(tenant=tenant, tool=tool, priority=1, minutes=0, undo=False)
         for tenant, tool in [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)] * 10
+    ),
+    batch_max=6,
+)
+
+# The last place but one of a window that one tenant fills, and two calls of another.
+FULL = World(
+    tenants=((1, 12, None, True),) * 3,
+    windows=(8, 8),
+    in_flight=((0, 0),) * 6,
+    waiting=tuple(
+        Waiting(tenant=tenant, tool=0, priority=priority, minutes=0, undo=False)
+        for tenant, priority in [(0, 3)] * 9 + [(1, 1), (1, 1)]
     ),
     batch_max=6,
 )
@@ -218,6 +230,7 @@ def test_a_claim_is_the_beginning_of_the_right_order(
             suppress_health_check=[HealthCheck.function_scoped_fixture],
         )
         @example(world=DEEP)
+        @example(world=FULL)
         @given(world=worlds())
         def holds(world: World) -> None:
             got = runner.run(claimed(world, owner, relay))
