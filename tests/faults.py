@@ -79,9 +79,21 @@ class FaultyConnection(asyncpg.Connection):
         self.step()
         return await super().execute(query, *args, timeout=timeout)
 
+    async def executemany(self, *args: Any, **options: Any) -> None:
+        self.step()
+        await super().executemany(*args, **options)
+
     async def fetch(self, *args: Any, **options: Any) -> list[Any]:
         self.step()
         return await super().fetch(*args, **options)
+
+    async def fetchrow(self, *args: Any, **options: Any) -> Any:
+        self.step()
+        return await super().fetchrow(*args, **options)
+
+    async def fetchval(self, *args: Any, **options: Any) -> Any:
+        self.step()
+        return await super().fetchval(*args, **options)
 
 
 @asynccontextmanager

@@ -1,0 +1,61 @@
+"""Sealing with a fault at each of its statements: a whole batch of seals, or none of it."""
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from tests.audit.conftest import Log, sealer
+from tests.faults import InjectedFaultError, faulty_pool
+
+SEALED = """
+    SELECT (SELECT count(*) FROM audit.seals) AS seals,
+           (SELECT count(*) FROM audit.members) AS members,
+           (SELECT count(*) FROM outbox WHERE kind = 'audit') AS anchors,
+           (SELECT xid::text FROM audit.watermark) AS watermark
+"""
+STEPS_MAX = 60
+
+
+@pytest.mark.guarantee("kernel:atomic")
+@pytest.mark.parametrize("what", ["tick", "retire"])
+async def test_a_fault_at_any_statement_of_sealing_leaves_all_of_it_or_nothing(
+    log: Log, what: str
+) -> None:
+    async def seen() -> asyncpg.Record:
+        [row] = await log.owner.fetch(SEALED)
+        return row
+
+    later = datetime.now(UTC) + timedelta(days=1)
+    torn: list[str] = []
+    steps = 0
+    await log.append(5)
+    await log.append(3, tenant="other")
+    async with faulty_pool(log.dsns.relay) as (pool, faulty):
+        made = sealer(pool, log.key)
+        while await made.tick():
+            pass
+        if what == "tick":
+            await log.append(4)
+            await log.append(2, tenant="other")
+        before = await seen()
+        for steps in range(1, STEPS_MAX):
+            faulty.left = steps
+            try:
+                await (made.tick() if what == "tick" else made.retire(later))
+            except InjectedFaultError:
+                after = await seen()
+                if after != before:
+                    torn.append(f"{steps}: {after}")
+                    break
+            else:
+                break
+        faulty.left = 0
+        after = await seen()
+    assert steps >= 6, "the injector never fired"
+    made_now = [after[name] - before[name] for name in ("seals", "members", "anchors")]
+    # What follows the commit only looks: a fault there finds all of it done.
+    assert made_now == ([2, 6, 2] if what == "tick" else [2, 0, 2]), torn
+    assert (after["watermark"] != before["watermark"]) == (what == "tick"), torn
+    assert (await log.verify())["ok"]
+    assert (await log.verify("other"))["ok"]
