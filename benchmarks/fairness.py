@@ -157,25 +157,31 @@ async def quiet_p95(
     taken: dict[UUID, asyncio.Future[None]] = {}
     stop = asyncio.Event()
 
-    async def adapters() -> None:
-        conn = await asyncpg.connect(owner)
-        left = {row["id"] for row in await conn.fetch(IN_FLIGHT)}
-        ended, clock = 0, Stopwatch()
+    left: set[UUID] = set()
+
+    async def read() -> None:
         while not stop.is_set():
-            due = set(islice(left, int(min(len(left), clock.s * ends_per_s - ended))))
-            if due:
-                ended += len(due)
-                left = left - due | await end_at_once(conn, due)
-                await conn.execute("SELECT pg_notify('broker_outbox', '')")
-            for records in (await incoming.getmany(timeout_ms=20)).values():
+            for records in (await incoming.getmany(timeout_ms=100)).values():
                 for record in records:
                     one = UUID(dict(record.headers)["correlation_id"].decode())
                     left.add(one)
                     if one in taken:
                         taken.pop(one).set_result(None)
+
+    async def end() -> None:
+        conn = await asyncpg.connect(owner)
+        left.update(row["id"] for row in await conn.fetch(IN_FLIGHT))
+        ended, clock = 0, Stopwatch()
+        while not stop.is_set():
+            due = set(islice(left, int(min(len(left), clock.s * ends_per_s - ended))))
+            if due:
+                ended += len(due)
+                left.difference_update(due - await end_at_once(conn, due))
+                await conn.execute("SELECT pg_notify('broker_outbox', '')")
+            await asyncio.sleep(0.002)
         await conn.close()
 
-    running = asyncio.create_task(adapters())
+    running = [asyncio.create_task(read()), asyncio.create_task(end())]
     spent: list[float] = []
     for _ in range(calls):
         command_id = new_id()
@@ -186,7 +192,7 @@ async def quiet_p95(
         await asyncio.wait_for(waiter, 30)
         spent.append(0 if early else watch.s * 1000)
     stop.set()
-    await running
+    await asyncio.gather(*running)
     return percentile(spent, 0.95)
 
 
