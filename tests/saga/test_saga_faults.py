@@ -1,6 +1,7 @@
 """A saga's use cases with a fault at each of their statements: whole, or as if never begun."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import conductor, saga_deadlocks, saga_parse, saga_runs
+from app import conductor, saga_deadlocks, saga_parse, saga_registry, saga_runs
 from app.db import sagas as saga_rows
 from app.db.engine import tenant_transaction
 from app.db.sagas import SagaRow
@@ -101,9 +102,7 @@ async def test_a_fault_while_a_circle_is_broken_leaves_it_for_the_next_look(
 Verb = Callable[[AsyncConnection, SagaRow], Awaitable[None]]
 ABORT: Verb = partial(saga_runs.abort, actor="user:ada", reason="not wanted")
 COMMIT: Verb = partial(saga_runs.close, actor="user:ada")
-SETTLE = partial(
-    saga_runs.settle, step="b", outcome=None, actor="operator:olga", reason="looked at it"
-)
+SETTLE = partial(saga_runs.settle, step="b", actor="operator:olga", reason="looked at it")
 
 
 async def said(lab: Lab, saga_id: UUID, verb: Verb) -> None:
@@ -132,9 +131,11 @@ async def test_a_fault_at_any_statement_of_a_word_on_an_ad_hoc_saga_leaves_nothi
 
 
 @pytest.mark.guarantee("kernel:atomic")
-@pytest.mark.parametrize("verb", ["retry", "skip"])
+@pytest.mark.parametrize(
+    ("verb", "outcome"), [("retry", None), ("skip", None), ("resolve", "compensated")]
+)
 async def test_a_fault_at_any_statement_of_an_operators_word_leaves_nothing(
-    lab: Lab, verb: saga_runs.Verb
+    lab: Lab, verb: saga_runs.Verb, outcome: saga_runs.Outcome | None
 ) -> None:
     saga_id = await lab.run(CHAIN)
     await lab.do(saga_id, "a")
@@ -143,7 +144,7 @@ async def test_a_fault_at_any_statement_of_an_operators_word_leaves_nothing(
     await played(lab, saga_id, "undo b", **FAILED)
     await turn(lab, saga_id)
     assert (await lab.saga(saga_id))[0] == "compensation_failed"
-    await said(lab, saga_id, partial(SETTLE, verb=verb))
+    await said(lab, saga_id, partial(SETTLE, verb=verb, outcome=outcome))
 
 
 @pytest.mark.guarantee("kernel:atomic")
@@ -176,3 +177,21 @@ async def test_a_fault_at_any_statement_of_an_acceptance_leaves_nothing(
                 break
         assert at >= 4, "the injector never fired"
         assert await look(lab) != before
+
+
+@pytest.mark.guarantee("kernel:atomic")
+async def test_a_fault_at_any_statement_of_a_registration_leaves_no_definition(lab: Lab) -> None:
+    definition = replace(saga_parse.parse(CHAIN), name="chain")
+    engine, catalog = lab.broker.database.engine, lab.broker.catalog
+    await catalog.visible(ADA)  # its own reading is no part of it
+
+    async def defined() -> list[Any]:
+        return await lab.owner.fetch(
+            "SELECT name, version, (SELECT count(*) FROM audit.events) AS events"
+            " FROM saga_definitions"
+        )
+
+    async def work() -> None:
+        await saga_registry.register(engine, catalog, ADA, definition)
+
+    assert await fail_at_each_statement(engine, work, defined) >= 4
