@@ -17,6 +17,7 @@ SEALED = """
 STEPS_MAX = 60
 
 
+@pytest.mark.guarantee("audit:sealed-once")
 @pytest.mark.guarantee("kernel:atomic")
 @pytest.mark.parametrize("what", ["tick", "retire"])
 async def test_a_fault_at_any_statement_of_sealing_leaves_all_of_it_or_nothing(

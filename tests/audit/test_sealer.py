@@ -1,9 +1,7 @@
 """The sealer: every event once, in its transaction's order, whoever else seals, crashes or waits."""
 
 import asyncio
-import itertools
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import orjson
@@ -155,46 +153,6 @@ async def test_a_sealer_that_lost_its_lease_while_it_signed_writes_nothing(log: 
 async def _leads(one: Sealer) -> bool:
     await one.tick()
     return one.counts.leading and one.counts.events == 5
-
-
-@pytest.mark.guarantee("audit:sealed-once")
-async def test_a_fault_at_any_statement_leaves_no_half_seal(log: Log) -> None:
-    await log.append(4)
-    await log.append(2, tenant="other")
-    for n in itertools.count(1):
-        try:
-            await broken_tick(log, n)
-        except asyncpg.DataError:
-            assert await sealed(log) == 0, f"torn write at statement {n}"
-            assert await log.anchors() == []
-        else:
-            assert n > 5, "the fault never happened"
-            break
-    await log.seal()
-    assert await sealed(log) == 4
-    assert len(await log.anchors()) == 2
-
-
-async def broken_tick(log: Log, number: int) -> None:
-    """Ticks of which the n-th statement of a transaction fails in the database."""
-    counter = itertools.count(1)
-
-    class Connection(asyncpg.Connection):
-        async def execute(self, query: str, *args: Any, **more: Any) -> str:
-            if args and next(counter) == number:
-                await super().execute("SELECT 1 / 0")
-            return await super().execute(query, *args, **more)
-
-    pool = await asyncpg.create_pool(
-        log.dsns.relay, min_size=1, max_size=2, connection_class=Connection
-    )
-    try:
-        broken = sealer(pool, log.key)
-        await log.owner.execute("DELETE FROM leases")
-        while await broken.tick():
-            pass
-    finally:
-        await pool.close()
 
 
 async def test_a_log_without_its_watermark_is_read_again_and_sealed_no_twice(log: Log) -> None:
