@@ -141,6 +141,8 @@ class Operator:
         url = f"{self._random.choice(self._urls)}/operator/dead-letters"
         answer = await http.get(url, params={"tool": "trial", "limit": 200})
         self.counts[f"looked: {answer.status_code}"] += 1
+        if answer.status_code not in {200, 503}:
+            self.wrong.append(f"dead letters: {answer.status_code} {answer.text[:300]}")
         if answer.status_code != 200:
             return
         dead = [
