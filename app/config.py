@@ -166,7 +166,8 @@ class Settings(BaseSettings):
     dispatch_window: Count = Field(
         default=40,
         description="Commands of a tool handed to Kafka at a time, where its catalog entry sets"
-        " none: about twice what its rulebooks run at once.",
+        " none: about twice what its rulebooks run at once. One in eight is spared for tenants that"
+        " have none of it in flight.",
     )
     claim_wait_s: Seconds = Field(
         default=120,
