@@ -77,6 +77,11 @@ class KeySet:
         if found and now - self._read_at <= self._stale_max_s:
             if now - self._read_at > self._kept_s:
                 self._start()
+            # Nobody has asked for a while: what an issuer has withdrawn since must not pass once
+            # more. One that was asked and does not answer holds nobody up.
+            if now - self._read_at > 2 * self._kept_s and self._tried_at <= self._read_at:
+                await self.refresh()
+                return self._named(kid)
             return found
         await self.refresh()
         if time.monotonic() - self._read_at > self._stale_max_s:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from app.config import Settings
 from app.devstack.tokens import DevIssuer
 from app.edges.identity import LoginFailedError, Reason, Verifier
+from tests.stack import wait_for
 
 
 def token_of(issuer: DevIssuer, **claims: Any) -> str:
@@ -59,6 +61,28 @@ async def test_a_token_that_was_good_is_refused_once_its_key_is_withdrawn(
     with pytest.raises(LoginFailedError) as refused:
         await verified_for_ever(verifier, token)
     assert refused.value.reason is Reason.SIGNATURE
+
+
+@pytest.mark.guarantee("hot:token")
+async def test_after_a_quiet_time_a_withdrawn_keys_token_does_not_pass_even_once(
+    settings: Settings, issuer: DevIssuer, tmp_path: Path
+) -> None:
+    keys = tmp_path / "jwks.json"
+    keys.write_bytes(issuer.jwks.read_bytes())
+    trusted = settings.issuers[0].model_copy(update={"jwks_file": keys})
+    changes = {"issuers": (trusted,), "issuer_keys_kept_s": 0.05, "issuer_refetch_s": 0}
+    verifier = Verifier(settings.model_copy(update=changes))
+    token = token_of(issuer)
+    await verifier.verify(token)
+    keys.write_bytes(DevIssuer(tmp_path / "other", audience="x").jwks.read_bytes())
+    until = time.monotonic() + 0.2
+
+    async def quiet() -> bool:
+        return time.monotonic() > until
+
+    await wait_for(quiet)
+    with pytest.raises(LoginFailedError):
+        await verifier.verify(token)
 
 
 @pytest.mark.guarantee("hot:token")
