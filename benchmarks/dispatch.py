@@ -14,7 +14,17 @@ from benchmarks import peers
 from benchmarks.fairness import new_id
 from benchmarks.intake import empty_database
 from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns, percentile
-from benchmarks.servers import ADA, Servers, consumer, echo, end_at_once, fetch, fill, settle
+from benchmarks.servers import (
+    ADA,
+    END_DISPATCHED,
+    Servers,
+    consumer,
+    echo,
+    end_at_once,
+    fetch,
+    fill,
+    settle,
+)
 from relay.kafka import BATCH_BYTES, LINGER_MS, create_topics
 
 RATES = (50, 200, 1000)
@@ -223,10 +233,7 @@ async def drained(
             watch = Stopwatch()
             at = await left(owner)
             while await left(owner):
-                await conn.execute(
-                    "UPDATE commands SET state = 'succeeded', finished_at = now()"
-                    " WHERE state = 'dispatched'"
-                )
+                await conn.execute(END_DISPATCHED)
                 await asyncio.sleep(0.1)
             rows.append(at / watch.s)
         await conn.close()

@@ -10,7 +10,7 @@ from benchmarks import http
 from benchmarks.fairness import take
 from benchmarks.growth import dispatches
 from benchmarks.measure import Figure, at_most
-from benchmarks.servers import Servers, execute, fetch, fill
+from benchmarks.servers import END_DISPATCHED, Servers, execute, fetch, fill
 from relay.kafka import create_topics
 
 CALLERS = 32
@@ -125,8 +125,7 @@ async def pinned(servers: Servers) -> list[Figure]:
                     await execute(dsns.owner, "VACUUM outbox")  # as autovacuum would
                 await execute(
                     dsns.owner,
-                    "UPDATE commands SET state = 'succeeded', finished_at = now()"
-                    " WHERE state = 'dispatched'",
+                    END_DISPATCHED,
                 )
             await execute(dsns.owner, "VACUUM ANALYZE")
             spent = await dispatches(broker, pool, rounds=rounds)

@@ -8,7 +8,7 @@ import asyncpg
 from app.edges.broker import Broker, submit
 from benchmarks.fairness import finish, take
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
-from benchmarks.servers import ADA, Servers, echo, execute, fill, settle
+from benchmarks.servers import ADA, END_DISPATCHED, Servers, echo, execute, fill, settle
 
 BATCH = 500
 
@@ -125,8 +125,7 @@ async def batches(owner: str, pool: asyncpg.Pool, *, rounds: int) -> float:
         assert len(taken) == BATCH
         await execute(
             owner,
-            "UPDATE commands SET state = 'succeeded', finished_at = now()"
-            " WHERE state = 'dispatched'",
+            END_DISPATCHED,
         )
     return percentile(spent, 0.5)
 

@@ -251,6 +251,10 @@ async def settle(dsn: str) -> None:
     await execute(dsn, "VACUUM ANALYZE")
 
 
+END_DISPATCHED: Final = """
+    UPDATE commands SET state = 'succeeded', finished_at = now() WHERE state = 'dispatched'
+"""
+
 # Without a wait for the relay, which locks the same rows in an order of its own.
 END: Final = """
     UPDATE commands

@@ -211,15 +211,27 @@ class Claimed:
     key: str
     tenant_id: str
     command_id: UUID | None
-    ordering_key: str | None
-    ordering: str | None
     attempt: int | None
     ready_at: datetime  # since when it waits for its turn, its window or its key
-    traceparent: str | None
-    by_reference: bool
-    command: Mapping[str, Any] | None  # a command's row, for its envelope
-    payload: str | None  # JSON text, for every other kind
+    ordering_key: str | None = None
+    ordering: str | None = None
+    traceparent: str | None = None
+    by_reference: bool = False
+    command: Mapping[str, Any] | None = None  # a command's row, for its envelope
+    payload: str | None = None  # JSON text, for every other kind
 
+
+OF_BOTH: Final = (
+    "outbox_id",
+    "event_id",
+    "kind",
+    "topic",
+    "key",
+    "tenant_id",
+    "attempt",
+    "ready_at",
+)
+"""What the claims of commands and of events read alike."""
 
 JSON_COLUMNS: Final = ("args", "compensation")
 
@@ -252,40 +264,20 @@ def _command(row: asyncpg.Record) -> Claimed:
     for name in JSON_COLUMNS:
         if command[name] is not None:
             command[name] = orjson.loads(command[name])
-    return Claimed(
-        outbox_id=row["outbox_id"],
-        event_id=row["event_id"],
-        kind=row["kind"],
-        topic=row["topic"],
-        key=row["key"],
-        tenant_id=row["tenant_id"],
+    return _claimed(
+        row,
         command_id=row["id"],
         ordering_key=row["ordering_key"],
         ordering=row["ordering"],
-        attempt=row["attempt"],
-        ready_at=row["ready_at"],
         traceparent=row["traceparent"],
         by_reference=row["by_reference"],
         command=command,
-        payload=None,
     )
 
 
 def _event(row: asyncpg.Record) -> Claimed:
-    return Claimed(
-        outbox_id=row["outbox_id"],
-        event_id=row["event_id"],
-        kind=row["kind"],
-        topic=row["topic"],
-        key=row["key"],
-        tenant_id=row["tenant_id"],
-        command_id=row["command_id"],
-        ordering_key=None,
-        ordering=None,
-        attempt=row["attempt"],
-        ready_at=row["ready_at"],
-        traceparent=None,
-        by_reference=False,
-        command=None,
-        payload=row["payload"],
-    )
+    return _claimed(row, command_id=row["command_id"], payload=row["payload"])
+
+
+def _claimed(row: asyncpg.Record, **more: Any) -> Claimed:
+    return Claimed(**{name: row[name] for name in OF_BOTH}, **more)
