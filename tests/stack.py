@@ -4,14 +4,16 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import uuid4
 
 import asyncpg
+import uvicorn
+from starlette.types import ASGIApp
 
 from app.db import migrate
 from app.devstack.kafka import EmbeddedKafka
@@ -147,3 +149,23 @@ def make_repo(path: Path) -> Path:
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
     return path
+
+
+@asynccontextmanager
+async def listening(
+    app: ASGIApp, *, lifespan: Literal["auto", "off"] = "off"
+) -> AsyncGenerator[int]:
+    """Serve an app in this process, on a free port of loopback; gives the port."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan=lifespan)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+
+    async def bound() -> bool:
+        return server.started
+
+    await wait_for(bound)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(serving, 5)

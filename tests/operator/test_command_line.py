@@ -1,10 +1,8 @@
 """`broker dlq` against a running app."""
 
 import asyncio
-from typing import Any
 from uuid import UUID
 
-import uvicorn
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
@@ -12,7 +10,7 @@ from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import build
 from tests.kernel.calls import accept, echo, finish
-from tests.stack import wait_for
+from tests.stack import listening
 
 
 async def dead(broker: Broker, text: str) -> UUID:
@@ -26,32 +24,22 @@ async def test_the_command_line_lists_shows_redrives_and_discards(
     broker: Broker, issuer: DevIssuer
 ) -> None:
     one, two = await dead(broker, "a"), await dead(broker, "b")
-    config = uvicorn.Config(
-        build(broker.settings, broker), host="127.0.0.1", port=0, log_config=None, lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
+    async with listening(build(broker.settings, broker)) as port:
+        token = issuer.token(tenant="demo", user="olga", scopes=["operator"])
 
-    async def bound() -> Any:
-        return server.started
+        async def dlq(*argv: str) -> str:
+            env = {"MCP_BROKER_TOKEN": token, "MCP_BROKER_URL": f"http://127.0.0.1:{port}"}
+            done = await asyncio.to_thread(
+                CliRunner().invoke, command_line, ["dlq", *argv], env=env
+            )
+            assert done.exit_code == 0, done.output
+            return done.output
 
-    await wait_for(bound)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    token = issuer.token(tenant="demo", user="olga", scopes=["operator"])
-
-    async def dlq(*argv: str) -> str:
-        env = {"MCP_BROKER_TOKEN": token, "MCP_BROKER_URL": f"http://127.0.0.1:{port}"}
-        done = await asyncio.to_thread(CliRunner().invoke, command_line, ["dlq", *argv], env=env)
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    assert str(two) in await dlq("list", "--json")
-    assert "command.dead_lettered" in await dlq("show", str(one), "--json")
-    assert str(one) not in await dlq("list", "--json", "--code", "other")
-    assert '"keys": []' in await dlq("blocked", "--json")
-    assert "2 would be redriven" in await dlq("redrive", "--tool", "probe", "--per-s", "1")
-    assert "attempt 4" in await dlq("redrive", str(one), "--reason", "again")
-    assert "discarded" in await dlq("discard", str(two), "--reason", "useless")
-    assert "0 redriven" in await dlq("redrive", "--yes", "--reason", "again")
-    server.should_exit = True
-    await asyncio.wait_for(serving, 5)
+        assert str(two) in await dlq("list", "--json")
+        assert "command.dead_lettered" in await dlq("show", str(one), "--json")
+        assert str(one) not in await dlq("list", "--json", "--code", "other")
+        assert '"keys": []' in await dlq("blocked", "--json")
+        assert "2 would be redriven" in await dlq("redrive", "--tool", "probe", "--per-s", "1")
+        assert "attempt 4" in await dlq("redrive", str(one), "--reason", "again")
+        assert "discarded" in await dlq("discard", str(two), "--reason", "useless")
+        assert "0 redriven" in await dlq("redrive", "--yes", "--reason", "again")
