@@ -10,6 +10,7 @@ import httpx
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
 
+from app.db.wakeups import NOTIFY
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
@@ -30,8 +31,10 @@ REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", f"/commands/{NOBODY}/cancel", {"reason": "enough"}),
     ("GET", "/operator/dead-letters", None),
 ]
+ROUNDS_MAX = 10
 WORK = ("SELECT", "INSERT", "UPDATE", "WITH")
 """What statements of ours begin with; those around them begin, end and undo transactions."""
+WAKEUPS = (NOTIFY, "LISTEN", "UNLISTEN")
 DEATHS: list[Exception] = [
     asyncpg.InternalClientError("got result for unknown protocol state 3"),
     asyncpg.InterfaceError("connection is closed"),
@@ -47,7 +50,10 @@ DEATHS: list[Exception] = [
 
 
 class Breaker:
-    """Breaks the n-th statement that this process sends, by whatever pool."""
+    """Breaks the n-th statement that this process sends, by whatever pool.
+
+    Wakeups are passed over: they come by themselves, and would take a request's turn.
+    """
 
     def __init__(self) -> None:
         self.left = 0
@@ -55,7 +61,8 @@ class Breaker:
         self.all = True
 
     async def step(self, conn: asyncpg.Connection, query: str) -> None:
-        if self.happen is None or not (self.all or query.lstrip().startswith(WORK)):
+        ours = self.all or query.lstrip().startswith(WORK)
+        if self.happen is None or not ours or query.startswith(WAKEUPS):
             return
         self.left -= 1
         if self.left == 0:
@@ -99,13 +106,29 @@ def breaker(monkeypatch: pytest.MonkeyPatch) -> Breaker:
     return made
 
 
-async def at_each_statement(
+async def told_so(
+    http: httpx.AsyncClient,
+    breaker: Breaker,
+    request: tuple[str, str, dict[str, Any] | None],
+    happen: Callable[[asyncpg.Connection], Awaitable[None]],
+) -> bool:
+    """Whether the request, with each of its statements broken in turn, was told so once or more.
+
+    A poll of the background may be what is broken instead: then the same is done again.
+    """
+    for _ in range(ROUNDS_MAX):
+        if await _each_statement(http, breaker, request, happen):
+            return True
+    return False
+
+
+async def _each_statement(
     http: httpx.AsyncClient,
     breaker: Breaker,
     request: tuple[str, str, dict[str, Any] | None],
     happen: Callable[[asyncpg.Connection], Awaitable[None]],
 ) -> int:
-    """Send the request with each of its statements broken in turn; how often it was told so."""
+    """How often the request was told so."""
     method, path, body = request
     told = 0
     for step in range(1, STEPS_MAX):
@@ -144,7 +167,7 @@ async def test_whatever_the_driver_raises_of_a_connection_is_told_as_503(
         raise type(death)(*death.args)  # with a traceback of its own
 
     for request in REQUESTS:
-        assert await at_each_statement(http, breaker, request, die), f"{request} was not broken"
+        assert await told_so(http, breaker, request, die), f"{request} was not broken"
     # Behind a full queue the key is looked up alone.
     http.headers.update(auth(issuer, "eve", tenant="other") | {"Idempotency-Key": "k"})
     full = "UPDATE tenants SET queued_max = 1 WHERE tenant_id = 'other'"
@@ -152,7 +175,7 @@ async def test_whatever_the_driver_raises_of_a_connection_is_told_as_503(
     body, respond_async = CALL | {"args": {"text": "first"}}, {"Prefer": "respond-async"}
     first = await http.post("/mcp/tools/call", json=body, headers=respond_async)
     assert first.status_code == 202
-    assert await at_each_statement(http, breaker, REQUESTS[0], die)
+    assert await told_so(http, breaker, REQUESTS[0], die)
 
 
 @pytest.mark.guarantee("postgres:told")
@@ -173,7 +196,7 @@ async def test_a_backend_killed_before_any_statement_of_a_request_is_told_as_503
         await wait_for(gone)
 
     for request in REQUESTS:
-        assert await at_each_statement(http, breaker, request, kill), f"{request} was not broken"
+        assert await told_so(http, breaker, request, kill), f"{request} was not broken"
 
 
 @pytest.mark.guarantee("postgres:told")
