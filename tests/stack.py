@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 TEMPLATE = "broker_template"
 TENANTS = ("demo", "other")
+WATCHED = ("tenants", "grants", "tools", "audit.auditors")
+"""Tables whose every change is audited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,12 @@ async def make_template(superuser_dsn: str) -> None:
     owner = dsns(superuser_dsn, TEMPLATE).owner
     await migrate.upgrade(owner)
     await create_logins(superuser_dsn)
+    # A test's trail begins with what the test does.
+    for table in WATCHED:
+        await _execute(owner, f"ALTER TABLE {table} DISABLE TRIGGER noted")
     await seed(owner, tenants=TENANTS)
+    for table in WATCHED:
+        await _execute(owner, f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER noted")
 
 
 async def clone(superuser_dsn: str) -> Dsns:

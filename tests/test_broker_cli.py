@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from app import catalog_file
 from app.devstack.stack import Dsns
@@ -55,13 +56,65 @@ async def test_catalog_and_tenant_are_applied_and_an_unchanged_catalog_is_nothin
     told = json.loads(done.stdout)
     assert told["applied"] == ["a_b"]
     assert set(told["retired"]) == names
-    done = broker("tenant", "put", "acme", *url, "--allow", "a/*", "--deny", "user:bob=a/b")
-    assert done.returncode == 0, done.stderr
-    rows = await fetch(database.owner, "SELECT * FROM grants WHERE tenant_id = 'acme'")
-    assert {(row["subject_kind"], row["subject"], row["effect"]) for row in rows} == {
-        ("tenant", "*", "allow"),
-        ("user", "bob", "deny"),
-    }
+    changes = await fetch(database.owner, CHANGES)
+    assert {(row["tenant_id"], row["type"]) for row in changes} == {("_broker", "tool.changed")}
+    by_tool = {row["tool"]: row for row in changes}
+    assert json.loads(by_tool["a"]["after"])["description"] == "x"
+    assert json.loads(by_tool["git"]["before"]) == {"retired_at": None}
+    assert len(changes) == 1 + len(names)
+
+
+CHANGES = """
+    SELECT tenant_id, type, actor, user_id, tool, body ->> 'change' AS change,
+           body ->> 'before' AS before, body ->> 'after' AS after
+      FROM audit.events
+     ORDER BY xid, occurred_at, event_id
+"""
+
+
+async def test_a_tenant_changes_only_in_what_is_given_and_each_change_is_audited(
+    database: Dsns,
+) -> None:
+    def tenant(verb: str, *options: str, code: int = 0) -> str:
+        done = broker("tenant", verb, "acme", "--database-url", database.owner, *options)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        return done.stdout + done.stderr
+
+    async def last() -> tuple[str, Any, Any]:
+        row = (await fetch(database.owner, CHANGES))[-1]
+        assert row["tenant_id"] == "acme"
+        assert row["actor"].startswith("db:")
+        return row["change"], json.loads(row["before"]), json.loads(row["after"])
+
+    assert "no tenant 'acme'" in tenant("grant", "--allow", "git/*", code=1)
+    assert "made" in tenant("put", "--weight", "3", "--rate-per-s", "5", "--title", "Acme")
+    change, before, after = await last()
+    assert (change, before, after["weight"], after["rate_per_s"]) == ("insert", {}, 3, 5)
+    tenant("grant", "--allow", "a/*", "--deny", "user:bob=a/b", "--allow", "group:ops=*")
+    assert "1 grants added, 1 were there" in tenant("grant", "--allow", "a/*", "--deny", "*/x")
+    tenant("put", "--suspended")
+    assert await last() == ("update", {"state": "active"}, {"state": "suspended"})
+    seen = len(await fetch(database.owner, CHANGES))
+    tenant("put", "--suspended", "--weight", "3")
+    assert len(await fetch(database.owner, CHANGES)) == seen, "nothing changed"
+    tenant("put", "--active", "--unset", "rate_per_s")
+    assert (await last())[1:] == (
+        {"state": "suspended", "rate_per_s": 5},
+        {"state": "active", "rate_per_s": None},
+    )
+    shown = json.loads(tenant("show", "--json"))
+    assert (shown["weight"], shown["state"], shown["rate_per_s"]) == (3, "active", None)
+    assert len(shown["grants"]) == 4
+    tenant("revoke", "--deny", "user:bob=a/b")
+    assert (await last())[1]["subject"] == "bob"
+    [granted, revoked] = [row for row in await fetch(database.owner, CHANGES) if row["user_id"]]
+    assert (granted["change"], revoked["change"], revoked["user_id"]) == ("insert", "delete", "bob")
+    assert "1 were not there" in tenant("revoke", "--deny", "user:bob=a/b", code=1)
+    for wrong in (["--weight", "0"], ["--unset", "weight"], ["--unset", "rate_per_s"]):
+        more = ["--rate-per-s", "1"] if wrong[1] == "rate_per_s" else []
+        assert tenant("put", *wrong, *more, code=2 if wrong[0] == "--weight" else 1)
+    named = broker("tenant", "put", "Not One", "--database-url", database.owner)
+    assert (named.returncode, "Traceback" in named.stderr) == (1, False)
 
 
 def test_the_plan_of_an_up_to_date_database_is_empty(database: Dsns) -> None:

@@ -19,6 +19,7 @@ from rich.console import Console
 from app import audit, audit_bundle, keys
 from app.audit_bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
 from app.audit_proof import Anchor, Check, Fault, Report, SignedSeal
+from app.cli.common import AsJson
 from app.config import PREFIX
 from app.db import audit_export
 
@@ -50,7 +51,6 @@ Anchors = Annotated[
     Path | None,
     typer.Option("--anchors", help="NDJSON from `broker-relay anchors` or an anchor file."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()

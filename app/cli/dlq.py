@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.cli.common import AsJson, fail
+
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 PATH: Final = "/operator/dead-letters"
@@ -23,7 +25,6 @@ Token = Annotated[
     str,
     typer.Option("--token", envvar="MCP_BROKER_TOKEN", help="An operator's.", show_default=False),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Reason = Annotated[str, typer.Option("--reason", help="For the audit trail.")]
 Tool = Annotated[str | None, typer.Option(help="Of this tool only.")]
 Method = Annotated[str | None, typer.Option(help="Of this method only.")]
@@ -51,12 +52,6 @@ def ask(url: str, token: str, method: str, path: str, **parts: Any) -> dict[str,
     if answer.is_error:
         raise fail(str(body.get("detail") or body.get("title") or body))
     return body
-
-
-def fail(message: str) -> typer.Exit:
-    """Say what is wrong, on standard error, and leave with 1."""
-    typer.echo(message, err=True)
-    return typer.Exit(1)
 
 
 def known(**values: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.dlq import LOCAL, AsJson, Url, ask, echo, fail, known
+from app.cli.common import AsJson, fail
+from app.cli.dlq import LOCAL, Url, ask, echo, known
 from app.errors import InvalidDefinitionError
 from app.saga_parse import load
 

@@ -4,12 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import dump
 from app.db.wakeups import CATALOG
 from app.policy import Grant, Tool, ToolPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is to change of a tenant; None stays as it is. `unset` names what is to have no value."""
+
+    title: str | None = None
+    state: str | None = None
+    weight: int | None = None
+    rate_per_s: float | None = None
+    rate_burst: int | None = None
+    in_flight_max: int | None = None
+    queued_max: int | None = None
+    inline_wait_s: float | None = None
+    unset: tuple[str, ...] = ()
+
+
+UNSETTABLE: Final = ("rate_per_s", "inline_wait_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +84,24 @@ TENANT: Final = text("""
 
 ANNOUNCE: Final = text("SELECT pg_notify(:channel, '')")
 
+# What is not given stays as it is, or has the column's default where the tenant is new.
 PUT_TENANT: Final = text("""
-    INSERT INTO tenants AS t (tenant_id, title, weight, rate_per_s, rate_burst, in_flight_max,
-                              queued_max, inline_wait_s, state)
-    VALUES (:tenant_id, :title, :weight, :rate_per_s, :rate_burst, :in_flight_max, :queued_max,
-            :inline_wait_s, :state)
+    INSERT INTO tenants AS t (tenant_id, title, state, weight, rate_per_s, rate_burst,
+                              in_flight_max, queued_max, inline_wait_s)
+    VALUES (:tenant_id, coalesce(:title, ''), coalesce(:state, 'active'), coalesce(:weight, 1),
+            :rate_per_s, coalesce(:rate_burst, 100), coalesce(:in_flight_max, 100),
+            coalesce(:queued_max, 100000), :inline_wait_s)
         ON CONFLICT (tenant_id) DO UPDATE
-       SET title = excluded.title, weight = excluded.weight, rate_per_s = excluded.rate_per_s,
-           rate_burst = excluded.rate_burst, in_flight_max = excluded.in_flight_max,
-           queued_max = excluded.queued_max, inline_wait_s = excluded.inline_wait_s,
-           state = excluded.state
+       SET title = coalesce(:title, t.title), state = coalesce(:state, t.state),
+           weight = coalesce(:weight, t.weight),
+           rate_per_s = CASE WHEN 'rate_per_s' = ANY (:unset) THEN NULL
+                             ELSE coalesce(:rate_per_s, t.rate_per_s) END,
+           rate_burst = coalesce(:rate_burst, t.rate_burst),
+           in_flight_max = coalesce(:in_flight_max, t.in_flight_max),
+           queued_max = coalesce(:queued_max, t.queued_max),
+           inline_wait_s = CASE WHEN 'inline_wait_s' = ANY (:unset) THEN NULL
+                                ELSE coalesce(:inline_wait_s, t.inline_wait_s) END
+    RETURNING xmax = 0 AS made
 """)
 
 GRANTS: Final = text("""
@@ -84,12 +110,16 @@ GRANTS: Final = text("""
      WHERE tenant_id = :tenant_id
 """)
 
-CLEAR_GRANTS: Final = text("DELETE FROM grants WHERE tenant_id = :tenant_id")
-
-PUT_GRANT: Final = text("""
+ADD_GRANT: Final = text("""
     INSERT INTO grants (tenant_id, subject_kind, subject, pattern, effect)
     VALUES (:tenant_id, :subject_kind, :subject, :pattern, :effect)
         ON CONFLICT DO NOTHING
+""")
+
+REMOVE_GRANT: Final = text("""
+    DELETE FROM grants
+     WHERE tenant_id = :tenant_id AND subject_kind = :subject_kind AND subject = :subject
+       AND pattern = :pattern AND effect = :effect
 """)
 
 QUEUED: Final = text("""
@@ -140,10 +170,11 @@ async def tenant(conn: AsyncConnection, tenant_id: str) -> Tenant | None:
     return None if row is None else Tenant(**row)
 
 
-async def put_tenant(conn: AsyncConnection, made: Tenant, *, title: str) -> None:
-    """Write a tenant and its limits."""
-    values = {name: getattr(made, name) for name in Tenant.__slots__} | {"title": title}
-    await conn.execute(PUT_TENANT, values)
+async def put_tenant(conn: AsyncConnection, tenant_id: str, limits: Limits) -> bool:
+    """Make a tenant, or change what is given of it; whether it was made."""
+    values = {name: getattr(limits, name) for name in Limits.__slots__}
+    values |= {"tenant_id": tenant_id, "unset": list(limits.unset)}
+    return bool(await conn.scalar(PUT_TENANT, values))
 
 
 async def grants(conn: AsyncConnection, tenant_id: str) -> list[Grant]:
@@ -152,12 +183,24 @@ async def grants(conn: AsyncConnection, tenant_id: str) -> list[Grant]:
     return [Grant(**row) for row in rows.mappings()]
 
 
-async def put_grants(conn: AsyncConnection, tenant_id: str, made: Sequence[Grant]) -> None:
-    """Replace a tenant's grants."""
-    await conn.execute(CLEAR_GRANTS, {"tenant_id": tenant_id})
-    for grant in made:
-        values = {name: getattr(grant, name) for name in Grant.__slots__}
-        await conn.execute(PUT_GRANT, {"tenant_id": tenant_id, **values})
+async def grant(conn: AsyncConnection, tenant_id: str, made: Sequence[Grant]) -> int:
+    """Add grants; how many the tenant did not have."""
+    return await _each_grant(conn, ADD_GRANT, tenant_id, made)
+
+
+async def revoke(conn: AsyncConnection, tenant_id: str, lost: Sequence[Grant]) -> int:
+    """Take grants away; how many the tenant had."""
+    return await _each_grant(conn, REMOVE_GRANT, tenant_id, lost)
+
+
+async def _each_grant(
+    conn: AsyncConnection, statement: TextClause, tenant_id: str, grants: Sequence[Grant]
+) -> int:
+    changed = 0
+    for one in grants:
+        values = {name: getattr(one, name) for name in Grant.__slots__}
+        changed += (await conn.execute(statement, {"tenant_id": tenant_id, **values})).rowcount
+    return changed
 
 
 async def announce(conn: AsyncConnection) -> None:

@@ -93,6 +93,8 @@ class Command:
 
 
 LIST_MAX: Final = 1000
+WORDS_IN_FULL: Final = 20
+"""Refused words of a command that are audited one by one."""
 NAMES: Final = tuple(field.name for field in fields(Command))
 COLUMNS: Final = ", ".join(f"c.{name}" for name in NAMES)
 
@@ -222,6 +224,13 @@ DECIDE: Final = text(f"""
         RETURNING {COLUMNS}
     ), audited AS ({AUDIT})
     SELECT * FROM moved
+""")
+
+COUNT_WORD: Final = text("""
+    UPDATE commands
+       SET words_refused = words_refused + 1
+     WHERE id = :id
+    RETURNING words_refused
 """)
 
 NOTE: Final = text(f"""
@@ -461,5 +470,13 @@ async def decide(
 async def note(
     conn: AsyncConnection, command: Command, *, kind: str, actor: str, body: Mapping[str, Any]
 ) -> None:
-    """Audit what was said of a command and changed nothing: a late or contradicting word."""
-    await conn.execute(NOTE, audited(command, kind=kind, actor=actor, body=body))
+    """Audit what was said of a locked command and changed nothing: a claim or a result refused.
+
+    An adapter may say it without end. The first words of a command are events one by one; then
+    those whose number (`nth`) is a power of two, and `commands.words_refused` has the number.
+    """
+    nth = await conn.scalar(COUNT_WORD, {"id": command.id})
+    assert nth is not None, "it is locked"
+    if nth <= WORDS_IN_FULL or nth.bit_count() == 1:
+        said = {**body, "nth": nth}
+        await conn.execute(NOTE, audited(command, kind=kind, actor=actor, body=said))

@@ -175,6 +175,8 @@ COMMANDS: Final = Table(
     Column("finished_at", INSTANT, nullable=True),
     Column("discarded_at", INSTANT, nullable=True),
     Column("purged_at", INSTANT, nullable=True),
+    # Claims refused and late results: how many of them are events is bounded (commands.note).
+    Column("words_refused", Integer, nullable=False, server_default="0"),
     CheckConstraint(
         "state IN ('queued', 'dispatched', 'running', 'succeeded', 'failed', 'cancelled',"
         " 'timed_out', 'dead_lettered')",

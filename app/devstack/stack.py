@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, keys
 from app.db import catalog, migrate
-from app.db.catalog import Tenant
+from app.db.catalog import Limits
 from app.devstack import paths
 from app.devstack.eda import EmbeddedEda
 from app.devstack.kafka import EmbeddedKafka
@@ -100,19 +100,9 @@ async def seed(owner_dsn: str, *, tenants: tuple[str, ...]) -> None:
         await catalog_file.apply(engine, catalog_file.parse(shipped), prune=False)
         async with engine.begin() as conn:
             for tenant_id in tenants:
-                tenant = Tenant(
-                    tenant_id=tenant_id,
-                    state="active",
-                    weight=1,
-                    rate_per_s=None,
-                    rate_burst=100,
-                    in_flight_max=100,
-                    queued_max=100_000,
-                    inline_wait_s=None,
-                )
-                await catalog.put_tenant(conn, tenant, title=f"Tenant {tenant_id}")
+                await catalog.put_tenant(conn, tenant_id, Limits(title=f"Tenant {tenant_id}"))
                 every = Grant(subject_kind="tenant", subject="*", pattern="*", effect="allow")
-                await catalog.put_grants(conn, tenant_id, [every])
+                await catalog.grant(conn, tenant_id, [every])
     finally:
         await engine.dispose()
 

@@ -1,10 +1,12 @@
 """Failed logins and denials on their way into the audit trail, bounded whatever callers do.
 
 The first of a kind is written at once; equal ones of the same period are counted and written as
-one event at its end. A kind is (tenant, actor, reason): without a valid token there are as many as
-trusted issuers times reasons, and their log is the broker's own, `_broker`, which no tenant can
-be. Of refused calls a user's first are written one by one, before they are answered, each with its
-tool. What a process has counted and not written is lost with a kill -9: one period's counts.
+one event at its end, with the times of the first and the last. A kind is (tenant, actor, reason):
+without a valid token there are as many as trusted issuers times reasons, and their log is the
+broker's own, `_broker`, which no tenant can be. A tenant with very many of them has the others
+counted under `many`, in its own log. Of refused calls a user's first are written one by one, before
+they are answered, each with its tool. What could not be written is counted on. What a process has
+counted and not written is lost with a kill -9: one period's counts.
 """
 
 import asyncio
@@ -13,7 +15,8 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -29,7 +32,8 @@ logger = logging.getLogger(__name__)
 LOG: Final = "_broker"
 """Not a tenant: the pattern of tenant ids, checked in tokens and in the database, excludes it."""
 
-KINDS_MAX: Final = 1000
+KINDS_MAX: Final = 5000
+KINDS_OF_TENANT_MAX: Final = 200
 PEERS_MAX: Final = 5
 CALLS_IN_FULL: Final = 20
 """Refused calls of a user and a period that are written one by one."""
@@ -54,14 +58,46 @@ class Kind:
 
 
 @dataclass(slots=True)
-class Tally:
-    """Refusals of one kind in this period, and how many of them are written."""
+class Counted:
+    """Equal refusals that are in no event yet."""
 
     count: int = 0
-    written: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
     sample: dict[str, Any] = field(default_factory=dict)
     calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # tool, method, reason
     peers: set[str] = field(default_factory=set)
+
+    def add(self, sample: dict[str, Any]) -> None:
+        """One more, now."""
+        self.count += 1
+        self.last_at = datetime.now(UTC)
+        if self.first_at is None:
+            self.first_at, self.sample = self.last_at, sample
+
+    def add_call(self, one: tuple[str, str, str]) -> None:
+        """One more, of which its tool, method and reason are told apart."""
+        self.add({})
+        self.calls[one if one in self.calls or len(self.calls) < CALLS_MAX else OTHERS] += 1
+
+    def give_back(self, taken: "Counted") -> None:
+        """What was taken to be written was not; it came before what is here."""
+        self.count += taken.count
+        self.first_at, self.sample = taken.first_at, taken.sample
+        self.last_at = self.last_at or taken.last_at
+        self.peers = set(sorted(self.peers | taken.peers)[:PEERS_MAX])
+        for one, count in taken.calls.items():
+            known = one in self.calls or len(self.calls) < CALLS_MAX
+            self.calls[one if known else OTHERS] += count
+
+
+@dataclass(slots=True)
+class Tally:
+    """Refusals of one kind in this period."""
+
+    counted: Counted = field(default_factory=Counted)
+    written: bool = False  # an event of this period has some
+    in_full: int = 0  # calls that were written one by one, or were to be
 
 
 class Refusals:
@@ -71,6 +107,7 @@ class Refusals:
         self._engine = engine
         self._period_s = period_s
         self._tallies: dict[Kind, Tally] = {}
+        self._kinds: Counter[str] = Counter()  # by tenant
         self._some = asyncio.Event()
         self._stopping = False
 
@@ -113,12 +150,11 @@ class Refusals:
             reason="more of them",
         )
         tally = self._tally(of_user)
-        tally.count += 1
-        if tally.count > CALLS_IN_FULL:
-            one = (tool, method, reason)
-            tally.calls[one if one in tally.calls or len(tally.calls) < CALLS_MAX else OTHERS] += 1
+        if tally.in_full >= CALLS_IN_FULL:
+            tally.counted.add_call((tool, method, reason))
             return
-        tally.written += 1
+        tally.in_full += 1
+        tally.written = True  # the others wait for the period's end
         try:
             async with tenant_transaction(self._engine, who.tenant_id) as conn:
                 await audit_events.append(
@@ -132,24 +168,36 @@ class Refusals:
                     body={"client": who.client_id, "reason": reason},
                 )
         except BaseException:
-            tally.written -= 1  # it is counted
+            # Perhaps in another period: the one that it began in may be over.
+            self._tally(of_user).counted.add_call((tool, method, reason))
             raise
 
     def _tally(self, kind: Kind) -> Tally:
-        if kind not in self._tallies and len(self._tallies) >= KINDS_MAX:
-            kind = Kind(
-                tenant_id=LOG, type=kind.type, actor="many", user_id=None, reason=kind.reason
-            )
-        return self._tallies.setdefault(kind, Tally())
+        if kind not in self._tallies:
+            if self._kinds[kind.tenant_id] >= KINDS_OF_TENANT_MAX:
+                kind = replace(kind, actor="many", user_id=None)
+            elif len(self._tallies) >= KINDS_MAX:
+                kind = replace(kind, tenant_id=LOG, actor="many", user_id=None)
+        if kind not in self._tallies:
+            self._tallies[kind] = Tally()
+            self._kinds[kind.tenant_id] += 1
+        return self._tallies[kind]
+
+    def _forget(self, kind: Kind, tally: Tally) -> None:
+        """Its period is over, and all of it is written."""
+        if tally.counted.count == 0 and self._tallies.get(kind) is tally:
+            del self._tallies[kind]
+            self._kinds[kind.tenant_id] -= 1
+            if not self._kinds[kind.tenant_id]:
+                del self._kinds[kind.tenant_id]
 
     def _count(self, kind: Kind, peer: str, sample: dict[str, Any]) -> None:
         tally = self._tally(kind)
-        if not tally.count:
-            tally.sample = sample
+        if not tally.written:
             self._some.set()
-        tally.count += 1
-        if len(tally.peers) < PEERS_MAX:
-            tally.peers.add(peer)
+        tally.counted.add(sample)
+        if len(tally.counted.peers) < PEERS_MAX:
+            tally.counted.peers.add(peer)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -168,13 +216,13 @@ class Refusals:
     async def _run(self) -> None:
         until = time.monotonic() + self._period_s
         while not self._stopping:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(max(0, until - time.monotonic())):
                     await self._some.wait()
-                over = False
-            except TimeoutError:
-                over, until = True, time.monotonic() + self._period_s
             self._some.clear()
+            over = time.monotonic() >= until  # also where there is always something new
+            if over:
+                until = time.monotonic() + self._period_s
             try:
                 await self._write(close=over or self._stopping)
             except Exception:
@@ -185,49 +233,61 @@ class Refusals:
         """Write the first of each kind; to close the period, also the rest, and forget it."""
         due: defaultdict[str, list[tuple[Kind, Tally]]] = defaultdict(list)
         for kind, tally in list(self._tallies.items()):
-            if tally.count > tally.written and (close or not tally.written):
+            if tally.counted.count and (close or not tally.written):
                 due[kind.tenant_id].append((kind, tally))
             elif close:
-                del self._tallies[kind]
+                self._forget(kind, tally)
         for tenant_id, found in due.items():
             try:
-                counts = await self._write_tenant(tenant_id, found)
+                await self._write_tenant(tenant_id, found)
             except AWAY as error:
                 # Counted on, and written with the next: the tallies are bounded.
                 logger.warning("refusals are not audited yet: %r", error)
                 continue
-            for (kind, tally), count in zip(found, counts, strict=True):
-                tally.written = count
-                if close and tally.count == count:
-                    self._tallies.pop(kind, None)
+            for kind, tally in found:
+                tally.written = True
+                if close:
+                    self._forget(kind, tally)
 
-    async def _write_tenant(self, tenant_id: str, found: list[tuple[Kind, Tally]]) -> list[int]:
-        """One transaction for a tenant's log; the counts that are in it now."""
-        counts = [tally.count for _, tally in found]
-        async with tenant_transaction(self._engine, tenant_id) as conn:
-            for (kind, tally), count in zip(found, counts, strict=True):
-                body: dict[str, Any] = {
-                    "reason": kind.reason,
-                    "count": count - tally.written,
-                    "within_s": self._period_s,
-                    **tally.sample,
-                }
-                if tally.peers:
-                    body["peers"] = sorted(tally.peers)
-                if tally.calls:
-                    body["calls"] = [
-                        {"tool": tool, "method": method, "reason": reason, "count": n}
-                        for (tool, method, reason), n in tally.calls.most_common()
-                    ]
-                    tally.calls.clear()
-                if kind.type == "login.failed":
-                    body["issuer"] = kind.issuer or "not one of ours"
-                await audit_events.append(
-                    conn,
-                    tenant_id=tenant_id,
-                    kind=kind.type,
-                    actor=kind.actor,
-                    user_id=kind.user_id,
-                    body=body,
-                )
-        return counts
+    async def _write_tenant(self, tenant_id: str, found: list[tuple[Kind, Tally]]) -> None:
+        """What is counted, in one transaction of a tenant's log; if that fails it stays counted."""
+        taken = [(kind, tally.counted) for kind, tally in found]
+        for _, tally in found:
+            tally.counted = Counted()
+        try:
+            async with tenant_transaction(self._engine, tenant_id) as conn:
+                for kind, counted in taken:
+                    await audit_events.append(
+                        conn,
+                        tenant_id=tenant_id,
+                        kind=kind.type,
+                        actor=kind.actor,
+                        user_id=kind.user_id,
+                        body=_body(kind, counted),
+                    )
+        except BaseException:
+            for (_, tally), (_, counted) in zip(found, taken, strict=True):
+                tally.counted.give_back(counted)
+            raise
+
+
+def _body(kind: Kind, counted: Counted) -> dict[str, Any]:
+    assert counted.first_at is not None, "it counts one or more"
+    assert counted.last_at is not None
+    body: dict[str, Any] = {
+        "reason": kind.reason,
+        "count": counted.count,
+        "first_at": counted.first_at.isoformat(),
+        "last_at": counted.last_at.isoformat(),
+        **counted.sample,
+    }
+    if counted.peers:
+        body["peers"] = sorted(counted.peers)
+    if counted.calls:
+        body["calls"] = [
+            {"tool": tool, "method": method, "reason": reason, "count": n}
+            for (tool, method, reason), n in counted.calls.most_common()
+        ]
+    if kind.type == "login.failed":
+        body["issuer"] = kind.issuer or "not one of ours"
+    return body

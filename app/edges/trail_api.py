@@ -17,7 +17,7 @@ from app.errors import BadRequestError, NotFoundError
 
 
 def router(broker: Broker) -> APIRouter:
-    """The routes; a change of limits and grants is `broker tenant put`, with a database role."""
+    """The routes; a change of limits and grants is `broker tenant`, with a database role."""
     made = APIRouter()
     engine = broker.database.engine
 

@@ -91,7 +91,7 @@ COLUMNS = {
 }
 FROZEN = {
     "broker_app": {"args", "compensation", "idempotency_key", "purged_at"},
-    "broker_relay": set[str](),
+    "broker_relay": {"words_refused"},
 }
 """Columns of a command that this role cannot change beyond those that nobody can."""
 NOBODY = {
@@ -104,13 +104,14 @@ NOBODY = {
 DEFINERS = {
     "broker_tenant_of(uuid)": {"broker_app", "broker_relay"},
     "audit.ensure_partitions(integer)": {"broker_relay"},
+    "audit.note_change()": set(),  # a trigger
     "audit.hold(text,text,timestamp with time zone,timestamp with time zone)": {"broker_retention"},
     "audit.release(uuid,text)": {"broker_retention"},
     "audit.ask_retirement(timestamp with time zone,text)": {"broker_retention"},
     "audit.drop_oldest()": {"broker_retention"},
     "audit.erase(text,text,text,integer)": {"broker_retention"},
 }
-OWNERS_ALONE = {"audit.guard(regclass)"}
+OWNERS_ALONE = {"audit.guard(regclass)", "audit.refuse_truncate()"}
 
 EVERY_RELATION = """
     SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname AS name,

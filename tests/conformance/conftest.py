@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file
 from app.db import catalog, migrate
-from app.db.catalog import Tenant
+from app.db.catalog import Limits
 from app.devstack.postgres import free_port
 from app.devstack.stack import AppProcess
 from app.devstack.tokens import DevIssuer
@@ -28,23 +28,13 @@ TENANT = "conformance"
 async def offer(owner_dsn: str) -> None:
     """The tenant, and its fixtures in the catalog; no other tenant may call them."""
     engine = create_async_engine(migrate.async_url(owner_dsn))
-    tenant = Tenant(
-        tenant_id=TENANT,
-        state="active",
-        weight=1,
-        rate_per_s=None,
-        rate_burst=100,
-        in_flight_max=100,
-        queued_max=1000,
-        inline_wait_s=None,
-    )
     grant = Grant(subject_kind="tenant", subject="*", pattern="fixture/*", effect="allow")
     try:
         file = catalog_file.parse(Path(__file__).with_name("tools.yml"))
         await catalog_file.apply(engine, file, prune=False)
         async with engine.begin() as conn:
-            await catalog.put_tenant(conn, tenant, title="Conformance")
-            await catalog.put_grants(conn, TENANT, [grant])
+            await catalog.put_tenant(conn, TENANT, Limits(title="Conformance", queued_max=1000))
+            await catalog.grant(conn, TENANT, [grant])
     finally:
         await engine.dispose()
 

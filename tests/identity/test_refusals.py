@@ -153,3 +153,51 @@ async def test_refused_calls_are_written_one_by_one_at_first_and_then_counted(
     assert {(one["tool"], one["reason"]) for one in said["calls"]} == {
         (f"none-{n}", "no such tool") for n in range(3)
     }
+
+
+@pytest.mark.guarantee("identity:audited")
+async def test_what_could_not_be_written_is_counted_on_with_its_parts_and_times(
+    database: Dsns, issuer: DevIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ada, more = auth(issuer, "ada"), 5
+    [first] = await fetch(database.owner, "SELECT now()::text AS at")
+    async with serving(settings_of(database.app, issuer, refusals_period_s=1)) as http:
+        for n in range(CALLS_IN_FULL + more):
+            if n == CALLS_IN_FULL:
+                await fetch(database.owner, "REVOKE INSERT ON audit.events FROM broker_app")
+            body = {"tool": f"none-{n % 2}", "method": "x", "args": {}}
+            assert (await http.post("/mcp/tools/call", json=body, headers=ada)).status_code == 404
+
+        async def failed() -> bool:
+            return "refusals are not audited" in caplog.text
+
+        await wait_for(failed)
+        columns = "tenant_id, type, actor, user_id, command_id, saga_id, tool, method, body"
+        granted = f"GRANT INSERT ({columns}) ON audit.events TO broker_app"
+        await fetch(database.owner, granted)
+    *_, rest = await fetch(database.owner, CALLS_DENIED)
+    said = orjson.loads(rest["body"])
+    assert said["count"] == more
+    assert {one["tool"]: one["count"] for one in said["calls"]} == {"none-0": 3, "none-1": 2}
+    assert first["at"][:10] <= said["first_at"][:10] <= said["last_at"][:10]
+    assert said["first_at"] < said["last_at"]
+
+
+@pytest.mark.guarantee("identity:audited")
+async def test_a_tenants_many_users_push_no_others_out_of_their_own_log(
+    database: Dsns, issuer: DevIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.edges.refusals.KINDS_OF_TENANT_MAX", 3)
+    async with serving(settings_of(database.app, issuer)) as http:
+        for n in range(6):
+            who = auth(issuer, f"u{n}")
+            assert (await http.get("/operator/dead-letters", headers=who)).status_code == 403
+        eve = auth(issuer, "eve", tenant="other")
+        assert (await http.get("/operator/dead-letters", headers=eve)).status_code == 403
+    found = await fetch(database.owner, EVENTS.format("access.denied"))
+    counts = {(one["tenant_id"], one["actor"]): 0 for one in found}
+    for one in found:
+        counts[one["tenant_id"], one["actor"]] += one["count"]
+    assert counts.pop(("other", "client:eve")) == 1
+    assert counts.pop(("demo", "many")) == 3
+    assert counts == {("demo", f"client:u{n}"): 1 for n in range(3)}

@@ -33,6 +33,29 @@ async def test_one_run_gets_the_attempt_and_a_redelivery_does_not(broker: Broker
     assert (await claim(broker, one, run="b", attempt=2)).reason == "stale_attempt"
 
 
+@pytest.mark.guarantee("audit:words-bounded")
+async def test_refused_words_without_end_are_few_events_and_their_number(
+    broker: Broker, database: Dsns
+) -> None:
+    one = (await accept(broker, echo())).written.id
+    assert (await claim(broker, one, run="a")).proceed
+    for n in range(60):
+        assert (await claim(broker, one, run=f"b{n}")).reason == "already_claimed"
+    await finish(broker, one, result={"text": "x"})
+    for _ in range(10):
+        with pytest.raises(ContradictionError):
+            await finish(broker, one, error={"message": "no"})
+    rows = await fetch(
+        database.owner,
+        "SELECT type, CAST(body ->> 'nth' AS integer) AS nth FROM audit.events"
+        " WHERE type IN ('claim.refused', 'result.late') ORDER BY occurred_at, xid",
+    )
+    assert [row["nth"] for row in rows] == [*range(1, 21), 32, 64]
+    assert [row["type"] for row in rows][-2:] == ["claim.refused", "result.late"]
+    [row] = await fetch(database.owner, "SELECT words_refused FROM commands WHERE id = $1", one)
+    assert row["words_refused"] == 70
+
+
 @pytest.mark.guarantee("claim:fenced")
 async def test_of_twenty_concurrent_claims_one_proceeds(broker: Broker) -> None:
     one = (await accept(broker, echo())).written.id
