@@ -1,12 +1,14 @@
 """The command line: what it prints, and how it fails."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from app import catalog_file
+from app.config import PREFIX
 from app.devstack.stack import Dsns
 from tests.kernel.calls import fetch
 
@@ -14,8 +16,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def broker(*argv: str) -> subprocess.CompletedProcess[str]:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     return subprocess.run(
-        [sys.executable, "-m", "app", *argv], capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-m", "app", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=plain,
+        timeout=60,
     )
 
 

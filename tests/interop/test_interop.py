@@ -11,7 +11,6 @@ from tests.interop.jobs import PERCENT, Jobs
 from tests.interop.story import Story
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import ERAS, Front
-from tests.mcp.test_listen import broker
 from tests.npm import UnreachableError
 
 ENDS = {
@@ -79,8 +78,8 @@ async def test_the_python_sdk_lists_calls_recovers_cancels_and_follows_tasks(
 async def tools_change(front: Front) -> None:
     """Take a tool from the tenant and give it back, again and again."""
     while True:
-        for denied in ([], ["--deny", "policy/quick"]):
-            await broker(front, "tenant", "put", "demo", "--allow", "*", *denied)
+        for denied in ([], ["policy/quick"]):
+            await front.deny("demo", *denied)
             await asyncio.sleep(0.2)
 
 
@@ -102,6 +101,7 @@ async def test_the_typescript_sdk_lists_calls_recovers_cancels_and_follows_tasks
     user = f"typescript-{version}"
     changing = asyncio.create_task(tools_change(front))
     story = await typescript_sdk.play(front, home=packages, user=user, version=version)
+    assert not changing.done(), "it has changed them all the time"
     changing.cancel()
     await asyncio.gather(changing, return_exceptions=True)
     assert story.version == version

@@ -11,13 +11,16 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import catalog_file
-from app.db import migrate
+from app.cli.common import connected
+from app.db import catalog
+from app.db.catalog import Limits
 from app.devstack.postgres import free_port
 from app.devstack.stack import AppProcess, Dsns
 from app.devstack.tokens import DevIssuer
+from app.policy import Grant
 from tests import stack as servers
 from tests.conftest import AUDIENCE
 from tests.stack import PostgresServer
@@ -54,6 +57,20 @@ class Front:
             async with Client(transport, mode=mode, **options) as made:  # pyright: ignore[reportArgumentType]
                 yield made
 
+    async def allow(self, tenant: str, allowed: str = "*", **limits: Any) -> None:
+        """Make the tenant if need be, with this grant."""
+        async with operating(self.dsns.owner) as conn:
+            await catalog.put_tenant(conn, tenant, Limits(**limits))
+            await catalog.grant(conn, tenant, [of_all(allowed, "allow")])
+
+    async def deny(self, tenant: str, *patterns: str) -> None:
+        """Deny the tenant these tools, and no others."""
+        async with operating(self.dsns.owner) as conn:
+            denied = [one for one in await catalog.grants(conn, tenant) if one.effect == "deny"]
+            wanted = [of_all(one, "deny") for one in patterns]
+            await catalog.revoke(conn, tenant, denied)
+            await catalog.grant(conn, tenant, wanted)
+
     async def say(self, command_id: str, path: str, **body: Any) -> Any:
         """One word of an adapter."""
         async with self.http("eda", "results:write", tenant="adapters") as http:
@@ -71,13 +88,22 @@ class Front:
                 await asyncio.sleep(0.02)
 
 
+def of_all(pattern: str, effect: str) -> Grant:
+    return Grant(subject_kind="tenant", subject="*", pattern=pattern, effect=effect)
+
+
+@asynccontextmanager
+async def operating(owner_dsn: str) -> AsyncGenerator[AsyncConnection]:
+    """As `broker tenant` does: one transaction that every replica is told of."""
+    async with connected(owner_dsn) as engine, engine.begin() as conn:
+        yield conn
+        await catalog.announce(conn)
+
+
 async def offer(owner_dsn: str, tools: Path) -> None:
     """Put a file's tools beside the shipped ones."""
-    engine = create_async_engine(migrate.async_url(owner_dsn))
-    try:
+    async with connected(owner_dsn) as engine:
         await catalog_file.apply(engine, catalog_file.parse(tools), prune=False)
-    finally:
-        await engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ import httpx2
 import orjson
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from app.cli import app as cli
 from app.edges.mcp_listen import WATCHED_MAX
-from tests.mcp.conftest import STREAMS_MAX, Front
+from tests.mcp.conftest import STREAMS_MAX, Front, offer
 from tests.mcp.wire import TASKS, call, framed, message, send
 from tests.stack import wait_for
 
@@ -52,13 +50,6 @@ async def listen(
         yield stream, first["notifications"]
 
 
-async def broker(front: Front, *argv: str) -> None:
-    """The command line, as an operator uses it."""
-    settings = {"MCP_BROKER_DATABASE_URL": front.dsns.owner}
-    done = await asyncio.to_thread(CliRunner().invoke, cli, argv, env=settings)
-    assert done.exit_code == 0, done.output
-
-
 @pytest.mark.guarantee("mcp:list-changed")
 async def test_who_gains_or_loses_a_tool_is_told_and_nobody_else(front: Front) -> None:
     wanted = {"toolsListChanged": True}
@@ -71,13 +62,13 @@ async def test_who_gains_or_loses_a_tool_is_told_and_nobody_else(front: Front) -
             assert honored["toolsListChanged"]
             method, told = await stream.next()
             assert (method, told["status"]) == ("notifications/tasks", "working")
-            await broker(front, "tenant", "put", "other", "--allow", "*", "--deny", "policy/tied")
+            await front.deny("other", "policy/tied")
             assert (await other.next())[0] == "notifications/tools/list_changed"
             # What ada is told next is her task's end: her tools did not change.
             await front.say(one["taskId"], "", status="ok", result={"text": "witness"})
             method, told = await stream.next()
             assert (method, told["status"]) == ("notifications/tasks", "completed")
-    await broker(front, "tenant", "put", "other", "--allow", "*")
+    await front.deny("other")
 
 
 @pytest.mark.guarantee("mcp:list-changed")
@@ -96,7 +87,7 @@ async def test_a_change_of_the_catalog_is_told_and_listed_at_every_replica(
     async with front.http("ada") as one, twin.http("ada") as two:
         wanted = {"toolsListChanged": True}
         async with listen(one, wanted) as (here, _), listen(two, wanted) as (there, _):
-            await broker(front, "catalog", "apply", str(file))
+            await offer(front.dsns.owner, file)
             for stream, http in ((here, one), (there, two)):
                 assert (await stream.next())[0] == "notifications/tools/list_changed"
                 listed = message(await send(http, "tools/list", {}))["result"]["tools"]

@@ -8,9 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from typer.testing import CliRunner
 
-from app.cli import app as cli
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
 from app.devstack.tokens import DevIssuer
@@ -177,7 +175,7 @@ async def test_a_tenants_own_wait_is_waited_and_the_whole_sagas_progress_is_hear
 ) -> None:
     """The app's own wait is a second; the silence alone that joins progress is half of one."""
     tenant = f"patient-{len(mode)}"
-    await put(front, tenant, "--inline-wait-s", "60", "--allow", "lab/*")
+    await front.allow(tenant, "lab/*", inline_wait_s=60)
     heard = Heard()
     async with front.client("pat", mode=mode, tenant=tenant) as client:
         steps = plan(step("a"), step("b", "a"), step("c", "b"))
@@ -196,13 +194,6 @@ async def test_a_tenants_own_wait_is_waited_and_the_whole_sagas_progress_is_hear
     percent = {message: int(progress) for progress, message in heard.said}
     assert percent["running: step b"] >= 33
     assert percent["running: step c"] >= 66
-
-
-async def put(front: Front, tenant: str, *argv: str) -> None:
-    settings = {"MCP_BROKER_DATABASE_URL": front.dsns.owner}
-    argv = ("tenant", "put", tenant, *argv)
-    done = await asyncio.to_thread(CliRunner().invoke, cli, argv, env=settings)
-    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.guarantee("saga:approval")

@@ -11,7 +11,6 @@ import pytest
 from mcp import types
 
 from tests.mcp.conftest import STREAMS_PER_USER_MAX, Front
-from tests.mcp.test_listen import broker
 from tests.mcp.wire import message
 from tests.stack import wait_for
 
@@ -49,11 +48,6 @@ async def stream(http: httpx2.AsyncClient, **more: str) -> AsyncGenerator[Stream
         yield Stream(answer.aiter_lines())
 
 
-async def change(front: Front, tenant: str, *denied: str) -> None:
-    argv = [part for one in denied for part in ("--deny", one)]
-    await broker(front, "tenant", "put", tenant, "--allow", "*", *argv)
-
-
 @pytest.mark.guarantee("mcp:list-changed")
 async def test_a_session_is_told_when_its_callers_tools_change_at_any_replica_and_others_are_not(
     front: Front, twin: Front
@@ -68,14 +62,14 @@ async def test_a_session_is_told_when_its_callers_tools_change_at_any_replica_an
     ):
         (seen, nothing), (also, _), _ = [await one.next() for one in (here, there, stranger)]
         assert (nothing, also) == (None, seen), "one id, whichever replica is asked"
-        await change(front, "other", "policy/tied")
+        await front.deny("other", "policy/tied")
         for told in (await here.next(), await there.next()):
             assert told[1] == {"jsonrpc": "2.0", "method": CHANGED}
             assert told[0] != seen
-        await change(front, "demo", "policy/tied")
+        await front.deny("demo", "policy/tied")
         assert (await stranger.next())[1]["method"] == CHANGED, "and that is its first"
-    await change(front, "demo")
-    await change(front, "other")
+    await front.deny("demo")
+    await front.deny("other")
 
 
 @pytest.mark.guarantee("mcp:list-changed")
@@ -86,12 +80,12 @@ async def test_who_comes_back_is_told_at_once_of_what_changed_meanwhile(
         async with stream(one) as first:
             seen, _ = await first.next()
         assert seen is not None
-        await change(front, "other", "policy/tied")
+        await front.deny("other", "policy/tied")
         async with stream(two, **{"Last-Event-ID": seen}) as again:
             assert await again.next() == (seen, None)
             told, said = await again.next()
             assert (said["method"], told != seen) == (CHANGED, True)
-        await change(front, "other")
+        await front.deny("other")
         async with stream(two, **{"Last-Event-ID": seen}) as again:
             await again.next()
             with pytest.raises(TimeoutError):
@@ -115,8 +109,8 @@ async def test_the_python_sdks_session_hears_it_and_was_told_that_it_would(front
 
         async def changed() -> bool:
             """Its stream opens by and by; what changed before is not told."""
-            await change(front, "other", "policy/tied")
-            await change(front, "other")
+            await front.deny("other", "policy/tied")
+            await front.deny("other")
             return heard.is_set()
 
         await wait_for(changed)
