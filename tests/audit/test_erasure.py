@@ -4,9 +4,12 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
 from app import audit
@@ -224,6 +227,46 @@ async def test_both_sides_compute_the_same_leaf_before_and_after_an_erasure(eras
     for event in events:
         assert audit.leaf_of(event) == stored[event.event_id]
         assert audit.leaf_of(replace(event, event_id=UUID(int=1))) != stored[event.event_id]
+
+
+async def test_both_sides_compute_the_same_leaf_of_any_event(log: Log) -> None:
+    random, odd = Random(1), ["", "\\", "\\x00", "ä:b,", "7:x", "-", "[erased]", "\n", "𝄞"]
+    actors = ["user:", ":", "adapter:eda", "adapter:", "db:x", "relay", "x:y:z", "dbx:", "clock"]
+
+    def maybe(value: Any) -> Any:
+        return value if random.random() < 0.6 else None
+
+    rows = [
+        (
+            random.choice(odd) + "t",
+            random.choice(actors),
+            *(maybe(random.choice(odd)) for _ in range(5)),
+            maybe(UUID(int=random.getrandbits(128))),
+            maybe(UUID(int=random.getrandbits(128))),
+            maybe(random.randrange(-5, 9)),
+            maybe(random.randbytes(3)),
+            orjson.dumps({"a": random.choice(odd)}).decode(),
+        )
+        for _ in range(300)
+    ]
+    await log.owner.executemany(
+        "INSERT INTO audit.events (tenant_id, type, actor, user_id, tool, method, state_from,"
+        " state_to, command_id, saga_id, attempt, fingerprint, body)"
+        " VALUES ('demo', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        rows,
+    )
+    await log.seal()
+    stored = {
+        row["event_id"]: row["leaf"]
+        for row in await log.owner.fetch("SELECT event_id, leaf FROM audit.events")
+    }
+    events = [
+        one.event
+        async for one in _members(log)
+        if isinstance(one, audit_export.Member) and one.event is not None
+    ]
+    assert len(events) == len(rows)
+    assert all(audit.leaf_of(event) == stored[event.event_id] for event in events)
 
 
 async def _members(log: Log) -> AsyncIterator[object]:
