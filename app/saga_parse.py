@@ -123,16 +123,22 @@ def load(text: str | bytes) -> Any:
     """JSON or YAML as plain data, not checked yet.
 
     Raises:
-        InvalidDefinitionError: it is neither, too large, or YAML with aliases.
+        InvalidDefinitionError: it is neither, too large, nested too deeply, or YAML with aliases.
     """
     if len(text) > BYTES_MAX:
         raise refused([("", f"it has {len(text)} bytes; at most {BYTES_MAX} are taken")])
     try:
-        # An alias of an alias of … is how a short text becomes gigabytes.
+        # An alias of an alias of … is how a short text becomes gigabytes; and what is nested deeply
+        # takes the parser the square of its depth, so it is left as soon as it is too deep.
+        depth = 0
         for event in yaml.parse(text, Loader=_Loader):
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
                 raise refused([("", f"line {line}: write YAML aliases (*name) out in full")])
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_MAX:
+                raise refused([("", f"line {line}: it is nested deeper than {DEPTH_MAX} levels")])
         return yaml.load(text, Loader=_Loader)  # noqa: S506 a subclass of SafeLoader
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise refused([("", f"it is neither JSON nor YAML: {error}")]) from error
