@@ -12,7 +12,7 @@ from app.db.catalog import Tenant
 from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import QueueFullError
-from app.intake import Intake
+from app.intake import BATCH_MIN, Intake
 from app.queues import Queues
 from tests.kernel.calls import ADA, EVE, accept, echo, fetch
 
@@ -168,3 +168,17 @@ async def test_in_one_batch_new_calls_are_written_beside_those_that_were_there(
     )
     assert [one.written.new for one in answers] == [False, True, True, True]
     assert answers[0].written.id == first.written.id
+
+
+@pytest.mark.guarantee("hot:batches")
+@pytest.mark.parametrize(("callers", "sizes"), [(BATCH_MIN, [BATCH_MIN]), (64, [32, 32])])
+async def test_calls_that_come_together_are_shared_by_the_batches_in_flight(
+    broker: Broker, database: Dsns, callers: int, sizes: list[int]
+) -> None:
+    """One batch of all would have nothing gathered beside it, and callers would stay in step."""
+    await broker.catalog.prepare(ADA, echo())  # nobody waits for the catalog
+    async with asyncio.TaskGroup() as group:
+        for n in range(callers):
+            group.create_task(accept(broker, echo(str(n))))
+    batches = "SELECT count(*) AS n FROM commands GROUP BY xmin"
+    assert sorted(row["n"] for row in await fetch(database.owner, batches)) == sizes
