@@ -15,6 +15,8 @@ ACCEPTED: Final = Counter(
     "broker_accepted_calls", "Calls accepted: new, or found again by their key.", ["how"]
 )
 REFUSED: Final = Counter("broker_refused_requests", "Requests refused, by problem code.", ["code"])
+for watched in ("internal", "unavailable", "issuer_unavailable"):
+    REFUSED.labels(watched)  # at 0 from the start: Prometheus sees no rise to a first value
 ADAPTER_WORDS: Final = Counter(
     "broker_adapter_words",
     "Words of adapters: claims granted and refused, progress, ends.",
