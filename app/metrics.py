@@ -15,6 +15,8 @@ ACCEPTED: Final = Counter(
     "broker_accepted_calls", "Calls accepted: new, or found again by their key.", ["how"]
 )
 REFUSED: Final = Counter("broker_refused_requests", "Requests refused, by problem code.", ["code"])
+for watched in ("internal", "unavailable", "issuer_unavailable"):
+    REFUSED.labels(watched)  # at 0 from the start: Prometheus sees no rise to a first value
 ADAPTER_WORDS: Final = Counter(
     "broker_adapter_words",
     "Words of adapters: claims granted and refused, progress, ends.",
@@ -39,9 +41,15 @@ DEAD_LETTERS: Final = Gauge("broker_dead_letters", "Dead letters neither redrive
 BLOCKED_KEYS: Final = Gauge("broker_blocked_keys", "Ordering keys that wait for a person's word.")
 WAITING_SAGAS: Final = Gauge("broker_waiting_sagas", "Sagas that wait for a person's word.")
 SEAL_LAG_S: Final = Gauge("broker_seal_lag_seconds", "Age of the oldest event that is not sealed.")
+UNSEALED_MAX: Final = 100_000
+UNSEALED: Final = Gauge(
+    "broker_unsealed_events",
+    f"Audit events that wait for a seal, counted up to {UNSEALED_MAX:,}: there may be more.",
+)
 READ_AT_S: Final = Gauge(
     "broker_gauges_read_timestamp_seconds", "When the gauges above were last read from PostgreSQL."
 )
+SEALER: Final = Gauge("broker_sealer", "1 while this relay is the one that seals the audit trail.")
 
 
 @contextmanager

@@ -72,6 +72,7 @@ async def serve(settings: Settings) -> None:
                         anchor_file=settings.anchor_file,
                         on_sealed=notifier.outbox,
                     )
+                    metrics.SEALER.set_function(lambda: sealer.counts.leading)
                     group.create_task(sealer.run(stop))
                 else:
                     logger.warning("the audit trail is not sealed: set MCP_BROKER_SEAL_KEYS")

@@ -90,11 +90,13 @@ class Sealer:
                     continue
             except AWAY as error:
                 self.counts.failures += 1
+                self.counts.leading = False  # another relay may have the lease by now
                 logger.warning("sealing waits: %r", error)
             except Exception:  # a key service has errors of its own
                 self.counts.failures += 1
                 logger.exception("sealing failed")
             await waits.until(stop, self._interval_s)
+        self.counts.leading = False
         try:
             await leases.give_back(self._pool, name=LEASE, owner=self._owner)
         except AWAY as error:

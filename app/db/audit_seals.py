@@ -140,6 +140,17 @@ LAG: Final = f"""
                 LIMIT 1)), 0)::float8
 """
 
+# In the index's order, so that no plan begins with the events that were sealed long ago.
+WAITING: Final = """
+    SELECT count(*)
+      FROM (SELECT
+              FROM audit.events
+             WHERE xid > $1::bigint::text::xid8
+               AND xid < pg_snapshot_xmax(pg_current_snapshot())
+             ORDER BY xid
+             LIMIT $2) AS waiting
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watermark:
@@ -258,10 +269,14 @@ async def move_watermark(conn: Connection, *, cluster: int, xid: int) -> None:
     await conn.execute(MOVE_WATERMARK, cluster, xid)
 
 
-async def lag_s(pool: asyncpg.Pool, *, after: int) -> float:
+async def lag_s(conn: Connection | asyncpg.Pool, *, after: int) -> float:
     """The age of the oldest event behind the watermark; a transaction that hangs makes it grow."""
-    found: float = await pool.fetchval(LAG, after)
-    return found
+    return float(await conn.fetchval(LAG, after) or 0)
+
+
+async def waiting(conn: Connection, *, after: int, limit: int) -> int:
+    """How many events the sealer has yet to look at, counted up to a limit."""
+    return int(await conn.fetchval(WAITING, after, limit) or 0)
 
 
 def anchor(sealed: Sealed) -> dict[str, object]:

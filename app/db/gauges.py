@@ -4,16 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 READ: Final = """
-    SELECT o.*,
+    SELECT o.*, f.*,
            (SELECT count(*) FROM commands WHERE state = 'queued') AS queued,
-           (SELECT count(*) FROM commands
-             WHERE state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga'
-               AND state = 'dispatched') AS dispatched,
-           (SELECT count(*) FROM commands
-             WHERE state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga'
-               AND state = 'running') AS running,
            (SELECT count(*) FROM commands WHERE state = 'dead_lettered' AND discarded_at IS NULL)
                AS dead_letters,
            (SELECT count(*) FROM ordering_heads WHERE blocked_reason IS NOT NULL) AS blocked_keys,
@@ -25,7 +20,11 @@ READ: Final = """
                    count(*) FILTER (WHERE status = 'claimed') AS claimed,
                    coalesce(extract(epoch FROM now() - min(greatest(created_at, available_at))
                        FILTER (WHERE status = 'ready')), 0)::float8 AS oldest_ready_s
-              FROM outbox) AS o
+              FROM outbox) AS o,
+           (SELECT count(*) FILTER (WHERE state = 'dispatched') AS dispatched,
+                   count(*) FILTER (WHERE state = 'running') AS running
+              FROM commands
+             WHERE state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga') AS f
 """
 
 
@@ -46,8 +45,8 @@ class Gauges:
     waiting_sagas: int
 
 
-async def read(pool: asyncpg.Pool) -> Gauges:
+async def read(conn: asyncpg.Connection | PoolConnectionProxy) -> Gauges:
     """Look at the tables."""
-    row = await pool.fetchrow(READ)
+    row = await conn.fetchrow(READ)
     assert row is not None
     return Gauges(**dict(row))

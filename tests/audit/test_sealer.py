@@ -7,10 +7,13 @@ import asyncpg
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client import REGISTRY
 
 from app import audit
 from app.audit_bundle import parse_anchors
+from app.db import audit_seals
 from app.keys import FileSigner, signer
+from relay import gauges
 from relay.sealer import Sealer, SignerError
 from tests.audit.conftest import LOG, Log, sealer
 from tests.stack import wait_for
@@ -279,6 +282,54 @@ async def test_run_seals_until_it_is_told_to_stop_and_gives_the_lease_back(log: 
 
 async def _count(log: Log, wanted: int) -> bool:
     return await sealed(log) == wanted
+
+
+async def test_a_relay_says_that_it_seals_only_while_it_has_the_lease(log: Log) -> None:
+    one, stop = sealer(log.pool, log.key, interval_s=0.02), asyncio.Event()
+    running = asyncio.create_task(one.run(stop))
+
+    async def leads() -> bool:
+        return one.counts.leading
+
+    async def follows() -> bool:
+        return not one.counts.leading
+
+    await wait_for(leads)
+    await log.owner.execute("REVOKE UPDATE ON leases FROM broker_relay")
+    await wait_for(follows)  # of what it cannot renew, nobody knows who has it
+    await log.owner.execute("GRANT UPDATE ON leases TO broker_relay")
+    await wait_for(leads)
+    stop.set()
+    async with asyncio.timeout(5):
+        await running
+    assert not one.counts.leading
+
+
+async def test_what_waits_for_a_seal_is_counted_up_to_a_bound_and_past_the_history(
+    log: Log,
+) -> None:
+    async def waiting(limit: int) -> int:
+        async with log.pool.acquire() as conn:
+            mark = await audit_seals.watermark(conn)
+            return await audit_seals.waiting(conn, after=mark.xid, limit=limit)
+
+    many = (
+        "INSERT INTO audit.events (tenant_id, type, actor)"
+        " SELECT 'demo', 'x', 'x' FROM generate_series(1, 20000)"
+    )
+    await log.owner.execute(many)
+    assert await waiting(100_000) == 20_000
+    await log.seal()
+    assert await waiting(100_000) == 0
+    await log.owner.execute(many)
+    await log.append(3, tenant="other")
+    await log.owner.execute("ANALYZE audit.events")
+    before = await _reads(log)
+    assert await waiting(300) == 300
+    assert await _reads(log) - before < 1000, "neither those that are sealed nor all that wait"
+    async with log.pool.acquire() as conn:
+        await gauges.read(conn)
+    assert REGISTRY.get_sample_value("broker_unsealed_events") == 20_003
 
 
 async def test_a_tick_costs_the_batch_and_not_the_history(log: Log) -> None:
