@@ -123,13 +123,13 @@ def install(
     app.add_exception_handler(RequestValidationError, unreadable)
     app.add_exception_handler(ValidationError, unreadable)
     app.add_exception_handler(HTTPException, standard)
-    for kind in AWAY:
+    for kind in (*AWAY, Exception):
         app.add_exception_handler(kind, broken)
 
 
 def translated(error: Exception, *, path: str) -> BrokerError:
     """What a caller learns of an error that nobody meant; the log has the rest."""
-    if is_away(error):
+    if isinstance(error, AWAY) and is_away(error):
         return UnavailableError(unavailable(error))
     if code_of(error).startswith(DATA):
         logger.warning("the database refused a value", extra={"sqlstate": code_of(error)})

@@ -5,12 +5,15 @@ from typing import Any, Final, Literal
 
 import anyio
 from mcp import types
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
+from app import metrics
 from app.catalog import Request
+from app.db.engine import AWAY
 from app.edges.broker import Accepted, Broker, submit
+from app.edges.failures import translated
 from app.envelope import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.errors import BadRequestError
 from app.policy import Identity, Tool
@@ -24,6 +27,21 @@ def identity_of(ctx: Context) -> Identity:
     """Who asks: the middleware has verified the token of each HTTP request."""
     assert ctx.request is not None, "served over HTTP only"
     return ctx.request.scope["broker.identity"]
+
+
+async def database_told(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Middleware: a method that met a database that is away says so, and whether to try again.
+
+    A call answers by itself, with an error result: that is what its model reads.
+    """
+    try:
+        return await call_next(ctx)
+    except AWAY as error:
+        told = translated(error, path=ctx.method)
+        metrics.REFUSED.labels(told.code).inc()
+        raise MCPError(
+            types.INTERNAL_ERROR, f"{told.title}. {told.detail}", {"code": told.code}
+        ) from error
 
 
 async def granted(broker: Broker, who: Identity, name: str) -> Tool:

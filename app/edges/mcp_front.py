@@ -33,7 +33,14 @@ from app.edges import (
 from app.edges.broker import Accepted, Broker, cancel, find
 from app.edges.failures import translated
 from app.edges.identity import CALL, need
-from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
+from app.edges.mcp_calls import (
+    Context,
+    accept,
+    database_told,
+    granted,
+    identity_of,
+    request_of,
+)
 from app.edges.mcp_replies import (
     URI,
     JustWritten,
@@ -100,7 +107,8 @@ class Front:
         boundary = mcp_approval.boundary(
             settings.request_state_keys, ttl_s=settings.approval_wait_s
         )
-        server.middleware += [boundary, mcp_legacy_tasks.LegacyTasks(self._broker)]
+        legacy_tasks = mcp_legacy_tasks.LegacyTasks(self._broker)
+        server.middleware += [database_told, boundary, legacy_tasks]
         return server
 
     def app(self, server: Server[Any]) -> Starlette:

@@ -7,18 +7,25 @@ from typing import Any
 
 import asyncpg
 import httpx
+import httpx2
 import pytest
 from asyncpg.prepared_stmt import PreparedStatement
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from app.db.wakeups import NOTIFY
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
+from app.edges import failures
 from app.edges.broker import Broker
 from app.edges.server import build
-from benchmarks.http import MODERN, mcp_call, mcp_headers
+from benchmarks.http import LEGACY, MODERN, mcp_call, mcp_headers
 from tests.edges.conftest import auth
 from tests.faults import STEPS_MAX
 from tests.kernel.calls import fetch
+from tests.mcp.wire import message
 from tests.stack import PostgresServer, listening, wait_for
 
 NOBODY = "01a208ca-483f-77da-84f2-da2218258fda"
@@ -219,11 +226,54 @@ async def test_over_mcp_it_is_an_error_result_that_says_to_try_again(
                 with breaker.at(step, die):
                     answer = await http.post(f"http://127.0.0.1:{port}/mcp", json=body)
                 if answer.status_code != 503:  # the token's check may meet it, before MCP does
-                    # What breaks before the call is looked at is the SDK's to answer.
-                    result = answer.json().get("result", {})
-                    if result.get("isError"):
-                        assert result["structuredContent"]["error"]["code"] == "unavailable"
+                    said = answer.json()
+                    if said.get("result", {}).get("isError"):
+                        error = said["result"]["structuredContent"]["error"]
+                        assert error["code"] == "unavailable"
                         told += 1
+                    elif "error" in said:  # before the call was looked at
+                        assert said["error"]["data"] == {"code": "unavailable"}
                 if told and breaker.left > 0:
                     break
     assert told, "nothing was broken"
+
+
+@pytest.mark.guarantee("postgres:told")
+async def test_any_other_mcp_method_is_told_of_it_by_a_json_rpc_error(
+    broker: Broker, issuer: DevIssuer, breaker: Breaker
+) -> None:
+    async with listening(build(broker.settings, broker), lifespan="auto") as port:
+        headers = auth(issuer, "ada") | mcp_headers(LEGACY)
+        params = {"uri": f"command://{NOBODY}"}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": params}
+
+        async def die(_: asyncpg.Connection) -> None:
+            raise asyncpg.ConnectionDoesNotExistError("words that are nobody's business")
+
+        errors: list[Any] = []
+        async with httpx2.AsyncClient(headers=headers, timeout=30, trust_env=False) as http:
+            for step in islice(cycle(range(1, 5)), STEPS_MAX):
+                with breaker.at(step, die):
+                    answer = await http.post(f"http://127.0.0.1:{port}/mcp", json=body)
+                if answer.status_code != 503:
+                    errors.append(message(answer)["error"])
+                if len(errors) > 1 and breaker.left > 0:
+                    break
+    told = [one for one in errors if one["code"] == -32603]
+    assert told, errors
+    assert all(one["data"] == {"code": "unavailable"} for one in told)
+    assert all("Try again" in one["message"] and "words" not in one["message"] for one in told)
+
+
+async def test_what_nobody_foresaw_is_a_problem_too_and_counted() -> None:
+    async def broken(_: Request) -> Response:
+        raise RuntimeError("words that are nobody's business")
+
+    app = Starlette(routes=[Route("/broken", broken)])
+    failures.install(app, metadata_url="", on_refused=lambda *_: None)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as http:
+        answer = await http.get("/broken")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "words" not in answer.text
