@@ -15,7 +15,7 @@ from tests.e2e.conftest import World
 from tests.kernel.calls import fetch
 from tests.stack import wait_for
 
-CALLS = int(os.environ.get("MCP_BROKER_TEST_CALLS", "80"))
+CALLS = int(os.environ.get("MCP_BROKER_TEST_CALLS", "60"))
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(600)]
 
