@@ -5,7 +5,7 @@ in PostgreSQL by its size), lets the model predict the rate at 1, 16, 64 and 256
 those rates, prints both, and only then extrapolates to more processors and replicas.
 
 The model: closed-loop callers; each app replica is one thread that takes `python_s` a call and has
-two batches in flight; a batch costs `batch_s + row_s * calls` of a processor and then `sync_s` of
+two batches in flight, which share the calls; a batch costs `batch_s + row_s * calls` of a processor and then `sync_s` of
 waiting for the disk. All share the machine's processors, evenly. Not in it: the network, Kafka, and
 what PostgreSQL's own locks cost when many processors write (measure before you trust 16).
 """
@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Final
 from uuid import uuid4
 
@@ -27,11 +28,11 @@ from rich.table import Table
 
 from app.db import intake
 from app.edges.broker import Broker
+from app.intake import BATCH_MIN, BATCHES_IN_FLIGHT
 from benchmarks.intake import accept_for
 from benchmarks.servers import ADA, Servers, echo
 
 CALLERS: Final = (1, 16, 64, 256)
-IN_FLIGHT: Final = 2
 BATCH_MAX: Final = 256
 
 
@@ -61,6 +62,7 @@ class Replica:
     busy: bool = False
     waiting: int = 0
     in_flight: int = 0
+    flying: int = 0  # calls in those batches
 
 
 class Machine:
@@ -96,9 +98,11 @@ class Machine:
             one.thread.popleft()
             self._jobs.append(Job(self._costs.python_s, ("prepared", n, 1)))
         # A batch is taken when the thread has no call at hand, as in the event loop's next turn.
-        while one.waiting and one.in_flight < IN_FLIGHT and not one.thread:
-            size = min(one.waiting, BATCH_MAX)
+        while one.waiting and one.in_flight < BATCHES_IN_FLIGHT and not one.thread:
+            share = ceil((one.waiting + one.flying) / BATCHES_IN_FLIGHT)
+            size = min(one.waiting, BATCH_MAX, max(share, BATCH_MIN))
             one.waiting -= size
+            one.flying += size
             one.in_flight += 1
             cost = self._costs.batch_s + self._costs.row_s * size
             self._jobs.append(Job(cost, ("written", n, size)))
@@ -126,6 +130,7 @@ class Machine:
         while self._later and self._later[0][0] <= self._now + 1e-12:
             _, _, n, size = heapq.heappop(self._later)
             self._replicas[n].in_flight -= 1
+            self._replicas[n].flying -= size
             self._replicas[n].thread.extend([1] * size)
             self._done += size
 
