@@ -4,8 +4,8 @@
 in PostgreSQL by its size), lets the model predict the rate at 1, 16, 64 and 256 callers, measures
 those rates, prints both, and only then extrapolates to more processors and replicas.
 
-The model: closed-loop callers; each app replica is one thread that takes `python_s` a call and has
-two batches in flight, which share the calls; a batch costs `batch_s + row_s * calls` of a processor and then `sync_s` of
+The model: closed-loop callers; each app replica is one thread that takes `python_s` a call and
+`python_batch_s` a batch and has two batches in flight, which share the calls; a batch costs `batch_s + row_s * calls` of a processor and then `sync_s` of
 waiting for the disk. All share the machine's processors, evenly. Not in it: the network, Kafka, and
 what PostgreSQL's own locks cost when many processors write (measure before you trust 16).
 """
@@ -41,6 +41,7 @@ class Costs:
     """Seconds, measured on one machine."""
 
     python_s: float
+    python_batch_s: float
     batch_s: float
     row_s: float
     sync_s: float
@@ -58,7 +59,7 @@ class Job:
 class Replica:
     """One app process: calls that wait for its thread, calls that wait for a batch."""
 
-    thread: deque[int] = field(default_factory=deque[int])
+    thread: deque[float] = field(default_factory=deque[float])  # seconds each
     busy: bool = False
     waiting: int = 0
     in_flight: int = 0
@@ -78,7 +79,7 @@ class Machine:
         self._now = 0.0
         self._done = 0
         for n in range(callers):
-            self._replicas[n % replicas].thread.append(1)
+            self._replicas[n % replicas].thread.append(costs.python_s)
 
     def rate(self, seconds: float) -> float:
         """Calls a second, after a tenth of the time to settle."""
@@ -95,8 +96,7 @@ class Machine:
         one = self._replicas[n]
         if not one.busy and one.thread:
             one.busy = True
-            one.thread.popleft()
-            self._jobs.append(Job(self._costs.python_s, ("prepared", n, 1)))
+            self._jobs.append(Job(one.thread.popleft(), ("prepared", n, 1)))
         # A batch is taken when the thread has no call at hand, as in the event loop's next turn.
         while one.waiting and one.in_flight < BATCHES_IN_FLIGHT and not one.thread:
             share = ceil((one.waiting + one.flying) / BATCHES_IN_FLIGHT)
@@ -131,7 +131,9 @@ class Machine:
             _, _, n, size = heapq.heappop(self._later)
             self._replicas[n].in_flight -= 1
             self._replicas[n].flying -= size
-            self._replicas[n].thread.extend([1] * size)
+            again = [self._costs.python_s] * size
+            again[0] += self._costs.python_batch_s
+            self._replicas[n].thread.extend(again)
             self._done += size
 
 
@@ -152,12 +154,19 @@ async def batch_times(conn: asyncpg.Connection, broker: Broker, size: int, turns
     return statistics.median(spent)
 
 
+async def python_cost(broker: Broker, callers: int, *, seconds: float) -> float:
+    """Seconds of this process' processor time a call, at so many callers."""
+    at = time.process_time()
+    rate = await accept_for(broker, callers=callers, seconds=seconds)
+    return (time.process_time() - at) / (rate * seconds)
+
+
 async def measured_costs(dsn: str, broker: Broker, *, turns: int) -> Costs:
     """What a call costs here."""
     await accept_for(broker, callers=64, seconds=1)
-    at, seconds = time.process_time(), turns / 20
-    rate = await accept_for(broker, callers=64, seconds=seconds)
-    python_s = (time.process_time() - at) / (rate * seconds)
+    small, large = [await python_cost(broker, n, seconds=turns / 20) for n in (64, 256)]
+    batch_s = max(0.0, (small - large) / (BATCHES_IN_FLIGHT / 64 - BATCHES_IN_FLIGHT / 256))
+    python_s = small - batch_s * BATCHES_IN_FLIGHT / 64
     conn = await asyncpg.connect(dsn, server_settings={"jit": "off"})
     try:
         for size in (1, 64):
@@ -170,6 +179,7 @@ async def measured_costs(dsn: str, broker: Broker, *, turns: int) -> Costs:
     row_s = (large - small) / 63
     return Costs(
         python_s=python_s,
+        python_batch_s=batch_s,
         batch_s=max(0.0, unsynced - row_s),
         row_s=row_s,
         sync_s=max(0.0, small - unsynced),
@@ -186,7 +196,8 @@ async def run(console: Console, *, quick: bool, processors: int) -> list[tuple[i
     ):
         costs = await measured_costs(dsns.app, broker, turns=turns)
         console.print(
-            f"Python {costs.python_s * 1e6:.0f} us a call; a batch {costs.batch_s * 1e3:.2f} ms"
+            f"Python {costs.python_s * 1e6:.0f} us a call and {costs.python_batch_s * 1e6:.0f} us a"
+            f" batch; a batch {costs.batch_s * 1e3:.2f} ms"
             f" + {costs.row_s * 1e6:.0f} us a call, then {costs.sync_s * 1e3:.2f} ms of disk"
         )
         found: list[tuple[int, float, float]] = []

@@ -61,11 +61,11 @@ async def test_turns_alternate_so_that_drift_meets_both() -> None:
 
 
 def test_the_model_of_intake_tells_what_can_be_told_by_hand() -> None:
-    costs = Costs(python_s=0.001, batch_s=0.002, row_s=0.001, sync_s=0.004)
+    costs = Costs(python_s=0.0005, python_batch_s=0.0005, batch_s=0.002, row_s=0.001, sync_s=0.004)
     # One caller waits for each step in turn.
     assert predicted(costs, callers=1, processors=2) == pytest.approx(1 / 0.008, rel=0.01)
     # Many callers fill the one thread, and a second replica on processors of its own doubles it.
-    cheap = Costs(python_s=0.001, batch_s=0, row_s=0.0001, sync_s=0)
+    cheap = Costs(python_s=0.001, python_batch_s=0, batch_s=0, row_s=0.0001, sync_s=0)
     one = predicted(cheap, callers=64, processors=8)
     assert one == pytest.approx(1000, rel=0.05)
     two = predicted(cheap, callers=128, processors=8, replicas=2)
