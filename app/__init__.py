@@ -5,8 +5,8 @@
 3. `relay/outbound.py` claims ready outbox rows by priority, fairness and window (`db/outbox.py`)
    and publishes them to Kafka.
 4. A rulebook (`rulebooks/`) runs the adapter's playbook (`playbooks/`).
-5. The adapter claims its attempt and reports to `edges/results_api.py`; `results.py` moves the
-   command, its saga and its ordering key in one transaction.
+5. The adapter claims its attempt and reports to `edges/results_api.py`; `results.py`
+   and `attempts.py` move the command and its ordering key in one transaction.
 6. `edges/stream.py` wakes whoever waits, on any replica (`db/wakeups.py`).
 7. `relay/clock.py` ends what is late (`timeouts.py`); `relay/sealer.py` seals the audit trail.
 """

@@ -13,7 +13,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app import control, results, saga_view
+from app import attempts, control, saga_view
+from app.attempts import Word
 from app.command import Event as CommandEvent
 from app.command import State as CommandState
 from app.db import audit_events, commands, dead_letters, heads, intake, sagas
@@ -21,7 +22,6 @@ from app.db.commands import Command
 from app.db.sagas import StepRow
 from app.envelope import Call as Intent
 from app.policy import ToolPolicy
-from app.results import Word
 from app.saga import (
     FINAL,
     Action,
@@ -265,7 +265,7 @@ async def _end_root(turn: Turn) -> None:
         await dead_letters.discard(turn.conn, root, actor=ACTOR, reason="the saga is settled")
         return
     event, result, error = saga_view.ending(turn.saga, list(turn.steps.values()), turn.commands)
-    word = await results.end(
+    word = await attempts.end(
         turn.conn,
         root,
         policy=ToolPolicy(),
@@ -368,7 +368,7 @@ async def _unblock(turn: Turn, command: Command) -> None:
         turn.conn,
         tenant_id=command.tenant_id,
         ordering_key=command.ordering_key,
-        blocked_reason=results.blocked_reason(command),
+        blocked_reason=attempts.blocked_reason(command),
     )
 
 

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.attempts import Word, blocked_reason, end
 from app.command import Event, State
 from app.db import commands, dead_letters, heads, outbox, sagas
 from app.db.commands import Command
 from app.envelope import COMMANDS, CONTROL
 from app.errors import NotCancellableError
 from app.policy import ToolPolicy
-from app.results import Word, blocked_reason, end
 
 FOREVER_S: Final = 1e9
 """No grace ends a saga: it is over when its last undo is."""

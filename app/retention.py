@@ -14,12 +14,12 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import control
+from app.attempts import Word
 from app.command import State
 from app.config import Settings
 from app.db import commands, retention
 from app.db.retention import Window
 from app.errors import NotCancellableError
-from app.results import Word
 
 ROWS: Final = 500
 """Rows a statement: some milliseconds, so intake of a key that is let go hardly waits."""

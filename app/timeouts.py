@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import control
+from app.attempts import Word, end, redeliver, retry
 from app.command import Event, State
 from app.db import commands, deadlines, sagas
 from app.db.commands import Command
 from app.policy import ToolPolicy
-from app.results import Word, end, redeliver, retry
 
 Policies = Callable[[str, str], Awaitable[ToolPolicy]]
 """(tool, method) -> policy."""

@@ -11,13 +11,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import retention, saga_deadlocks, timeouts
+from app.attempts import Word
 from app.catalog import Compiled
 from app.config import Settings
 from app.db import audit_retention, catalog, dispatch, sagas
 from app.db.engine import AWAY
 from app.db.wakeups import Notifier
 from app.policy import ToolPolicy
-from app.results import Word
 from relay import waits
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import control, metrics, saga_runs
+from app.attempts import PURGED, Word
 from app.catalog import Catalog, Request
 from app.command import State
 from app.config import Settings
@@ -28,7 +29,7 @@ from app.envelope import Call, Priority, instant
 from app.errors import NotFoundError, QueueFullError
 from app.intake import Intake, Write
 from app.policy import Identity, Tool, ToolPolicy
-from app.results import PURGED, Leases, Word
+from app.results import Leases
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import control
+from app.attempts import Word
 from app.db import audit_events, dead_letters
 from app.db.commands import Command
 from app.db.dead_letters import Wanted
@@ -18,7 +19,6 @@ from app.edges.operator_api import ReasonBody, operator_of
 from app.envelope import instant
 from app.errors import NotCancellableError
 from app.policy import Identity, ToolPolicy
-from app.results import Word
 
 AGE_MAX_S = 10 * 365 * 86_400
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.attempts import outcome
 from app.catalog import Request as Call
 from app.command import State
 from app.db.commands import Command
@@ -19,7 +20,6 @@ from app.edges.stream import until_final, words
 from app.envelope import CallBody, Key, instant, traceparent
 from app.errors import BadRequestError, ForbiddenError
 from app.policy import Identity
-from app.results import outcome
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import control
+from app.attempts import Word
 from app.db import heads
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
@@ -16,7 +17,6 @@ from app.edges.http_api import identity_of, reply
 from app.edges.identity import OPERATE, need
 from app.envelope import instant
 from app.policy import Identity, ToolPolicy
-from app.results import Word
 
 
 class ReasonBody(BaseModel):

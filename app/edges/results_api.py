@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app import metrics, results
+from app.attempts import Word
 from app.db.commands import Command
 from app.edges.broker import Broker
 from app.edges.http_api import identity_of, reply
@@ -117,7 +118,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         if not claimed.proceed:
             status = 410 if claimed.reason in GONE or claimed.command.final else 409
             return reply(status, {"proceed": False, "reason": claimed.reason})
-        broker.say(results.Word(command=claimed.command, woken=(correlation_id,)))
+        broker.say(Word(command=claimed.command, woken=(correlation_id,)))
         return reply(200, go(claimed.command, claimed.lease_s))
 
     @made.post("/{correlation_id}/progress")
@@ -172,7 +173,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         )
         return ended(word)
 
-    def ended(word: results.Word) -> Response:
+    def ended(word: Word) -> Response:
         metrics.ADAPTER_WORDS.labels("repeated end" if word.repeated else "end").inc()
         if not word.repeated:
             broker.say(word)

@@ -7,12 +7,13 @@ from uuid import UUID
 import asyncpg
 
 from app import control, results
+from app.attempts import Word
 from app.catalog import Request
 from app.db import commands
 from app.db.engine import tenant_transaction
 from app.edges.broker import Accepted, Broker, submit
 from app.policy import Identity, ToolPolicy
-from app.results import Claim, Word
+from app.results import Claim
 
 ADA = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))
 BOB = Identity(tenant_id="demo", user_id="bob", client_id="bob", scopes=frozenset({"tools"}))

@@ -12,6 +12,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, results, saga_deadlocks, timeouts
+from app.attempts import Word
 from app.catalog import Request
 from app.config import Settings
 from app.db import migrate
@@ -23,7 +24,7 @@ from app.edges import sagas
 from app.edges.broker import Broker
 from app.edges.sagas import Which
 from app.policy import Identity
-from app.results import Claim, Word
+from app.results import Claim
 from relay.clock import Toolbox
 from relay.conductor import Conductor
 from tests.kernel.calls import ADA, ADAPTER, fetch
