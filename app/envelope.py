@@ -184,9 +184,9 @@ def fingerprint(
     return hashlib.sha256(b"mcpbroker.request.v1\n" + canonical).digest()
 
 
-def traceparent(value: str | None) -> str | None:
+def traceparent(value: object) -> str | None:
     """A W3C trace context parent, or None where it is not one."""
-    return value if value is not None and _TRACEPARENT.match(value) else None
+    return value if isinstance(value, str) and _TRACEPARENT.match(value) else None
 
 
 def partition_key(tenant_id: str, ordering_key: str | None, correlation_id: UUID) -> str:

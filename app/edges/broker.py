@@ -16,6 +16,7 @@ from app.catalog import Catalog, Request
 from app.command import State
 from app.config import Settings
 from app.db import commands
+from app.db.catalog import Tenant
 from app.db.commands import Command
 from app.db.engine import Database, tenant_transaction
 from app.db.intake import Written
@@ -141,15 +142,18 @@ async def accept(
             "method": call.method,
         },
     )
-    bound_s = (
-        tool.policy.inline_wait_s or view.tenant.inline_wait_s or broker.settings.inline_wait_s
-    )
+    bound_s = wait_bound_s(broker, tool, view.tenant)
     return Accepted(
         written=written,
         tool=tool,
         deduplicated=not written.new and call.dedupe_key is not None,
         wait_s=bound_s if wait_s is None else min(bound_s, wait_s),
     )
+
+
+def wait_bound_s(broker: Broker, tool: Tool, tenant: Tenant) -> float:
+    """How long a call of the tool waits for its outcome where it does not ask for less."""
+    return tool.policy.inline_wait_s or tenant.inline_wait_s or broker.settings.inline_wait_s
 
 
 def _adhoc(broker: Broker, call: Call) -> Write:

@@ -26,6 +26,7 @@ from app.edges import (
     mcp_listen,
     mcp_news,
     mcp_questions,
+    mcp_quick,
     mcp_saga,
     mcp_stream,
     mcp_tasks,
@@ -119,6 +120,10 @@ class Front:
             max_request_body_size=self._broker.settings.body_bytes_max,
             transport_security=self._security,
         )
+
+    def quick(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
+        """The same app, with a way past its transport for calls that are answered at once."""
+        return mcp_quick.QuickCalls(app, server, self._broker, self._security)
 
     def session_stream(self) -> ASGIApp:
         """The older era's stream, which tells of changed tools."""

@@ -101,7 +101,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
             yield
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
-    sessions = Sessions(mcp_app, front.session_stream(), broker.stops)
+    sessions = Sessions(front.quick(server, mcp_app), front.session_stream(), broker.stops)
     guard = Guard(Hot(app, sessions, broker), broker)
     for one in (app, mcp_app):  # what is mounted answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)

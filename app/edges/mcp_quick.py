@@ -1,0 +1,324 @@
+"""A `tools/call` that is answered at once, past the SDK's transport.
+
+For each request that transport opens task groups and memory streams, and a whole session in the
+older era: more than accepting a call costs (docs/PERFORMANCE.md). They are for what may come before
+an answer: progress, pings, a client that leaves. A call that asks for no progress and waits a
+moment at the most has none of it, so one message comes in and one goes out. The SDK's own
+functions read it, judge it, serve it and write it. What is not plainly such a call, or not plainly
+good, goes to the transport as it came.
+"""
+
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+from mcp.server import Server
+from mcp.server.connection import Connection
+from mcp.server.runner import modern_error_data, serve_one
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.dispatcher import CallOptions
+from mcp.shared.exceptions import NoBackChannelError
+from mcp.shared.inbound import (
+    ERROR_CODE_HTTP_STATUS,
+    InboundLadderRejection,
+    classify_inbound_request,
+    validate_mcp_param_headers,
+)
+from mcp.shared.jsonrpc_dispatcher import handler_exception_to_error_data
+from mcp.shared.message import ServerMessageMetadata
+from mcp.shared.transport_context import TransportContext
+from mcp_types.jsonrpc import (
+    ErrorData,
+    JSONRPCError,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.db.engine import AWAY
+from app.edges import mcp_builtin, mcp_legacy_tasks
+from app.edges.broker import Broker, wait_bound_s
+from app.edges.mcp_sessions import PATH, VERSION_HEADER
+from app.edges.sagas import RUN
+from app.envelope import META_PREFIX
+from app.errors import BrokerError
+from app.policy import Identity, Tool
+
+logger = logging.getLogger(__name__)
+
+QUICK_S: Final = 0.1
+"""A call that waits longer is the transport's: whether its client leaves begins to matter."""
+MODERN: Final = "2026-07-28"
+LEGACY: Final = mcp_legacy_tasks.VERSION
+WAIT_META: Final = f"{META_PREFIX}wait_s"
+PROGRESS_META: Final = "progressToken"
+BUILT_IN: Final = frozenset(mcp_builtin.SCHEMAS) | {RUN.name}
+ACCEPTED: Final = frozenset({"application/json", "text/event-stream"})
+SSE_HEADERS: Final = [
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"connection", b"keep-alive"),
+    (b"content-type", b"text/event-stream"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quick:
+    """A call that is served here, read as its era reads it."""
+
+    message: JSONRPCRequest
+    version: str
+    client_info: Any = None
+    client_capabilities: Any = None
+
+
+@dataclass(kw_only=True)
+class Exchange:
+    """What a handler may say to its client before the answer: nothing, here (`DispatchContext`)."""
+
+    transport: TransportContext
+    request_id: RequestId
+    message_metadata: ServerMessageMetadata
+    can_send_request: bool = False
+
+    @property
+    def cancel_requested(self) -> anyio.Event:
+        """Never set: no other message comes in this exchange."""
+        return anyio.Event()
+
+    async def send_raw_request(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,  # noqa: ARG002 the protocol's names
+        opts: CallOptions | None = None,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Refuse, as the SDK's transport does without a session.
+
+        Raises:
+            NoBackChannelError: always.
+        """
+        raise NoBackChannelError(method)
+
+    async def notify(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,  # noqa: ARG002 the protocol's names
+        opts: CallOptions | None = None,  # noqa: ARG002
+    ) -> None:
+        """No handler of a call without a progress token notifies."""
+        raise AssertionError(f"{method} has nowhere to go")
+
+    async def progress(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        """Nothing is told to a client that gave no progress token."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuickCalls:
+    """Serves those calls before the SDK's app; hands on everything else as it came."""
+
+    app: ASGIApp
+    server: Server[Any]
+    broker: Broker
+    security: TransportSecuritySettings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = plain_headers(scope)
+        if headers is None or not self._fits(headers):
+            await self.app(scope, receive, send)
+            return
+        messages = await read(receive)
+        call = await self._judged(scope["broker.identity"], headers, messages)
+        if call is None:
+            await self.app(scope, replayed(messages, receive), send)
+            return
+        answer = await self._answer(call, Request(scope, receive))
+        write = written_modern if call.version == MODERN else written_legacy
+        await write(answer)(scope, receive, send)
+
+    def _fits(self, headers: Mapping[str, str]) -> bool:
+        """Whether by its headers it may be such a call, and the SDK would not refuse it by them."""
+        return (
+            headers.get(VERSION_HEADER) in {MODERN, LEGACY}
+            and headers.get("content-type") == "application/json"
+            and {one.strip() for one in headers.get("accept", "").split(",")} >= ACCEPTED
+            and headers.get("content-length", "").isdigit()
+            and "origin" not in headers
+            and self._is_ours(headers.get("host", ""))
+        )
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether the SDK's check against DNS rebinding would take this host."""
+        allowed = self.security.allowed_hosts
+        if host in allowed:
+            return bool(host)
+        return any(one.endswith(":*") and host.startswith(one.removesuffix("*")) for one in allowed)
+
+    async def _judged(
+        self, who: Identity, headers: Mapping[str, str], messages: list[Message]
+    ) -> Quick | None:
+        """The call, where it is one that is answered at once; None where the SDK has to judge."""
+        if messages[-1]["type"] != "http.request":
+            return None  # gone in the middle of the body
+        body = b"".join(message.get("body", b"") for message in messages)
+        read_as = modern if headers[VERSION_HEADER] == MODERN else legacy
+        call = read_as(body, headers)
+        if call is None:
+            return None
+        match call.message:
+            case JSONRPCRequest(method="tools/call", params={"name": str(name), **params}):
+                arguments = params.get("arguments") or {}
+                meta = params.get("_meta") or {}
+            case _:
+                return None
+        if not isinstance(arguments, dict) or not isinstance(meta, dict) or PROGRESS_META in meta:
+            return None
+        tool = await self._quick(who, name, meta.get(WAIT_META))
+        if tool is None or (
+            call.version == MODERN
+            and validate_mcp_param_headers(tool.input_schema, arguments, headers) is not None
+        ):
+            return None
+        return call
+
+    async def _quick(self, who: Identity, name: str, said_s: Any) -> Tool | None:
+        """The tool, where the call's wait is over before anyone could miss the transport."""
+        if name in BUILT_IN:
+            return None
+        try:
+            tool = await self.broker.catalog.by_name(name)
+            view = await self.broker.catalog.tenant(who.tenant_id)
+        except (BrokerError, *AWAY):
+            return None
+        if tool is None or view is None or tool.policy.on_disconnect == "cancel":
+            return None
+        wait_s = wait_bound_s(self.broker, tool, view.tenant)
+        if isinstance(said_s, int | float):
+            wait_s = min(wait_s, said_s)
+        return tool if wait_s <= QUICK_S else None
+
+    async def _answer(self, call: Quick, request: Request) -> JSONRPCResponse | JSONRPCError:
+        one = call.message
+        exchange = Exchange(
+            transport=TransportContext(
+                kind="streamable-http", can_send_request=False, headers=request.headers
+            ),
+            request_id=one.id,
+            message_metadata=ServerMessageMetadata(request_context=request),
+        )
+        connection = Connection.from_envelope(
+            call.version, call.client_info, call.client_capabilities
+        )
+        try:
+            result = await serve_one(
+                self.server,
+                exchange,
+                one.method,
+                one.params,
+                connection=connection,
+                lifespan_state={},  # what the SDK's own lifespan yields
+            )
+        except Exception as error:  # noqa: BLE001 the SDK's boundary: an answer for each, or its log
+            said = modern_error_data if call.version == MODERN else legacy_error_data
+            return JSONRPCError(jsonrpc="2.0", id=one.id, error=said(error))
+        return JSONRPCResponse(jsonrpc="2.0", id=one.id, result=result)
+
+
+def plain_headers(scope: Scope) -> dict[str, str] | None:
+    """A POST's headers by name; None where one came twice, or for any other request."""
+    if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != PATH:
+        return None
+    raw = scope["headers"]
+    found = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    return found if len(found) == len(raw) else None
+
+
+async def read(receive: Receive) -> list[Message]:
+    """The messages of a whole body, or of what came of it; the guard limits what that can be."""
+    messages = [await receive()]
+    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False):
+        messages.append(await receive())
+    return messages
+
+
+def replayed(messages: list[Message], receive: Receive) -> Receive:
+    """What was read, then what comes."""
+    kept = deque(messages)
+
+    async def again() -> Message:
+        return kept.popleft() if kept else await receive()
+
+    return again
+
+
+def modern(body: bytes, headers: Mapping[str, str]) -> Quick | None:
+    """As the SDK's modern entry reads a request; None where it would refuse it."""
+    try:
+        decoded = json.loads(body)
+        message = JSONRPCRequest.model_validate(decoded)
+    except (ValueError, RecursionError):
+        return None
+    route = classify_inbound_request(decoded, headers=headers)
+    if isinstance(route, InboundLadderRejection):
+        return None
+    return Quick(
+        message=message,
+        version=route.protocol_version,
+        client_info=route.client_info,
+        client_capabilities=route.client_capabilities,
+    )
+
+
+def legacy(body: bytes, headers: Mapping[str, str]) -> Quick | None:
+    """As the SDK's transport of the older era reads a request; None where it would refuse it."""
+    try:
+        message = jsonrpc_message_adapter.validate_python(from_json(body), by_name=False)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, JSONRPCRequest):
+        return None
+    return Quick(message=message, version=headers[VERSION_HEADER])
+
+
+def legacy_error_data(error: Exception) -> ErrorData:
+    """As the SDK's dispatcher of the older era tells a handler's exception."""
+    known = handler_exception_to_error_data(error)
+    if known is not None:
+        return known
+    logger.error("handler for 'tools/call' raised", exc_info=error)
+    return ErrorData(code=0, message=str(error))
+
+
+Written = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def written_modern(answer: JSONRPCResponse | JSONRPCError) -> Written:
+    """JSON, with the status that the SDK has for an error."""
+    status = 200
+    if isinstance(answer, JSONRPCError):
+        status = ERROR_CODE_HTTP_STATUS.get(answer.error.code, status)
+    body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
+    text = json.dumps(body, separators=(",", ":"))
+    return Response(text, status_code=status, media_type="application/json")
+
+
+def written_legacy(answer: JSONRPCResponse | JSONRPCError) -> Written:
+    """An event stream of one message, as every answer of that era comes."""
+    event = f"event: message\r\ndata: {answer.model_dump_json(by_alias=True, exclude_unset=True)}"
+
+    async def write(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
+        await send({"type": "http.response.body", "body": f"{event}\r\n\r\n".encode()})
+
+    return write
