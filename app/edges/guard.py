@@ -68,7 +68,7 @@ class Guard:
                 scopes = SCOPES_OF.get(path.lstrip("/").partition("/")[0], ())
                 if scopes and not who.scopes & set(scopes):
                     need(who, scopes[0])
-            limited = self._limited(scope, receive)
+            limited = self._limited(connection, receive)
             await self.app(scope, limited, send)
         except BrokerError as error:
             self.refused(connection, error)
@@ -111,12 +111,12 @@ class Guard:
             return self.broker.certificates.identity(certificate)
         raise NotAuthenticatedError("Send 'Authorization: Bearer <token>'.")
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+    def _limited(self, connection: HTTPConnection, receive: Receive) -> Receive:
         """The body, cut off with an error at its limit, also where no length was announced."""
         limit = self.broker.settings.body_bytes_max
-        if scope["path"].startswith("/results/"):
+        if connection.scope["path"].startswith("/results/"):
             limit = self.broker.settings.result_bytes_max + RESULT_SLACK
-        announced = HTTPConnection(scope).headers.get("content-length", "0")
+        announced = connection.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             raise OversizeError(f"The body has {announced} bytes; at most {limit} are taken.")
         taken = 0

@@ -145,10 +145,10 @@ class Front:
         return types.ListToolsResult(tools=tools, ttl_ms=5000, cache_scope="private")
 
     async def _call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
-        with (
-            anyio.CancelScope() as scope,
-            self._broker.stops.serving(stop_name(ctx), scope),
-        ):
+        name = stop_name(ctx)
+        if name is None:  # nobody can give it up by a message
+            return await self._answer(ctx, params)
+        with anyio.CancelScope() as scope, self._broker.stops.serving(name, scope):
             return await self._answer(ctx, params)
         raise MCPError(REQUEST_CANCELLED, "Request cancelled")
 
@@ -198,9 +198,27 @@ class Front:
 
     async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
         """Stream progress until the end or the end of the wait."""
+        ended = newest = None
+        if accepted.wait_s > 0:  # a watch has the command read
+            ended, newest = await self._watched(ctx, who, accepted)
+        if ended is None:
+            stands = await self._standing(who, accepted, newest)
+            if isinstance(stands, JustWritten) or not stands.final:
+                return accepted_reply(stands, accepted)
+            ended = stands  # before it was called again
+        broken = protocol_error(ended)
+        if broken is not None:
+            raise MCPError.from_error_data(broken)
+        limit = self._broker.settings.result_inline_bytes_max
+        return final_reply(ended, accepted, inline_bytes_max=limit)
+
+    async def _watched(
+        self, ctx: Context, who: Identity, accepted: Accepted
+    ) -> tuple[Command | None, Command | None]:
+        """The command's end, if the wait saw it, and the newest that the wait saw."""
         try:
             with self._broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
-                ended = await self._follow(ctx, watch, accepted.wait_s)
+                return await self._follow(ctx, watch, accepted.wait_s), watch.newest
         except anyio.get_cancelled_exc_class():
             if accepted.tool.policy.on_disconnect == "cancel":
                 with anyio.CancelScope(shield=True):
@@ -208,20 +226,15 @@ class Front:
                         self._broker, who, accepted.written.id, reason="The caller gave up."
                     )
             raise
-        if ended is None:
-            return accepted_reply(await self._standing(who, accepted, watch), accepted)
-        broken = protocol_error(ended)
-        if broken is not None:
-            raise MCPError.from_error_data(broken)
-        limit = self._broker.settings.result_inline_bytes_max
-        return final_reply(ended, accepted, inline_bytes_max=limit)
 
-    async def _standing(self, who: Identity, accepted: Accepted, watch: Watch) -> Standing:
-        """Where an unfinished call stands, by what is known here; read where nothing is."""
+    async def _standing(
+        self, who: Identity, accepted: Accepted, newest: Command | None
+    ) -> Standing:
+        """Where a call stands whose end was not seen, by what is known here; else it is read."""
         written = accepted.written
-        if watch.newest is None and written.new:
+        if newest is None and written.new:
             return JustWritten(id=written.id, deadline_at=written.deadline_at)
-        return watch.newest or await find(self._broker, who, written.id)
+        return newest or await find(self._broker, who, written.id)
 
     async def _follow(self, ctx: Context, watch: Watch, wait_s: float) -> Command | None:
         """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""
