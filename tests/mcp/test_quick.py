@@ -38,6 +38,17 @@ WRITTEN = """
      ORDER BY created_at, id
 """
 DENY = "INSERT INTO grants VALUES ('demo', 'user', 'mallory', 'probe/*', 'deny', now())"
+END: dict[str, tuple[str, str | None, str | None]] = {
+    "succeeded": ("succeeded", '{"text": "é ✓", "n": null, "deep": [{"n": null}]}', None),
+    "failed": ("failed", None, '{"code": "x", "message": "it broke"}'),
+    "broken": ("failed", None, '{"code": "x", "mcp": {"code": -32050, "message": "told"}}'),
+}
+ENDED = """
+    UPDATE commands
+       SET state = $2, finished_at = now(), held = false,
+           result = CAST($3 AS jsonb), error = CAST($4 AS jsonb)
+     WHERE idempotency_key = $1
+"""
 FAULT = "test/fault"
 NORMAL = (
     (rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", b"<uuid>"),
@@ -352,6 +363,19 @@ def handed_on(era: str) -> dict[str, Sent]:
     }
 
 
+def ended(era: str) -> dict[str, Sent]:
+    """Calls that are repeated after their end."""
+    told = {"dev.mcpbroker/wait_s": 0}
+    bodies = {state: call(era, meta={KEY: state, **told}) for state in END}
+    return {name: Sent(body=body, here=True) for name, body in bodies.items()}
+
+
+async def end(dsn: str) -> None:
+    """Stand in for the adapter of those calls."""
+    for key, (state, result, error) in END.items():
+        await fetch(dsn, ENDED, key, state, result, error)
+
+
 @pytest.mark.guarantee("hot:same-mcp-answers")
 @pytest.mark.parametrize("era", [MODERN, LEGACY])
 async def test_a_call_past_the_transport_is_answered_and_written_as_through_it(
@@ -376,3 +400,20 @@ async def test_a_call_past_the_transport_is_answered_and_written_as_through_it(
     assert b'"replayed":true' in here["the key again"]
     assert b"idempotency_conflict" in here["the key for another call"]
     assert b"Unknown tool" in here["a tool that is not granted"]
+
+
+@pytest.mark.parametrize("era", [MODERN, LEGACY])
+async def test_a_repeat_that_does_not_wait_tells_the_outcome_that_is_there(
+    doors: Doors, era: str
+) -> None:
+    for one in ended(era).values():
+        assert b'"status":"accepted"' in await doors.answer(doors.quick, era, one)
+    await end(doors.dsns.owner)
+    asked = doors.handed_on.asked
+    here = {name: await doors.answer(doors.quick, era, one) for name, one in ended(era).items()}
+    assert doors.handed_on.asked == asked
+    there = {name: await doors.answer(doors.sdk, era, one) for name, one in ended(era).items()}
+    assert here == there
+    assert b'"n":null' in here["succeeded"]
+    assert b"it broke" in here["failed"]
+    assert b'"error":{"code":-32050,"message":"told"' in here["broken"]
