@@ -120,6 +120,10 @@ class Doors:
                 told = await reader.read()
         finally:
             writer.close()
+        head, _, body = told.partition(b"\r\n\r\n")
+        # A sealed state's length varies with its time.
+        told = told.replace(b"content-length: %d\r\n" % len(body), b"content-length: <right>\r\n")
+        assert b"content-length: <right>" in told or b"chunked" in head
         for pattern, instead in NORMAL:
             told = re.sub(pattern, instead, told)
         return told
