@@ -1,6 +1,7 @@
 """The app, put together: one place makes every part of an app process."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -187,6 +188,10 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; calls in acceptance are finished first."""
     async with open_broker(settings) as broker:
         config = uvicorn_config(settings, build(settings, broker))
+        # What is there now (modules, models, schemas) stays to the end, and a full collection walks
+        # all of it: a sixth of the processor time of an MCP call (docs/PERFORMANCE.md).
+        gc.collect()
+        gc.freeze()
         logger.info("app listens", extra={"host": settings.host, "port": settings.port})
         with metrics.served(settings.metrics_host, settings.metrics_port):
             await uvicorn.Server(config).serve()
