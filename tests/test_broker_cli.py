@@ -122,6 +122,11 @@ async def test_a_tenant_changes_only_in_what_is_given_and_each_change_is_audited
     for wrong in (["--weight", "0"], ["--unset", "weight"], ["--unset", "rate_per_s"]):
         more = ["--rate-per-s", "1"] if wrong[1] == "rate_per_s" else []
         assert tenant("put", *wrong, *more, code=2 if wrong[0] == "--weight" else 1)
+    assert "write PATTERN" in tenant("grant", "--deny", "user:bob", code=1)
+    nowhere = f"{database.owner}-not"
+    away = broker("tenant", "show", "acme", "--database-url", nowhere)
+    assert (away.returncode, "Traceback" in away.stderr) == (1, False)
+    assert "does not exist" in away.stderr
     named = broker("tenant", "put", "Not One", "--database-url", database.owner)
     assert (named.returncode, "Traceback" in named.stderr) == (1, False)
 

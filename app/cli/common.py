@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
+import asyncpg
 import typer
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -40,6 +41,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise fail(str(error)) from error
     except DBAPIError as error:
         raise fail(f"PostgreSQL: {error.orig}") from error
+    except asyncpg.PostgresError as error:  # it lets nobody in
+        raise fail(f"PostgreSQL: {error}") from error
 
 
 @asynccontextmanager

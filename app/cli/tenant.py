@@ -152,7 +152,8 @@ def written(text: str, effect: str) -> Grant:
     """`pattern`, `user:U=pattern` or `group:G=pattern`."""
     who, found, pattern = text.rpartition("=")
     kind, _, subject = who.partition(":")
-    if not pattern or (found and (kind not in {"user", "group"} or not subject)):
+    named = found or text.startswith(("user:", "group:"))
+    if not pattern or (named and (kind not in {"user", "group"} or not subject)):
         raise fail(f"{text!r}: write PATTERN, user:NAME=PATTERN or group:NAME=PATTERN")
     if not found:
         return Grant(subject_kind="tenant", subject="*", pattern=pattern, effect=effect)

@@ -5,7 +5,8 @@ one event at its end, with the times of the first and the last. A kind is (tenan
 without a valid token there are as many as trusted issuers times reasons, and their log is the
 broker's own, `_broker`, which no tenant can be. A tenant with very many of them has the others
 counted under `many`, in its own log. Of refused calls a user's first are written one by one, before
-they are answered, each with its tool. What could not be written is counted on. What a process has
+they are answered, each with its tool. What could not be written is counted on, also where
+a connection lost in its COMMIT leaves that in doubt: at least once. What a process has
 counted and not written is lost with a kill -9: one period's counts.
 """
 
@@ -23,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import Request
 from app.db import audit_events
-from app.db.engine import AWAY, tenant_transaction
+from app.db.engine import tenant_transaction
 from app.edges.identity import LoginFailedError
 from app.policy import Identity
 
@@ -184,8 +185,13 @@ class Refusals:
         return self._tallies[kind]
 
     def _forget(self, kind: Kind, tally: Tally) -> None:
-        """Its period is over, and all of it is written."""
-        if tally.counted.count == 0 and self._tallies.get(kind) is tally:
+        """Its period is over; what came while it was written begins the next."""
+        if self._tallies.get(kind) is not tally:
+            return
+        if tally.counted.count:
+            tally.written, tally.in_full = False, 0
+            self._some.set()
+        else:
             del self._tallies[kind]
             self._kinds[kind.tenant_id] -= 1
             if not self._kinds[kind.tenant_id]:
@@ -223,10 +229,7 @@ class Refusals:
             over = time.monotonic() >= until  # also where there is always something new
             if over:
                 until = time.monotonic() + self._period_s
-            try:
-                await self._write(close=over or self._stopping)
-            except Exception:
-                logger.exception("refusals are not audited")
+            await self._write(close=over or self._stopping)
         await self._write(close=True)
 
     async def _write(self, *, close: bool) -> None:
@@ -240,7 +243,7 @@ class Refusals:
         for tenant_id, found in due.items():
             try:
                 await self._write_tenant(tenant_id, found)
-            except AWAY as error:
+            except Exception as error:  # noqa: BLE001 one tenant's keep no other's from being written
                 # Counted on, and written with the next: the tallies are bounded.
                 logger.warning("refusals are not audited yet: %r", error)
                 continue

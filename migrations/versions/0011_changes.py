@@ -12,31 +12,37 @@ branch_labels = None
 depends_on = None
 
 # Whoever changes a row, by the command line or in SQL, leaves an event in the same transaction: of
-# an update the columns that differ, else the whole row. The catalog is nobody's own: `_broker`.
+# an update the columns that differ, else the whole row. One that makes it another's row (tenant,
+# person, tool) leaves two, each with its own side. The catalog is nobody's own: `_broker`.
 NOTE_CHANGE = """
     CREATE FUNCTION audit.note_change() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     DECLARE
         was jsonb := CASE WHEN TG_OP = 'INSERT' THEN '{}' ELSE to_jsonb(OLD) END;
         made jsonb := CASE WHEN TG_OP = 'DELETE' THEN '{}' ELSE to_jsonb(NEW) END;
-        named jsonb := was || made;
         before jsonb;
         after jsonb;
+        renamed boolean := TG_OP = 'UPDATE' AND EXISTS (
+            SELECT FROM unnest('{tenant_id,subject_kind,subject,tool,method}'::text[]) AS key
+             WHERE was -> key IS DISTINCT FROM made -> key);
     BEGIN
         SELECT coalesce(jsonb_object_agg(key, was -> key) FILTER (WHERE was ? key), '{}'),
                coalesce(jsonb_object_agg(key, made -> key) FILTER (WHERE made ? key), '{}')
           INTO before, after
-          FROM jsonb_object_keys(named) AS key
+          FROM jsonb_object_keys(was || made) AS key
          WHERE was -> key IS DISTINCT FROM made -> key
            AND key NOT IN ('created_at', 'applied_at', 'digest');
         IF before = '{}' AND after = '{}' THEN
             RETURN NULL;
         END IF;
         INSERT INTO audit.events (tenant_id, type, actor, user_id, tool, method, body)
-        VALUES (coalesce(named ->> 'tenant_id', '_broker'), TG_ARGV[0], 'db:' || session_user,
-                CASE WHEN named ->> 'subject_kind' = 'user' THEN named ->> 'subject' END,
-                named ->> 'tool', named ->> 'method',
-                json_build_object('change', lower(TG_OP), 'before', before, 'after', after));
+        SELECT coalesce(named ->> 'tenant_id', '_broker'), TG_ARGV[0], 'db:' || session_user,
+               CASE WHEN named ->> 'subject_kind' = 'user' THEN named ->> 'subject' END,
+               named ->> 'tool', named ->> 'method',
+               json_build_object('change', lower(TG_OP), 'before', gone, 'after', come)
+          FROM (SELECT was || made, before, after WHERE NOT renamed
+                UNION ALL SELECT was, was, '{}' WHERE renamed
+                UNION ALL SELECT made, '{}', made WHERE renamed) AS said (named, gone, come);
         RETURN NULL;
     END $$
 """

@@ -57,3 +57,23 @@ async def test_the_grants_of_an_erased_person_name_nobody_in_a_log_that_verifies
     assert (await log.verify())["ok"]
     rows = await log.owner.fetch("SELECT to_jsonb(e)::text AS e FROM audit.events e")
     assert not any('"ada"' in row["e"] for row in rows)
+
+
+@pytest.mark.guarantee("audit:changes")
+async def test_a_grant_that_is_made_anothers_is_in_both_logs_each_with_its_own_side(
+    log: Log,
+) -> None:
+    await log.owner.execute(CHANGES["grants"][0])
+    await log.owner.execute(
+        "UPDATE grants SET tenant_id = 'other', subject = 'eve' WHERE subject = 'ada'"
+    )
+    rows = await log.owner.fetch(
+        "SELECT tenant_id, user_id, body::text AS body FROM audit.events"
+        " WHERE body ->> 'change' = 'update' ORDER BY tenant_id"
+    )
+    assert [(row["tenant_id"], row["user_id"]) for row in rows] == [
+        ("demo", "ada"),
+        ("other", "eve"),
+    ]
+    assert ["ada" in row["body"] for row in rows] == [True, False]
+    assert ["eve" in row["body"] for row in rows] == [False, True]

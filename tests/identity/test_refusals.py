@@ -169,7 +169,7 @@ async def test_what_could_not_be_written_is_counted_on_with_its_parts_and_times(
             assert (await http.post("/mcp/tools/call", json=body, headers=ada)).status_code == 404
 
         async def failed() -> bool:
-            return "refusals are not audited" in caplog.text
+            return "refusals are not audited yet" in caplog.text
 
         await wait_for(failed)
         columns = "tenant_id, type, actor, user_id, command_id, saga_id, tool, method, body"

@@ -196,7 +196,7 @@ async def test_a_tenants_first_call_goes_though_another_tenant_has_filled_the_wi
     async with open_relay(relay_settings, "a"):
         assert await wait_for(lambda: _is(dispatched, window - 2))
         one = (await accept(broker, echo("first", priority="low"), EVE)).written.id
-        await accept(broker, echo("second"), EVE)
+        await accept(broker, echo("second", priority="low"), EVE)  # behind it, whenever it is seen
 
         async def gone() -> bool:
             rows = await fetch(database.owner, "SELECT state FROM commands WHERE id = $1", one)
