@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app import catalog_file, config, logs
 from app.cli import audit_retention, dev, dlq, saga, tenant
-from app.cli.common import AsJson, DatabaseUrl, connected, fail, run
+from app.cli.common import AsJson, DatabaseUrl, fail, run
 from app.config import PREFIX, Settings
 from app.db import migrate
 
@@ -89,7 +89,7 @@ def catalog_apply(
     """Put a catalog file in force; running apps follow within seconds."""
 
     async def work() -> dict[str, list[str]]:
-        async with connected(database_url) as engine:
+        async with migrate.connected(database_url) as engine:
             return await catalog_file.apply(engine, catalog_file.parse(file), prune=prune)
 
     done = run(work())

@@ -19,8 +19,7 @@ from rich.console import Console
 from app import audit, audit_bundle, keys
 from app.audit_bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
 from app.audit_proof import Anchor, Check, Fault, Report, SignedSeal
-from app.cli.common import AsJson
-from app.config import PREFIX
+from app.cli.common import AsJson, database_option
 from app.db import audit_export
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -31,14 +30,7 @@ SETTINGS: Final = {"default_transaction_read_only": "on", "jit": "off"}
 
 T = TypeVar("T")
 
-DatabaseUrl = Annotated[
-    str,
-    typer.Option(
-        "--database-url",
-        envvar=f"{PREFIX}DATABASE_URL",
-        help="PostgreSQL, as an auditor's role or the owner's.",
-    ),
-]
+DatabaseUrl = Annotated[str, database_option("an auditor's role or the owner's")]
 Keys = Annotated[
     Path | None,
     typer.Option(

@@ -14,21 +14,14 @@ import asyncpg
 import typer
 
 from app.cli.audit import app, run, unchecked
-from app.config import PREFIX
+from app.cli.common import database_option
 from app.db import audit_retention
 
 BLOCKED: Final = 1
 POLL_S: Final = 0.5
 FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]
 
-DatabaseUrl = Annotated[
-    str,
-    typer.Option(
-        "--database-url",
-        envvar=f"{PREFIX}DATABASE_URL",
-        help="PostgreSQL, as a member of broker_retention.",
-    ),
-]
+DatabaseUrl = Annotated[str, database_option("a member of broker_retention")]
 Reason = Annotated[
     str, typer.Option("--reason", help="Why; it stays in the trail, so it names no person.")
 ]

@@ -4,6 +4,7 @@ What is not given stays as it is. Every change is in the tenant's audit trail, i
 database role that made it: give each administrator a login role of their own.
 """
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
@@ -11,9 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.common import AsJson, DatabaseUrl, connected, fail, run
+from app.cli.common import AsJson, DatabaseUrl, fail, run
 from app.db import catalog
 from app.db.catalog import UNSETTABLE, Limits
+from app.db.migrate import connected
 from app.policy import Grant
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -106,9 +108,8 @@ def show(tenant_id: str, database_url: DatabaseUrl, as_json: AsJson = False) -> 
             if found is None:
                 raise unknown(tenant_id)
             grants = await catalog.grants(conn, tenant_id)
-        limits = {name: getattr(found, name) for name in type(found).__slots__}
-        listed = [{name: getattr(one, name) for name in Grant.__slots__} for one in grants]
-        return limits | {"grants": sorted(listed, key=lambda one: tuple(one.values()))}
+        listed = [asdict(one) for one in grants]
+        return asdict(found) | {"grants": sorted(listed, key=lambda one: tuple(one.values()))}
 
     told = run(work())
     if as_json:

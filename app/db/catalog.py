@@ -1,7 +1,7 @@
 """The tools, grants and tenants tables: what the broker may be asked, by whom, and how much."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import TextClause, text
@@ -172,8 +172,7 @@ async def tenant(conn: AsyncConnection, tenant_id: str) -> Tenant | None:
 
 async def put_tenant(conn: AsyncConnection, tenant_id: str, limits: Limits) -> bool:
     """Make a tenant, or change what is given of it; whether it was made."""
-    values = {name: getattr(limits, name) for name in Limits.__slots__}
-    values |= {"tenant_id": tenant_id, "unset": list(limits.unset)}
+    values = asdict(limits) | {"tenant_id": tenant_id, "unset": list(limits.unset)}
     return bool(await conn.scalar(PUT_TENANT, values))
 
 
@@ -198,8 +197,8 @@ async def _each_grant(
 ) -> int:
     changed = 0
     for one in grants:
-        values = {name: getattr(one, name) for name in Grant.__slots__}
-        changed += (await conn.execute(statement, {"tenant_id": tenant_id, **values})).rowcount
+        values = asdict(one) | {"tenant_id": tenant_id}
+        changed += (await conn.execute(statement, values)).rowcount
     return changed
 
 

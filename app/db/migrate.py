@@ -1,6 +1,8 @@
 """Brings a database to a schema revision, and says whether it is there."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 
@@ -18,6 +20,16 @@ def async_url(url: str) -> str:
     scheme, _, rest = url.partition("://")
     assert rest, "a database URL looks like postgresql://user@host/name"
     return f"postgresql+asyncpg://{rest}" if scheme in {"postgres", "postgresql"} else url
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncGenerator[AsyncEngine]:
+    """An engine for the block, as whatever role the URL names."""
+    engine = create_async_engine(async_url(url))
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 def scripts_path() -> Path:
@@ -49,13 +61,9 @@ async def current(conn: AsyncConnection) -> str | None:
 
 async def plan(url: str) -> list[str]:
     """The revisions that `upgrade` would run, in order, a line each."""
-    engine = create_async_engine(async_url(url))
-    try:
-        async with engine.connect() as conn:
-            known = await conn.scalar(text("SELECT to_regclass('alembic_version')"))
-            at = await current(conn) if known else None
-    finally:
-        await engine.dispose()
+    async with connected(url) as engine, engine.connect() as conn:
+        known = await conn.scalar(text("SELECT to_regclass('alembic_version')"))
+        at = await current(conn) if known else None
     scripts = ScriptDirectory(str(scripts_path())).iterate_revisions("head", at or "base")
     return [f"{script.revision}: {script.doc}" for script in reversed(list(scripts))]
 

@@ -12,7 +12,6 @@ from typing import Final
 
 import asyncpg
 import orjson
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, keys
 from app.db import catalog, migrate
@@ -94,8 +93,7 @@ async def prepare(superuser_dsn: str, *, tenants: tuple[str, ...] = (TENANT,)) -
 
 async def seed(owner_dsn: str, *, tenants: tuple[str, ...]) -> None:
     """The shipped catalog, and tenants whose every user may call all of it."""
-    engine = create_async_engine(migrate.async_url(owner_dsn))
-    try:
+    async with migrate.connected(owner_dsn) as engine:
         shipped = Path(__file__).resolve().parent.parent / "catalog.yml"
         await catalog_file.apply(engine, catalog_file.parse(shipped), prune=False)
         async with engine.begin() as conn:
@@ -103,8 +101,6 @@ async def seed(owner_dsn: str, *, tenants: tuple[str, ...]) -> None:
                 await catalog.put_tenant(conn, tenant_id, Limits(title=f"Tenant {tenant_id}"))
                 every = Grant(subject_kind="tenant", subject="*", pattern="*", effect="allow")
                 await catalog.grant(conn, tenant_id, [every])
-    finally:
-        await engine.dispose()
 
 
 class AppProcess:

@@ -63,10 +63,8 @@ WATCHED = {
     "audit.auditors": "auditor.changed",
 }
 
-COUNT = """
-    ALTER TABLE commands ADD COLUMN words_refused integer NOT NULL DEFAULT 0;
-    GRANT UPDATE (words_refused) ON commands TO broker_app
-"""
+COUNT = "ALTER TABLE commands ADD COLUMN words_refused integer NOT NULL DEFAULT 0"
+COUNTS = "GRANT UPDATE (words_refused) ON commands TO broker_app"
 
 
 def netstrings(*fields: str) -> str:
@@ -136,11 +134,6 @@ def older(name: str) -> Any:
     return module
 
 
-def _run(statements: str) -> None:
-    for statement in filter(None, map(str.strip, statements.split(";"))):
-        op.execute(statement)
-
-
 def upgrade() -> None:
     op.execute(NOTE_CHANGE)
     op.execute(REFUSE_TRUNCATE)
@@ -157,10 +150,8 @@ def upgrade() -> None:
         )
         for trigger in ("noted", "not_truncated"):
             op.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")
-    _run(COUNT)
-    op.execute(ACTOR_KIND)
-    op.execute(LEAF_V2)
-    op.execute(SALT)
+    for statement in (COUNT, COUNTS, ACTOR_KIND, LEAF_V2, SALT):
+        op.execute(statement)
 
 
 def downgrade() -> None:

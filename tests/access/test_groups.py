@@ -6,9 +6,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.cli.common import connected
 from app.db import catalog
 from app.db.catalog import Limits
+from app.db.migrate import connected
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker

@@ -15,7 +15,6 @@ from typing import Protocol
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, keys
 from app.db import migrate
@@ -148,12 +147,11 @@ async def open_fleet(
     try:
         await asyncio.gather(asyncio.to_thread(postgres.start), asyncio.to_thread(kafka.start))
         dsns = await prepare(postgres.dsn)
-        engine = create_async_engine(migrate.async_url(dsns.owner))
-        await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
-        # The load is over what the killed can do: without a bound the queue grows for as long.
-        async with engine.begin() as conn:
-            await conn.execute(text(f"UPDATE tenants SET queued_max = {QUEUED_MAX}"))
-        await engine.dispose()
+        async with migrate.connected(dsns.owner) as engine:
+            await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
+            # The load is over what the killed can do: without a bound the queue grows for as long.
+            async with engine.begin() as conn:
+                await conn.execute(text(f"UPDATE tenants SET queued_max = {QUEUED_MAX}"))
         keys.generate(home / "seal.pem", home / "seal.pub.pem")
         times = TIMES | EDA_TIMES if eda else TIMES
         common = {f"MCP_BROKER_{name}": value for name, value in times.items()} | {

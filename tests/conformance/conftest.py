@@ -6,7 +6,6 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file
 from app.db import catalog, migrate
@@ -27,16 +26,13 @@ TENANT = "conformance"
 
 async def offer(owner_dsn: str) -> None:
     """The tenant, and its fixtures in the catalog; no other tenant may call them."""
-    engine = create_async_engine(migrate.async_url(owner_dsn))
     grant = Grant(subject_kind="tenant", subject="*", pattern="fixture/*", effect="allow")
-    try:
+    async with migrate.connected(owner_dsn) as engine:
         file = catalog_file.parse(Path(__file__).with_name("tools.yml"))
         await catalog_file.apply(engine, file, prune=False)
         async with engine.begin() as conn:
             await catalog.put_tenant(conn, TENANT, Limits(title="Conformance", queued_max=1000))
             await catalog.grant(conn, TENANT, [grant])
-    finally:
-        await engine.dispose()
 
 
 @pytest.fixture(scope="module")

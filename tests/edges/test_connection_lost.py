@@ -30,7 +30,9 @@ from tests.stack import PostgresServer, listening, wait_for
 
 NOBODY = "01a208ca-483f-77da-84f2-da2218258fda"
 CALL = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
-REQUESTS: list[tuple[str, str, dict[str, Any] | None]] = [
+Asked = tuple[str, str, dict[str, Any] | None]
+Happen = Callable[[asyncpg.Connection], Awaitable[None]]
+REQUESTS: list[Asked] = [
     ("POST", "/mcp/tools/call", CALL),
     ("POST", "/mcp/tools/call", CALL | {"ordering_key": "k"}),
     ("GET", "/commands", None),
@@ -64,7 +66,7 @@ class Breaker:
 
     def __init__(self) -> None:
         self.left = 0
-        self.happen: Callable[[asyncpg.Connection], Awaitable[None]] | None = None
+        self.happen: Happen | None = None
         self.all = True
 
     async def step(self, conn: asyncpg.Connection, query: str) -> None:
@@ -76,9 +78,7 @@ class Breaker:
             await self.happen(conn)
 
     @contextmanager
-    def at(
-        self, number: int, happen: Callable[[asyncpg.Connection], Awaitable[None]]
-    ) -> Generator[None]:
+    def at(self, number: int, happen: Happen) -> Generator[None]:
         self.left, self.happen = number, happen
         try:
             yield
@@ -116,8 +116,8 @@ def breaker(monkeypatch: pytest.MonkeyPatch) -> Breaker:
 async def told_so(
     http: httpx.AsyncClient,
     breaker: Breaker,
-    request: tuple[str, str, dict[str, Any] | None],
-    happen: Callable[[asyncpg.Connection], Awaitable[None]],
+    request: Asked,
+    happen: Happen,
 ) -> bool:
     """Whether the request, with each of its statements broken in turn, was told so once or more.
 
@@ -132,8 +132,8 @@ async def told_so(
 async def _each_statement(
     http: httpx.AsyncClient,
     breaker: Breaker,
-    request: tuple[str, str, dict[str, Any] | None],
-    happen: Callable[[asyncpg.Connection], Awaitable[None]],
+    request: Asked,
+    happen: Happen,
 ) -> int:
     """How often the request was told so."""
     method, path, body = request

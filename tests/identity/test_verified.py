@@ -45,15 +45,22 @@ async def test_a_token_that_was_good_is_refused_once_its_time_is_over(
     assert refused.value.reason is Reason.EXPIRED
 
 
+def with_own_keys(
+    settings: Settings, issuer: DevIssuer, home: Path, *, kept_s: float
+) -> tuple[Verifier, Path]:
+    """A verifier that reads the issuer's keys from a file of the test's own."""
+    keys = home / "jwks.json"
+    keys.write_bytes(issuer.jwks.read_bytes())
+    trusted = settings.issuers[0].model_copy(update={"jwks_file": keys})
+    changes = {"issuers": (trusted,), "issuer_keys_kept_s": kept_s, "issuer_refetch_s": 0}
+    return Verifier(settings.model_copy(update=changes)), keys
+
+
 @pytest.mark.guarantee("hot:token")
 async def test_a_token_that_was_good_is_refused_once_its_key_is_withdrawn(
     settings: Settings, issuer: DevIssuer, tmp_path: Path
 ) -> None:
-    keys = tmp_path / "jwks.json"
-    keys.write_bytes(issuer.jwks.read_bytes())
-    trusted = settings.issuers[0].model_copy(update={"jwks_file": keys})
-    changes = {"issuers": (trusted,), "issuer_keys_kept_s": 0, "issuer_refetch_s": 0}
-    verifier = Verifier(settings.model_copy(update=changes))
+    verifier, keys = with_own_keys(settings, issuer, tmp_path, kept_s=0)
     token = token_of(issuer)
     await verifier.verify(token)
     other = DevIssuer(tmp_path / "other", audience="x")
@@ -67,11 +74,7 @@ async def test_a_token_that_was_good_is_refused_once_its_key_is_withdrawn(
 async def test_after_a_quiet_time_a_withdrawn_keys_token_does_not_pass_even_once(
     settings: Settings, issuer: DevIssuer, tmp_path: Path
 ) -> None:
-    keys = tmp_path / "jwks.json"
-    keys.write_bytes(issuer.jwks.read_bytes())
-    trusted = settings.issuers[0].model_copy(update={"jwks_file": keys})
-    changes = {"issuers": (trusted,), "issuer_keys_kept_s": 0.05, "issuer_refetch_s": 0}
-    verifier = Verifier(settings.model_copy(update=changes))
+    verifier, keys = with_own_keys(settings, issuer, tmp_path, kept_s=0.05)
     token = token_of(issuer)
     await verifier.verify(token)
     keys.write_bytes(DevIssuer(tmp_path / "other", audience="x").jwks.read_bytes())

@@ -14,9 +14,9 @@ from mcp.client.streamable_http import streamable_http_client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import catalog_file
-from app.cli.common import connected
 from app.db import catalog
 from app.db.catalog import Limits
+from app.db.migrate import connected
 from app.devstack.postgres import free_port
 from app.devstack.stack import AppProcess, Dsns
 from app.devstack.tokens import DevIssuer

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import catalog_file, control
 from app.config import Settings
@@ -67,9 +67,8 @@ class World(Background):
 
     async def open(self) -> None:
         app, relay = self._settings
-        engine = create_async_engine(migrate.async_url(self._database.owner))
-        await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
-        await engine.dispose()
+        async with migrate.connected(self._database.owner) as engine:
+            await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
         self.owner = await asyncpg.connect(self._database.owner)
         self.stack.push_async_callback(self.owner.close)
         for _ in range(2):

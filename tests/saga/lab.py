@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import catalog_file, results, saga_deadlocks, timeouts
 from app.attempts import Word
@@ -182,11 +181,8 @@ class Lab:
 
 async def offer(owner: str) -> None:
     """Put the laboratory's tools in force, and let everybody of tenant demo call them."""
-    engine = create_async_engine(migrate.async_url(owner))
-    try:
+    async with migrate.connected(owner) as engine:
         await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
-    finally:
-        await engine.dispose()
 
 
 @asynccontextmanager
