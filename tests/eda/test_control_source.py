@@ -5,6 +5,7 @@ import os
 import runpy
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -24,17 +25,37 @@ PLUGIN = (
     ROOT / "rulebooks/collections/ansible_collections/mcpbroker/eda"
     "/extensions/eda/plugins/event_source/control.py"
 )
-# One process tidies up at SIGTERM; one, of a session of its own, has to be killed.
-TREE = """
-mkdir "$0/part"; trap 'rm -r "$0/part"; exit 1' TERM
+# A playbook and its worker, as ansible-core has them: the worker leads a session, and tells all of
+# it of its own SIGTERM, here when the program has begun to tidy up. Another one has to be killed.
+PROGRAM = """
+mkdir "$0/part"; trap 'trap - TERM; touch "$0/tidying"; sleep 0.5; rm -r "$0/part"; exit 1' TERM
 setsid sh -c 'trap "" TERM; while :; do sleep 0.1; done' &
 echo $! > "$0/pid"; mv "$0/pid" "$0/child"; wait
+"""
+PLAY = """
+import os, pathlib, signal, subprocess, sys, time
+
+def tell(signum, frame):
+    signal.signal(signum, signal.SIG_DFL)
+    while not pathlib.Path(sys.argv[1], "tidying").exists():
+        time.sleep(0.01)
+    os.killpg(os.getpid(), signum)
+
+worker = os.fork()
+if worker == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, tell)
+    subprocess.run(["sh", "-c", sys.argv[2], sys.argv[1]])
+    os._exit(0)
+os.waitpid(worker, 0)
 """
 
 
 @contextmanager
 def running(folder: Path) -> Generator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(["sh", "-c", TREE, folder], start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PLAY, folder, PROGRAM], start_new_session=True
+    )
     try:
         yield process
     finally:
@@ -103,8 +124,9 @@ async def test_the_whole_tree_of_a_run_is_ended_and_no_other(
             return api.words(command) == ["error"]
 
         await wait_for(told, 20)
-        assert ours.wait(1) == 1, "by its own handler of SIGTERM"
-        assert not (folders[0] / "part").exists()
+        assert ours.wait(1) == -signal.SIGKILL
+        assert (folders[0] / "tidying").exists(), "the program's own handler of SIGTERM ran"
+        assert not (folders[0] / "part").exists(), "to its end"
         child = int((folders[0] / "child").read_text())
         assert child not in control["processes"](), "killed, as it took no SIGTERM"
         assert later.poll() is None

@@ -21,6 +21,7 @@ import shutil
 import signal
 import ssl
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 # A process that starts looks back so far: a controller's jobs live on while it is away.
 LOOK_BACK_S = 300.0
-END_S = 5.0
+END_S = 10.0
 POLL_S = 0.1
 JOB_END_S = 60.0
 JOB_POLL_S = 0.5
@@ -92,31 +93,46 @@ async def _ended(said: dict[str, Any]) -> bool:
 
 
 def end_tree(pid: int, started: str) -> bool:
-    """End a process below this one, and all below it; False where there is no such process.
+    """End a playbook below this process, and all below it; False where there is no such process.
 
-    SIGTERM first, so that programs can remove what they have half done; SIGKILL after END_S.
-    `started` tells a process from a later one of the same number.
+    Ansible itself is killed, before it can start more or pass a SIGTERM on: a second one would end
+    what the first has made a program clean up with. Then SIGTERM, so that programs can remove
+    what they have half done, and SIGKILL after END_S. `started` tells a process from a later one of
+    the same number.
     """
     table = processes()
     if pid not in table or table[pid][2] != started or not _is_below(pid, os.getpid(), table):
         return False
-    known: dict[int, str] = {}
+    known = _kill_ansible(pid)
+    _signal(known, signal.SIGTERM)
     until = time.monotonic() + END_S
     killing_until = until + END_S
-    while time.monotonic() < killing_until:
-        table = processes()
-        found = _tree(pid, table, known) if known else {pid: started} | _below({pid}, table)
-        kill = time.monotonic() >= until
-        # What they start while they end is how they clean up: it is let be until the end.
-        for one in found if kill or not known else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(one, signal.SIGKILL if kill else signal.SIGTERM)
+    while (found := _tree(processes(), known)) and time.monotonic() < killing_until:
         known |= found
-        if not found:
-            break
+        # What they start while they end is how they clean up: it is let be until the end.
+        if time.monotonic() >= until:
+            _signal(found, signal.SIGKILL)
         time.sleep(POLL_S)
     _remove_temporary(known)
     return True
+
+
+def _kill_ansible(pid: int) -> dict[int, str]:
+    """Kill a playbook and its workers; returns them, and what was below them."""
+    _signal([pid], signal.SIGSTOP)
+    # Each worker leads a session (ansible-core 2.19); one of an older Ansible passes nothing on.
+    workers = [one for one, (up, session, _) in processes().items() if up == pid and session == one]
+    _signal(workers, signal.SIGSTOP)
+    table = processes()
+    known = {one: table[one][2] for one in (pid, *workers) if one in table} | _below({pid}, table)
+    _signal([pid, *workers], signal.SIGKILL)
+    return known
+
+
+def _signal(pids: Iterable[int], signum: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
 
 
 def processes() -> dict[int, tuple[int, int, str]]:
@@ -150,12 +166,10 @@ def _below(tops: set[int], table: dict[int, tuple[int, int, str]]) -> dict[int, 
     return found
 
 
-def _tree(
-    pid: int, table: dict[int, tuple[int, int, str]], known: dict[int, str]
-) -> dict[int, str]:
+def _tree(table: dict[int, tuple[int, int, str]], known: dict[int, str]) -> dict[int, str]:
     """What lives of a known tree, also where its middle has ended, and what it started since."""
     alive = {one: at for one, at in known.items() if one in table and table[one][2] == at}
-    return alive | _below({pid, *alive} - (known.keys() - alive.keys()), table)
+    return alive | _below(set(alive), table)
 
 
 def _remove_temporary(pids: dict[int, str]) -> None:
