@@ -103,7 +103,7 @@ def end_tree(pid: int, started: str) -> bool:
     table = processes()
     if pid not in table or table[pid][2] != started or not _is_below(pid, os.getpid(), table):
         return False
-    known = _kill_ansible(pid)
+    known = _kill_ansible(pid, started)
     _signal(known, signal.SIGTERM)
     until = time.monotonic() + END_S
     killing_until = until + END_S
@@ -117,14 +117,13 @@ def end_tree(pid: int, started: str) -> bool:
     return True
 
 
-def _kill_ansible(pid: int) -> dict[int, str]:
+def _kill_ansible(pid: int, started: str) -> dict[int, str]:
     """Kill a playbook and its workers; returns them, and what was below them."""
     _signal([pid], signal.SIGSTOP)
     # Each worker leads a session (ansible-core 2.19); one of an older Ansible passes nothing on.
     workers = [one for one, (up, session, _) in processes().items() if up == pid and session == one]
     _signal(workers, signal.SIGSTOP)
-    table = processes()
-    known = {one: table[one][2] for one in (pid, *workers) if one in table} | _below({pid}, table)
+    known = {pid: started} | _below({pid}, processes())
     _signal([pid, *workers], signal.SIGKILL)
     return known
 
