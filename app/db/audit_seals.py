@@ -53,7 +53,7 @@ UNSEALED: Final = "(SELECT true FROM audit.members m WHERE m.event_id = e.event_
 
 IN_RANGE: Final = PENDING.format(
     chosen=f"""
-        SELECT *
+        SELECT e.*, audit.leaf(e) AS leaf
           FROM audit.events e
          WHERE e.xid > $1::bigint::text::xid8 AND e.xid <= $2::bigint::text::xid8 AND {UNSEALED}
     """
@@ -62,7 +62,7 @@ IN_RANGE: Final = PENDING.format(
 # Visible, yet of a transaction that this cluster has not begun: it came with a restored dump.
 FROM_ELSEWHERE: Final = PENDING.format(
     chosen=f"""
-        SELECT *
+        SELECT e.*, audit.leaf(e) AS leaf
           FROM audit.events e
          WHERE e.xid >= pg_snapshot_xmax(pg_current_snapshot()) AND {UNSEALED}
          ORDER BY e.xid

@@ -7,7 +7,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    Computed,
     Double,
     ForeignKeyConstraint,
     Identity,
@@ -489,22 +488,11 @@ AUDIT_EVENTS: Final = Table(
     Column("state_to", Text, nullable=True),
     Column("fingerprint", LargeBinary, nullable=True),
     Column("body", JSON, nullable=False, server_default=text("'{}'::json")),
-    # The leaf holds actor, user_id, fingerprint and body as a commitment only, hidden by the salt.
-    # Erasure leaves the commitment; an event from before migration 0008 has neither.
+    # The leaf (`audit.leaf`, when it is sealed) holds actor, user_id, fingerprint and body as a
+    # commitment only, hidden by the salt. Erasure leaves the commitment; an event from before migration 0008 has neither.
     Column("salt", LargeBinary, nullable=True, server_default=SALT),
     Column("commitment", LargeBinary, nullable=True),
     Column("erased_by", Uuid, nullable=True),  # the event that records the erasure
-    Column(
-        "leaf",
-        LargeBinary,
-        Computed(
-            "audit.leaf_v2(event_id, occurred_at, tenant_id, type, actor, user_id, command_id,"
-            " saga_id, tool, method, attempt, state_from, state_to, fingerprint, body, salt,"
-            " commitment)",
-            persisted=True,
-        ),
-        nullable=False,
-    ),
     PrimaryKeyConstraint("tenant_id", "occurred_at", "event_id", name="pk_events"),
     Index("ix_events_xid", "xid"),  # the sealer's way from its watermark on
     Index("ix_events_command", "command_id", postgresql_where=text("command_id IS NOT NULL")),

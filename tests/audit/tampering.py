@@ -35,7 +35,7 @@ INSERT = """
 """
 JOIN = """
     INSERT INTO audit.members (tenant_id, seq, event_id, occurred_at, leaf)
-    SELECT 'demo', {seq}, event_id, occurred_at, leaf FROM audit.events WHERE type = 'forged'
+    SELECT 'demo', {seq}, event_id, occurred_at, audit.leaf(e) FROM audit.events e WHERE type = 'forged'
 """
 FORGED = "(SELECT event_id FROM audit.events WHERE type = 'forged')"
 
@@ -204,7 +204,7 @@ MEMBERS = [
         statements=[
             EVENT.format(change="actor = 'user:eve'", seq=7),
             (
-                "UPDATE audit.members m SET leaf = e.leaf FROM audit.events e"
+                "UPDATE audit.members m SET leaf = audit.leaf(e) FROM audit.events e"
                 " WHERE e.event_id = m.event_id"
             ),
         ],

@@ -204,9 +204,9 @@ async def test_an_event_from_before_there_were_salts_keeps_its_leaf_and_is_not_e
     [done] = await erase(log, "ada")
     assert (done.events, done.kept) == (0, 1)
     leaf = await log.owner.fetchrow(
-        "SELECT leaf, audit.leaf_v1(event_id, occurred_at, tenant_id, type, actor, user_id,"
+        "SELECT audit.leaf(e), audit.leaf_v1(event_id, occurred_at, tenant_id, type, actor, user_id,"
         " command_id, saga_id, tool, method, attempt, state_from, state_to, fingerprint, body)"
-        " AS first FROM audit.events"
+        " AS first FROM audit.events e"
     )
     assert leaf is not None
     assert leaf["leaf"] == leaf["first"]
@@ -221,7 +221,7 @@ async def test_both_sides_compute_the_same_leaf_before_and_after_an_erasure(eras
     ]
     stored = {
         row["event_id"]: row["leaf"]
-        for row in await erased.owner.fetch("SELECT event_id, leaf FROM audit.events")
+        for row in await erased.owner.fetch("SELECT event_id, audit.leaf(e) FROM audit.events e")
     }
     assert {event.commitment is None for event in events} == {True, False}
     for event in events:
@@ -258,7 +258,7 @@ async def test_both_sides_compute_the_same_leaf_of_any_event(log: Log) -> None:
     await log.seal()
     stored = {
         row["event_id"]: row["leaf"]
-        for row in await log.owner.fetch("SELECT event_id, leaf FROM audit.events")
+        for row in await log.owner.fetch("SELECT event_id, audit.leaf(e) FROM audit.events e")
     }
     events = [
         one.event
