@@ -49,7 +49,12 @@ PENDING: Final = """
       FROM ({chosen}) AS e
      GROUP BY e.tenant_id
 """
-UNSEALED: Final = "(SELECT true FROM audit.members m WHERE m.event_id = e.event_id) IS NULL"
+UNSEALED: Final = """
+    (SELECT true
+       FROM audit.members m
+      WHERE m.event_id = e.event_id AND m.occurred_at = e.occurred_at
+        AND m.tenant_id = e.tenant_id) IS NULL
+"""
 
 IN_RANGE: Final = PENDING.format(
     chosen=f"""

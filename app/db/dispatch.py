@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from uuid_utils import uuid4
 
 from app.db.claim import Claimed
 from app.db.heads import RELEASE_SQL
@@ -23,12 +24,13 @@ LOCK_DELIVERY: Final = """
 PUBLISHED: Final = """
     WITH acked AS (
         SELECT *
-          FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS a (id, kafka_partition, kafka_offset)
+          FROM unnest($1::bigint[], $2::int[], $3::bigint[], $6::uuid[], $7::uuid[])
+            AS a (id, kafka_partition, kafka_offset, event_id, salt)
     ), gone AS (
         DELETE FROM outbox o
          USING acked a
          WHERE o.id = a.id AND o.status = 'claimed' AND o.claimed_by = $4
-        RETURNING o.kind, o.command_id, o.attempt, o.topic, a.kafka_partition, a.kafka_offset
+        RETURNING o.kind, o.command_id, o.attempt, o.topic, a.*
     ), moved AS (
         UPDATE commands c
            SET state = 'dispatched', dispatched_at = now(), deliveries = c.deliveries + 1,
@@ -40,10 +42,11 @@ PUBLISHED: Final = """
            AND c.state = 'queued'
         RETURNING c.id
     ), audited AS (
-        INSERT INTO audit.events (tenant_id, type, actor, user_id, command_id, saga_id, tool,
-                                  method, attempt, state_from, state_to, fingerprint, body)
-        SELECT c.tenant_id, 'command.dispatched', 'relay:' || $4, c.user_id, c.id, c.saga_id,
-               c.tool, c.method, g.attempt, 'queued',
+        INSERT INTO audit.events (event_id, salt, tenant_id, type, actor, user_id, command_id,
+                                  saga_id, tool, method, attempt, state_from, state_to,
+                                  fingerprint, body)
+        SELECT g.event_id, uuid_send(g.salt), c.tenant_id, 'command.dispatched', 'relay:' || $4,
+               c.user_id, c.id, c.saga_id, c.tool, c.method, g.attempt, 'queued',
                CASE WHEN m.id IS NOT NULL THEN 'dispatched' END, c.fingerprint,
                json_build_object('topic', g.topic, 'partition', g.kafka_partition,
                                  'offset', g.kafka_offset)
@@ -150,6 +153,8 @@ async def published(
         [one.offset for one in acked],
         relay,
         claim_wait_s,
+        [uuid4() for _ in acked],
+        [uuid4() for _ in acked],
     )
     if not keys:
         return [row["id"] for row in await pool.fetch(PUBLISHED, *values)]

@@ -34,14 +34,14 @@ ACCEPT: Final = f"""
                       $12::text[], $13::text[], $14::float8[], $15::int2[], $16::bool[],
                       $17::bool[], $18::int[], $19::text[], $20::uuid[], $21::text[],
                       $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text[],
-                      $27::uuid[], $28::int[], $29::int[])
+                      $27::uuid[], $28::uuid[], $29::uuid[], $30::int[], $31::int[])
           WITH ORDINALITY
             AS call (id, tenant_id, user_id, actor, tool, method, args, idempotency_key,
                      key_source, fingerprint, dedupe_key, ordering_key, ordering, deadline_s,
                      priority, accept_async, accept_partials, attempts_max, approval, saga_id,
-                     saga_step, saga_role, compensation, traceparent, kafka_key, body, event_id,
-                     from_last, turn, n)
-         WHERE (SELECT set_config('app.tenants', $30::text[]::text, true)) IS NOT NULL
+                     saga_step, saga_role, compensation, traceparent, kafka_key, body, message_id,
+                     event_id, salt, from_last, turn, n)
+         WHERE (SELECT set_config('app.tenants', $32::text[]::text, true)) IS NOT NULL
     ), head AS (
         INSERT INTO ordering_heads AS h (tenant_id, ordering_key, next_seq)
         SELECT tenant_id, ordering_key, 1 + count(*)
@@ -71,7 +71,7 @@ ACCEPT: Final = f"""
     ), queued AS (
         INSERT INTO outbox (event_id, tenant_id, kind, topic, key, command_id, attempt, tool,
                             method, priority, exempt, status)
-        SELECT event_id, tenant_id, 'command', '{COMMANDS}', kafka_key, id, 1, tool, method,
+        SELECT message_id, tenant_id, 'command', '{COMMANDS}', kafka_key, id, 1, tool, method,
                priority, saga_role IS NOT DISTINCT FROM 'undo',
                CASE WHEN ordering_key IS NULL AND approval IS DISTINCT FROM 'pending'
                     THEN 'ready' ELSE 'held' END
@@ -80,10 +80,10 @@ ACCEPT: Final = f"""
          WHERE saga_role IS DISTINCT FROM 'saga'
          ORDER BY n
     ), audited AS (
-        INSERT INTO audit.events (tenant_id, type, actor, user_id, command_id, saga_id, tool,
-                                  method, attempt, state_to, fingerprint, body)
-        SELECT tenant_id, 'command.accepted', actor, user_id, id, saga_id, tool, method, 1,
-               '{State.QUEUED}', fingerprint, body::json
+        INSERT INTO audit.events (event_id, salt, tenant_id, type, actor, user_id, command_id,
+                                  saga_id, tool, method, attempt, state_to, fingerprint, body)
+        SELECT event_id, uuid_send(salt), tenant_id, 'command.accepted', actor, user_id, id,
+               saga_id, tool, method, 1, '{State.QUEUED}', fingerprint, body::json
           FROM call
           JOIN written USING (id)
     )
@@ -142,9 +142,7 @@ async def write(
     assert calls
     columns = zip(*map(_row, calls), strict=True)
     tenants = sorted({call.tenant_id for call in calls})
-    rows = await conn.fetch(
-        ACCEPT, *map(list, columns), _from_last(calls), _turns(calls), tenants
-    )
+    rows = await conn.fetch(ACCEPT, *map(list, columns), _from_last(calls), _turns(calls), tenants)
     new = {row["id"]: row for row in rows}
     found = [new.get(call.correlation_id) for call in calls]
     return [
@@ -284,5 +282,7 @@ def _row(call: Call) -> tuple[object, ...]:
         call.traceparent,
         partition_key(call.tenant_id, call.ordering_key, call.correlation_id),
         dump({name: value for name, value in body.items() if value is not None}),
+        uuid4(),
+        uuid4(),
         uuid4(),
     )

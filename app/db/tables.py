@@ -546,7 +546,8 @@ AUDIT_MEMBERS: Final = Table(
     Column("occurred_at", INSTANT, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
     PrimaryKeyConstraint("tenant_id", "seq"),
-    UniqueConstraint("event_id"),
+    # Not by the id alone: a writer chooses it, and one that was there must not stop the sealer.
+    UniqueConstraint("event_id", "occurred_at", "tenant_id", name="uq_members_event"),
     schema="audit",
 )
 

@@ -79,12 +79,12 @@ RELATIONS: dict[str, dict[str, str]] = {
 
 COLUMNS = {
     ("broker_app", "audit.events", "INSERT"): (
-        "actor attempt body command_id fingerprint method saga_id state_from state_to tenant_id"
-        " tool type user_id"
+        "actor attempt body command_id event_id fingerprint method saga_id salt state_from state_to"
+        " tenant_id tool type user_id"
     ),
     ("broker_relay", "audit.events", "INSERT"): (
-        "actor attempt body command_id fingerprint method saga_id state_from state_to tenant_id"
-        " tool type user_id"
+        "actor attempt body command_id event_id fingerprint method saga_id salt state_from state_to"
+        " tenant_id tool type user_id"
     ),
     ("broker_relay", "audit.retirements", "INSERT"): "asked_by before reason",
     ("broker_relay", "audit.retirements", "UPDATE"): "signed_at",

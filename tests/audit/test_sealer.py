@@ -100,6 +100,26 @@ async def test_a_batch_is_bounded_and_never_splits_a_transaction(log: Log) -> No
 
 
 @pytest.mark.guarantee("audit:sealed-once")
+async def test_an_id_that_another_event_had_keeps_nothing_from_being_sealed(log: Log) -> None:
+    """Writers choose the ids, and one that is taken over chooses badly."""
+    again = (
+        "INSERT INTO audit.events (event_id, tenant_id, type, actor)"
+        " VALUES ('00000000-0000-4000-8000-000000000001', $1, $2, 'x')"
+    )
+    await log.owner.execute(again, "demo", "first")
+    await log.seal()
+    await log.owner.execute(again, "demo", "of a later seal")
+    async with log.owner.transaction():
+        await log.owner.execute(again, "demo", "of the same seal")
+        await log.owner.execute(again, "other", "of another tenant")
+    await log.seal()
+    assert (await sealed(log), await sealed(log, "other")) == (3, 1)
+    for tenant in ("demo", "other"):
+        assert (await log.verify(tenant))["ok"]
+        assert (await log.check(tenant)).fault is None
+
+
+@pytest.mark.guarantee("audit:sealed-once")
 async def test_of_many_sealers_one_seals_and_another_takes_over(log: Log) -> None:
     one = sealer(log.pool, log.key)
     others = [sealer(log.pool, log.key) for _ in range(3)]

@@ -106,7 +106,7 @@ async def test_no_writer_chooses_the_time_the_transaction_or_the_hash_of_an_even
 ) -> None:
     conn = await asyncpg.connect(database.relay)
     try:
-        for column, value in (("occurred_at", "now()"), ("xid", "'1'"), ("event_id", "NULL")):
+        for column, value in (("occurred_at", "now()"), ("xid", "'1'"), ("commitment", "'x'")):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await conn.execute(
                     f"INSERT INTO audit.events (tenant_id, type, actor, {column})"
