@@ -14,6 +14,9 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 ACCEPTED: Final = Counter(
     "broker_accepted_calls", "Calls accepted: new, or found again by their key.", ["how"]
 )
+# A label is looked up under a lock, and these are asked for by every call.
+ACCEPTED_NEW: Final = ACCEPTED.labels("new")
+ACCEPTED_AGAIN: Final = ACCEPTED.labels("found again")
 REFUSED: Final = Counter("broker_refused_requests", "Requests refused, by problem code.", ["code"])
 for watched in ("internal", "unavailable", "issuer_unavailable"):
     REFUSED.labels(watched)  # at 0 from the start: Prometheus sees no rise to a first value

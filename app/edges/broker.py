@@ -132,16 +132,17 @@ async def accept(
         written = await (
             broker.intake.accept(call) if write is None else broker.intake.accept_with(call, write)
         )
-    metrics.ACCEPTED.labels("new" if written.new else "found again").inc()
-    logger.info(
-        "accepted" if written.new else "found again",
-        extra={
-            "correlation_id": str(written.id),
-            "tenant_id": who.tenant_id,
-            "tool": call.tool,
-            "method": call.method,
-        },
-    )
+    (metrics.ACCEPTED_NEW if written.new else metrics.ACCEPTED_AGAIN).inc()
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "accepted" if written.new else "found again",
+            extra={
+                "correlation_id": str(written.id),
+                "tenant_id": who.tenant_id,
+                "tool": call.tool,
+                "method": call.method,
+            },
+        )
     bound_s = wait_bound_s(broker, tool, view.tenant)
     return Accepted(
         written=written,
