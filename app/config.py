@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     )
     poll_s: Seconds = Field(default=1, description="The net under LISTEN/NOTIFY.")
     notify_coalesce_ms: float = Field(
-        default=10, gt=0, description="Wakeups are gathered this long."
+        default=5, gt=0, description="Wakeups are gathered this long."
     )
 
     relay_batch_max: Count = Field(default=500, description="Outbox rows per claim.")

@@ -42,7 +42,13 @@ IN_FLIGHT = "SELECT id FROM commands WHERE state = 'dispatched'"
 async def take(pool: asyncpg.Pool, *, batch_max: int = 500) -> list[UUID]:
     """Claim what goes next and record it as published: a relay's work without Kafka."""
     claimed = await claim.claim_commands(
-        pool, relay=RELAY, batch_max=batch_max, window=UNBOUNDED, aging_s=60, lease_s=30
+        pool,
+        relay=RELAY,
+        batch_max=batch_max,
+        window=UNBOUNDED,
+        aging_s=60,
+        lease_s=30,
+        top_only=True,
     )
     acked = [Acked(claimed=one, partition=0, offset=0) for one in claimed]
     await dispatch.published(pool, acked, relay=RELAY, claim_wait_s=120)

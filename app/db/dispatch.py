@@ -21,39 +21,45 @@ LOCK_DELIVERY: Final = """
 """
 
 # The adapter may have claimed the attempt already: then only the publication is recorded.
+# Where Kafka put a row is told row by row, as a join with the arrays, like one with `moved`, is at
+# times planned as a loop over the batch in a loop over the batch: no statistics know of either. So
+# the plan that is kept is as good for 500 rows as for one: 10 ms, where it was 50.
 PUBLISHED: Final = """
-    WITH acked AS (
-        SELECT *
-          FROM unnest($1::bigint[], $2::int[], $3::bigint[], $6::uuid[], $7::uuid[])
-            AS a (id, kafka_partition, kafka_offset, event_id, salt)
-    ), gone AS (
+    WITH gone AS (
         DELETE FROM outbox o
-         USING acked a
-         WHERE o.id = a.id AND o.status = 'claimed' AND o.claimed_by = $4
-        RETURNING o.kind, o.command_id, o.attempt, o.topic, a.*
+         WHERE o.id = ANY ($1::bigint[]) AND o.status = 'claimed' AND o.claimed_by = $4
+        RETURNING o.kind, o.command_id, o.attempt, o.topic, array_position($1, o.id) AS n
+    ), said AS (
+        SELECT kind, command_id, attempt, ($6::uuid[])[n] AS event_id, ($7::uuid[])[n] AS salt,
+               json_build_object('topic', topic, 'partition', ($2::int[])[n],
+                                 'offset', ($3::bigint[])[n]) AS body
+          FROM gone
+         WHERE kind = 'command'
     ), moved AS (
         UPDATE commands c
            SET state = 'dispatched', dispatched_at = now(), deliveries = c.deliveries + 1,
                -- Doubled each time: while EDA is away its topic must not fill with copies.
                lease_until = now() + make_interval(
                    secs => $5::float8 * 2 ^ least(c.deliveries, 10))
-          FROM gone g
-         WHERE g.kind = 'command' AND c.id = g.command_id AND c.attempt = g.attempt
-           AND c.state = 'queued'
-        RETURNING c.id
+          FROM said s
+         WHERE c.id = s.command_id
+               -- As a condition of its own the state would offer the index of all that is queued.
+           AND CASE c.state WHEN 'queued' THEN c.attempt = s.attempt END
+        RETURNING c.tenant_id, c.user_id, c.id, c.saga_id, c.tool, c.method, c.attempt,
+                  c.state AS state_to, c.fingerprint, s.event_id, s.salt, s.body
     ), audited AS (
-        INSERT INTO audit.events (event_id, salt, tenant_id, type, actor, user_id, command_id,
-                                  saga_id, tool, method, attempt, state_from, state_to,
-                                  fingerprint, body)
-        SELECT g.event_id, uuid_send(g.salt), c.tenant_id, 'command.dispatched', 'relay:' || $4,
-               c.user_id, c.id, c.saga_id, c.tool, c.method, g.attempt, 'queued',
-               CASE WHEN m.id IS NOT NULL THEN 'dispatched' END, c.fingerprint,
-               json_build_object('topic', g.topic, 'partition', g.kafka_partition,
-                                 'offset', g.kafka_offset)
-          FROM gone g
-          JOIN commands c ON c.id = g.command_id
-          LEFT JOIN moved m ON m.id = c.id
-         WHERE g.kind = 'command'
+        INSERT INTO audit.events (tenant_id, user_id, command_id, saga_id, tool, method, attempt,
+                                  state_to, fingerprint, event_id, salt, body, type, actor,
+                                  state_from)
+        SELECT tenant_id, user_id, id, saga_id, tool, method, attempt, state_to, fingerprint,
+               event_id, uuid_send(salt), body, 'command.dispatched', 'relay:' || $4, 'queued'
+          FROM (SELECT * FROM moved
+                 UNION ALL
+                SELECT c.tenant_id, c.user_id, c.id, c.saga_id, c.tool, c.method, s.attempt, NULL,
+                       c.fingerprint, s.event_id, s.salt, s.body
+                  FROM said s
+                  JOIN commands c ON c.id = s.command_id
+                 WHERE s.command_id NOT IN (SELECT id FROM moved)) AS both_kinds
     )
     SELECT id FROM moved
 """

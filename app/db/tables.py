@@ -327,10 +327,10 @@ OUTBOX: Final = Table(
     ),
     Index(
         "ix_outbox_lane",
+        "priority",
         "tenant_id",
         "tool",
         "method",
-        "priority",
         "id",
         postgresql_where=text("status = 'ready' AND kind = 'command' AND NOT exempt"),
     ),

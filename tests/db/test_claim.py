@@ -38,6 +38,7 @@ class World:
     in_flight: tuple[tuple[int, int], ...]
     waiting: tuple[Waiting, ...]
     batch_max: int
+    top_only: bool = False
 
 
 def worlds() -> st.SearchStrategy[World]:
@@ -66,11 +67,22 @@ def worlds() -> st.SearchStrategy[World]:
             lambda rows: tuple(sorted(rows, key=lambda row: -row.minutes))
         ),
         batch_max=st.integers(1, 30),
+        top_only=st.booleans(),
     )
 
 
 def expected(world: World) -> tuple[list[int], list[int]]:
     """The positions in `waiting` of the undo work and of the usual work, in the order they go."""
+    if world.top_only:
+        top = max((row.priority for row in world.waiting if not row.undo), default=0)
+        undo, usual = in_order(world, top)
+        if undo or usual:
+            return undo, usual
+    return in_order(world, 0)
+
+
+def in_order(world: World, least: int) -> tuple[list[int], list[int]]:
+    """As `expected`, with no usual work of a lower priority."""
     active = {n for n, tenant in enumerate(world.tenants) if tenant[3]}
     rows = [(n, row) for n, row in enumerate(world.waiting) if row.tenant in active]
     undo = sorted((n for n, row in rows if row.undo), key=lambda n: (-world.waiting[n].priority, n))
@@ -81,7 +93,11 @@ def expected(world: World) -> tuple[list[int], list[int]]:
     }
     used = Counter(tool for _, tool in world.in_flight)
     places = {n: window - used[n] for n, window in enumerate(world.windows)}
-    usual = [(n, row) for n, row in rows if not row.undo and left[row.tenant] > 0]
+    usual = [
+        (n, row)
+        for n, row in rows
+        if not row.undo and row.priority >= least and left[row.tenant] > 0
+    ]
     spare = {n: window // SPARED for n, window in enumerate(world.windows)}
     at_work = set(world.in_flight)
     usual = [
@@ -196,7 +212,13 @@ async def claimed(world: World, owner: asyncpg.Connection, relay: asyncpg.Pool) 
         )
         places[made[0]["id"]] = n
     rows = await claim_commands(
-        relay, relay="r", batch_max=world.batch_max, window=40, aging_s=AGING_S, lease_s=30
+        relay,
+        relay="r",
+        batch_max=world.batch_max,
+        window=40,
+        aging_s=AGING_S,
+        lease_s=30,
+        top_only=world.top_only,
     )
     return [places[row.outbox_id] for row in rows]
 

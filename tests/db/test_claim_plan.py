@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import orjson
 import pytest
 
-from app.db.claim import CLAIM, LOCK
+from app.db.claim import CLAIM, LOCK, claim_commands
+from app.db.dispatch import PUBLISHED
 from app.devstack.stack import Dsns
 from benchmarks.servers import execute, fill, settle
 
@@ -22,16 +24,21 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(below)
 
 
-async def most_read(conn: asyncpg.Connection) -> float:
+async def most_read(conn: asyncpg.Connection, *, top_only: bool = False) -> float:
     """The rows that the hungriest node of the claim's plan reads, found ones or not."""
     async with conn.transaction():
         await conn.execute(LOCK)
-        [row] = await conn.fetch(
-            f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30)"
+        return await hungriest(
+            conn, f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, {top_only})"
         )
+
+
+async def hungriest(conn: asyncpg.Connection, statement: str) -> float:
+    [row] = await conn.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
     [found] = orjson.loads(row[0])
+    removed = ("Rows Removed by Filter", "Rows Removed by Join Filter")
     return max(
-        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        (node["Actual Rows"] + sum(node.get(name, 0) for name in removed)) * node["Actual Loops"]
         for node in nodes(found["Plan"])
     )
 
@@ -51,7 +58,7 @@ async def test_a_claim_reads_about_its_batch_and_the_lanes_by_the_plan_of_an_emp
         async with conn.transaction():
             await conn.execute(LOCK)
             await conn.execute(f"PREPARE claim AS {CLAIM}")
-            await conn.fetch(f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30)")
+            await conn.fetch(f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, false)")
 
         await fill(database.owner, NOISY, tenant="'other'", tag="noisy")
         await fill(database.owner, QUIET, tag="quiet")
@@ -65,5 +72,41 @@ async def test_a_claim_reads_about_its_batch_and_the_lanes_by_the_plan_of_an_emp
 
         await settle(database.owner)  # and by the plan that follows
         assert await most_read(conn) < IN_FLIGHT + 5 * (LANES + BATCH)
+
+        # With nothing in flight a claim of the highest priority alone reads the tenants at most.
+        await execute(database.owner, "DELETE FROM commands WHERE state = 'dispatched'")
+        await execute(database.owner, "DELETE FROM outbox WHERE status = 'claimed'")
+        await fill(database.owner, 3, priority=3, tag="urgent")
+        assert await most_read(conn, top_only=True) < LANES + 5
+        assert await most_read(conn) > LANES + 5, "which one of them all does not"
     finally:
         await conn.close()
+
+
+@pytest.mark.guarantee("relay:claim-cost")
+async def test_recording_a_batch_reads_it_once_by_the_plan_of_an_empty_outbox(
+    database: Dsns,
+) -> None:
+    pool = await asyncpg.create_pool(database.relay, min_size=1, max_size=1)
+    conn = await asyncpg.connect(database.relay)
+    try:
+        await conn.execute(f"PREPARE said AS {PUBLISHED}")
+        for _ in range(10):  # the plan is kept by now
+            await conn.execute("EXECUTE said('{}', '{}', '{}', 'relay', 60, '{}', '{}')")
+        await execute(database.owner, "UPDATE tenants SET in_flight_max = 1000")
+        await fill(database.owner, DEEP)
+        claimed = await claim_commands(
+            pool, relay="relay", batch_max=DEEP, window=2 * DEEP, aging_s=60, lease_s=30
+        )
+        assert len(claimed) == DEEP
+        ids = ",".join(str(one.outbox_id) for one in claimed)
+        zeros = ",".join("0" for _ in claimed)
+        uuids = ",".join(str(uuid4()) for _ in claimed)
+        asked = (
+            f"'{{{ids}}}', '{{{zeros}}}', '{{{zeros}}}', 'relay', 60, '{{{uuids}}}', '{{{uuids}}}'"
+        )
+        assert await hungriest(conn, f"EXECUTE said({asked})") <= 2 * DEEP
+        assert await pool.fetchval("SELECT count(*) FROM commands WHERE state = 'dispatched'")
+    finally:
+        await conn.close()
+        await pool.close()

@@ -129,6 +129,29 @@ async def test_a_critical_call_overtakes_ten_thousand_low_ones(
     assert len(rows) <= 5, "the window holds, and the critical call was in the first one"
 
 
+@pytest.mark.guarantee("relay:no-starving")
+async def test_a_call_that_has_waited_long_goes_though_critical_ones_never_end(
+    broker: Broker, database: Dsns, relay_settings: Settings
+) -> None:
+    await fetch(database.owner, "UPDATE tools SET in_flight_max = 1")
+    low = (await accept(broker, echo("low", priority="low"))).written.id
+    await fetch(database.owner, "UPDATE outbox SET created_at = now() - interval '10 minutes'")
+    for n in range(20):
+        await accept(broker, echo(str(n), priority="critical"))
+
+    async def dispatched() -> list[UUID]:
+        found = "SELECT id FROM commands WHERE state = 'dispatched'"
+        return [row["id"] for row in await fetch(database.owner, found)]
+
+    went: list[UUID] = []
+    async with open_relay(relay_settings, "a"):
+        while low not in went:
+            [one] = await wait_for(dispatched)
+            await finish(broker, one, result={"text": "x"})
+            went.append(one)
+    assert len(went) <= 2, "every other batch takes what has waited longest for its tier"
+
+
 @pytest.mark.guarantee("relay:windows")
 async def test_windows_of_tool_and_tenant_hold(
     broker: Broker, database: Dsns, relay_settings: Settings
