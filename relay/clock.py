@@ -27,6 +27,7 @@ POLICIES_KEPT_S: Final = 5.0
 UPKEEP_S: Final = 3600.0
 DEADLOCKS_S: Final = 1.0
 PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
+ANALYZE_GROWN: Final = text("SELECT broker_analyze_grown()")
 
 
 class Toolbox:
@@ -105,6 +106,10 @@ class Clock:
         async with self._engine.begin() as conn:
             if await sagas.stop_idle(conn, limit=ROWS_MAX):
                 self._notifier.sagas()
+        async with self._engine.begin() as conn:
+            grown = await conn.scalar(ANALYZE_GROWN)
+        if grown:
+            logger.info("analyzed what grew", extra={"tables": grown})
         if time.monotonic() - self._deadlocks_at > DEADLOCKS_S:
             await self.break_up()
             self._deadlocks_at = time.monotonic()

@@ -41,6 +41,9 @@ SERVER_SETTINGS: Final = {
 }
 
 
+KEPT_PLANS: Final = {"plan_cache_mode": "force_generic_plan"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """The two ways to one database."""
@@ -65,10 +68,12 @@ async def _as_it_is(_: object) -> None:
 
 @asynccontextmanager
 async def open_database(
-    settings: Settings, *, name: str, hot_max: int | None = None
+    settings: Settings, *, name: str, hot_max: int | None = None, hot_plans_kept: bool = False
 ) -> AsyncGenerator[Database]:
     """Open both pools; `name` shows in pg_stat_activity, `hot_max` is the hot one's size.
 
+    With `hot_plans_kept` a statement on the hot one is planned once, whatever its values: half a
+    millisecond less for each call with an ordering key.
     Connections are made when first needed, so this succeeds while the database is away.
     """
     dsn = settings.database_url.get_secret_value()
@@ -88,7 +93,7 @@ async def open_database(
         dsn,
         min_size=0,
         max_size=settings.intake_pool_max if hot_max is None else hot_max,
-        server_settings=server_settings,
+        server_settings=server_settings | (KEPT_PLANS if hot_plans_kept else {}),
         timeout=10,
         command_timeout=30,
         reset=_as_it_is,

@@ -49,7 +49,9 @@ logger = logging.getLogger("app")
 async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
     """Every part of an app process, running."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(settings, name="broker-app"))
+        database = await stack.enter_async_context(
+            open_database(settings, name="broker-app", hot_plans_kept=True)
+        )
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         refusals = Refusals(database.engine, period_s=settings.refusals_period_s)
         await stack.enter_async_context(refusals.running())

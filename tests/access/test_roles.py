@@ -103,6 +103,7 @@ NOBODY = {
 # Functions that run as the owner, and who may call them; all others run as their caller.
 DEFINERS = {
     "broker_tenant_of(uuid)": {"broker_app", "broker_relay"},
+    "broker_analyze_grown()": {"broker_relay"},
     "audit.ensure_partitions(integer)": {"broker_relay"},
     "audit.note_change()": set(),  # a trigger
     "audit.hold(text,text,timestamp with time zone,timestamp with time zone)": {"broker_retention"},
