@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     database_pool_max: Count = Field(default=10, description="Connections for everyday queries.")
     intake_pool_max: Count = Field(default=3, description="The app's, for the hot statements.")
-    relay_pool_max: Count = Field(default=6, description="The relay's, for the outbox and seals.")
+    relay_pool_max: Count = Field(default=8, description="The relay's, for the outbox and seals.")
     kafka_bootstrap: str = Field(
         default="127.0.0.1:9092", description="Kafka brokers, comma separated."
     )

@@ -5,6 +5,7 @@ Stops on SIGTERM or SIGINT: what it has claimed is published and recorded first.
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -40,7 +41,7 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    hot_max = settings.relay_pool_max  # two batches, events, seals, wakeups: none waits for one
+    hot_max = settings.relay_pool_max  # batches, events, seals, wakeups: none waits for one
     async with open_database(settings, name="broker-relay", hot_max=hot_max) as database:
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         publisher = Publisher(settings, client_id=f"broker-relay-{relay}")
@@ -54,6 +55,10 @@ async def serve(settings: Settings) -> None:
             asyncio.create_task(publisher.connect()),
         ]
         stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound, conductor))
+        # What is there now stays to the end; a full collection would walk all of it, and every batch
+        # on its way would wait for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         logger.info("relay started", extra={"relay": relay, "kafka": settings.kafka_bootstrap})
         try:
             async with asyncio.TaskGroup() as group:

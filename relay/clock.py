@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 ROWS_MAX: Final = 1000
 POLICIES_KEPT_S: Final = 5.0
 UPKEEP_S: Final = 3600.0
+ANALYZE_S: Final = 5.0
 DEADLOCKS_S: Final = 1.0
 PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
 ANALYZE_GROWN: Final = text("SELECT broker_analyze_grown()")
@@ -75,6 +76,7 @@ class Clock:
         self._settings = settings
         self._random = random
         self._toolbox = Toolbox(engine)
+        self._analyzed_at = float("-inf")
         self._deadlocks_at = float("-inf")
         self._upkeep_at = float("-inf")
         self._purged_at = float("-inf")
@@ -106,10 +108,12 @@ class Clock:
         async with self._engine.begin() as conn:
             if await sagas.stop_idle(conn, limit=ROWS_MAX):
                 self._notifier.sagas()
-        async with self._engine.begin() as conn:
-            grown = await conn.scalar(ANALYZE_GROWN)
-        if grown:
-            logger.info("analyzed what grew", extra={"tables": grown})
+        if time.monotonic() - self._analyzed_at > ANALYZE_S:
+            async with self._engine.begin() as conn:
+                grown = await conn.scalar(ANALYZE_GROWN)
+            if grown:
+                logger.info("analyzed what grew", extra={"tables": grown})
+            self._analyzed_at = time.monotonic()
         if time.monotonic() - self._deadlocks_at > DEADLOCKS_S:
             await self.break_up()
             self._deadlocks_at = time.monotonic()

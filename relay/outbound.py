@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_S: Final = 1.0
 
-BATCHES: Final = 2
-"""Of commands, on their way at a time: PostgreSQL works while Kafka does."""
+BATCHES: Final = 4
+"""Of commands, on their way at a time: PostgreSQL works while Kafka does, and a small batch waits for
+no larger one. With two the drain was a tenth slower, and a quiet tenant's p95 beside a noisy one."""
 
 
 class Outbound:

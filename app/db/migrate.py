@@ -54,6 +54,12 @@ def head() -> str:
     return found
 
 
+def older() -> frozenset[str]:
+    """The revisions before it that this code knows; any other but the newest is of later code."""
+    scripts = ScriptDirectory(str(scripts_path()))
+    return frozenset(script.revision for script in scripts.walk_revisions()) - {head()}
+
+
 async def current(conn: AsyncConnection) -> str | None:
     """The revision the database is at; None before the first migration."""
     return await conn.scalar(REVISION)

@@ -130,8 +130,11 @@ async def healthz() -> dict[str, str]:
 
 
 def readyz(broker: Broker) -> Callable[[], Awaitable[Response]]:
-    """Whether calls can be accepted: Postgres answers and is at the schema of this code."""
-    head = migrate.head()
+    """Whether calls can be accepted: Postgres answers, at the schema of this code or a later one.
+
+    A later one is what the database has while replicas are replaced, after its migration.
+    """
+    head, older = migrate.head(), migrate.older()
 
     async def ready() -> Response:
         try:
@@ -140,7 +143,7 @@ def readyz(broker: Broker) -> Callable[[], Awaitable[Response]]:
         except (DBAPIError, OSError, TimeoutError) as error:
             body = {"status": "unready", "postgres": f"unreachable: {type(error).__name__}"}
             return JSONResponse(body, status_code=503)
-        ok = at == head
+        ok = at is not None and at not in older
         body = {"status": "ready" if ok else "unready", "schema": at, "wanted": head}
         return JSONResponse(body, status_code=200 if ok else 503)
 

@@ -9,10 +9,11 @@ import httpx
 import jwt
 import pytest
 
+from app.db import migrate
 from app.devstack.stack import Dsns
 from app.devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
-from tests.kernel.calls import counts
+from tests.kernel.calls import counts, fetch
 from tests.stack import wait_for
 
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
@@ -192,6 +193,18 @@ async def test_no_token_a_forged_one_and_a_strange_one_let_nobody_in(
     assert metadata["resource"] == "http://testserver/mcp"
     assert (await http.get("/healthz")).status_code == 200
     assert (await http.get("/readyz")).json()["status"] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("revision", "status"), [("0001", 503), (migrate.head(), 200), ("9999_of_later_code", 200)]
+)
+async def test_a_replica_is_ready_on_its_own_schema_and_on_that_of_later_code(
+    http: httpx.AsyncClient, database: Dsns, revision: str, status: int
+) -> None:
+    """While a release is rolled out the database has its schema and the old replicas go on."""
+    await fetch(database.owner, "UPDATE alembic_version SET version_num = $1", revision)
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["schema"]) == (status, revision)
 
 
 async def test_a_scope_is_needed_and_named(http: httpx.AsyncClient, issuer: DevIssuer) -> None:
