@@ -33,7 +33,7 @@ SPARED: Final = 8
 
 # 1. Undo work, by an index of its own: exempt from windows, rates and shares.
 # 2. The lanes that have ready rows, by a loose index scan: its cost is their number, not the
-#    rows' (50,000 waiting calls of one tenant are four probes), about 30 us each. With $6 those of
+#    rows' (50,000 waiting calls of one tenant are four probes), about 20 us each. With $6 those of
 #    the highest priority alone. Those whose tenant or tool has no room are left out, so that they
 #    take nobody's place.
 # 3. The oldest rows of each lane, about twice the batch in all, with the tier that waiting has

@@ -489,7 +489,8 @@ AUDIT_EVENTS: Final = Table(
     Column("fingerprint", LargeBinary, nullable=True),
     Column("body", JSON, nullable=False, server_default=text("'{}'::json")),
     # The leaf (`audit.leaf`, when it is sealed) holds actor, user_id, fingerprint and body as a
-    # commitment only, hidden by the salt. Erasure leaves the commitment; an event from before migration 0008 has neither.
+    # commitment only, hidden by the salt. Erasure leaves the commitment; an event from before
+    # migration 0008 has neither.
     Column("salt", LargeBinary, nullable=True, server_default=SALT),
     Column("commitment", LargeBinary, nullable=True),
     Column("erased_by", Uuid, nullable=True),  # the event that records the erasure

@@ -77,15 +77,13 @@ RELATIONS: dict[str, dict[str, str]] = {
     "broker_retention": {"audit.holds": "r", "audit.retirements": "r"},
 }
 
+EVENT = (
+    "actor attempt body command_id event_id fingerprint method saga_id salt state_from state_to"
+    " tenant_id tool type user_id"
+)
 COLUMNS = {
-    ("broker_app", "audit.events", "INSERT"): (
-        "actor attempt body command_id event_id fingerprint method saga_id salt state_from state_to"
-        " tenant_id tool type user_id"
-    ),
-    ("broker_relay", "audit.events", "INSERT"): (
-        "actor attempt body command_id event_id fingerprint method saga_id salt state_from state_to"
-        " tenant_id tool type user_id"
-    ),
+    ("broker_app", "audit.events", "INSERT"): EVENT,
+    ("broker_relay", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.retirements", "INSERT"): "asked_by before reason",
     ("broker_relay", "audit.retirements", "UPDATE"): "signed_at",
 }

@@ -1,46 +1,28 @@
 """The claim reads what it takes, not what waits: held on the plan, as times say little in a test."""
 
-from collections.abc import Iterator
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import orjson
 import pytest
 
 from app.db.claim import CLAIM, LOCK, claim_commands
 from app.db.dispatch import PUBLISHED
 from app.devstack.stack import Dsns
 from benchmarks.servers import execute, fill, settle
+from tests.db.plans import hungriest
 
 NOISY, QUIET = 20_000, 1
 LANES, DEEP, IN_FLIGHT = 60, 100, 400
 BATCH = 40
 
 
-def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield plan
-    for below in plan.get("Plans", ()):
-        yield from nodes(below)
-
-
 async def most_read(conn: asyncpg.Connection, *, top_only: bool = False) -> float:
-    """The rows that the hungriest node of the claim's plan reads, found ones or not."""
+    """What a claim of a batch reads."""
     async with conn.transaction():
         await conn.execute(LOCK)
         return await hungriest(
             conn, f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, {top_only})"
         )
-
-
-async def hungriest(conn: asyncpg.Connection, statement: str) -> float:
-    [row] = await conn.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
-    [found] = orjson.loads(row[0])
-    removed = ("Rows Removed by Filter", "Rows Removed by Join Filter")
-    return max(
-        (node["Actual Rows"] + sum(node.get(name, 0) for name in removed)) * node["Actual Loops"]
-        for node in nodes(found["Plan"])
-    )
 
 
 @pytest.mark.guarantee("relay:claim-cost")

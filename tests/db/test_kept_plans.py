@@ -7,7 +7,7 @@ from app.db.engine import KEPT_PLANS
 from app.db.intake import RELEASE
 from app.devstack.stack import Dsns
 from benchmarks.servers import execute, fill
-from tests.db.test_claim_plan import hungriest
+from tests.db.plans import hungriest
 
 MANY = 3000
 HEAD = "INSERT INTO ordering_heads (tenant_id, ordering_key, next_seq) VALUES ('demo', 'k', 2)"
