@@ -17,16 +17,19 @@ $(VENV)/.done: pyproject.toml uv.lock scripts/bootstrap.py
 	@touch $@
 
 demo: setup ## Clone a repository through the whole stack, crash it, verify it. REPO=path or URL.
-	$(BIN)/broker dev demo --repo "$(REPO)"
+	$(BIN)/python -m devstack demo --repo "$(REPO)"
 
 demo-saga: setup ## Run a saga that is done, and one that fails and leaves nothing.
-	$(BIN)/broker dev demo-saga
+	$(BIN)/python -m devstack demo-saga
 
 up: setup ## Start the stack and leave it running. PORT=8080.
-	$(BIN)/broker dev up --port $(PORT)
+	$(BIN)/python -m devstack up --port $(PORT)
 
 down: setup ## End what `make up` started.
-	$(BIN)/broker dev down
+	$(BIN)/python -m devstack down
+
+token: setup ## Print a token for the running stack. USER_NAME=ada SCOPES=tools
+	@$(BIN)/python -m devstack token --user $(or $(USER_NAME),ada) $(foreach s,$(or $(SCOPES),tools),--scope $(s))
 
 test: setup ## All tests, on real servers. The chaos run's seed is fixed here: SEED=2.
 	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(BIN)/python -m pytest
@@ -53,4 +56,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down test chaos bench check fmt clean
+.PHONY: help setup demo demo-saga up down token test chaos bench check fmt clean

@@ -8,10 +8,10 @@ from uuid import uuid4
 
 import httpx2
 
-from app.devstack.eda import EmbeddedEda
-from app.devstack.stack import Stack
 from benchmarks.measure import Figure, Stopwatch
 from benchmarks.servers import Servers, fetch
+from devstack.eda import EmbeddedEda
+from devstack.stack import Stack
 
 TRAIL = """
     SELECT command_id, type, extract(epoch FROM occurred_at)::float8 AS at

@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import asyncpg
 
-from app.devstack.postgres import free_port, wheel_binaries
-from app.devstack.stack import Dsns
 from app.edges.broker import Broker, submit
 from benchmarks import http
 from benchmarks import peers as others
 from benchmarks.measure import Figure, Stopwatch, at_least, in_turns
 from benchmarks.servers import ADA, Servers, echo
+from devstack.postgres import free_port, wheel_binaries
+from devstack.stack import Dsns
 
 CALLERS: Final = (1, 16, 64, 256)
 JUDGED: Final = 64

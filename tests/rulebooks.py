@@ -6,7 +6,9 @@ from typing import Final
 
 import yaml
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from app import assets
+
+ROOT: Final = assets.root()
 PLAYBOOKS: Final = ROOT / "tests" / "eda" / "fixtures"
 
 

@@ -16,10 +16,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from app.db import migrate
-from app.devstack.kafka import EmbeddedKafka
-from app.devstack.postgres import EmbeddedPostgres
-from app.devstack.process import descendants
-from app.devstack.stack import Dsns, create_logins, dsns, seed
+from devstack.kafka import EmbeddedKafka
+from devstack.postgres import EmbeddedPostgres
+from devstack.process import descendants
+from devstack.stack import Dsns, create_logins, dsns, seed
 
 T = TypeVar("T")
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from app import assets
 from benchmarks.measure import at_least, at_most, in_turns, percentile
 from benchmarks.simulate import Costs, predicted
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = assets.root()
 # The others need the peers' packages, Kafka of their own, or more than some seconds.
 QUICK = ("overtaking", "intake", "http")
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app import catalog_file
+from app import assets, catalog_file
 from app.config import PREFIX
-from app.devstack.stack import Dsns
+from devstack.stack import Dsns
 from tests.kernel.calls import fetch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = assets.root()
 
 
 def broker(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,10 @@
 """docs/GUARANTEES.md and the tests name the same promises, both ways."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from app import assets
+
+ROOT = assets.root()
 WRITTEN = re.compile(r"^\| `([a-z]+:[a-z-]+)` \|", re.MULTILINE)
 TESTED = re.compile(r"mark\.guarantee\(\s*\"([^\"]+)\"")
 

@@ -1,4 +1,4 @@
-"""`broker`: serve, migrate, catalog, tenant, audit, config, dev, dlq, saga."""
+"""`broker`: serve, migrate, catalog, tenant, audit, config, dlq, saga."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app import catalog_file, config, logs
-from app.cli import audit_retention, dev, dlq, saga, tenant
+from app.cli import audit_retention, dlq, saga, tenant
 from app.cli.common import AsJson, DatabaseUrl, fail, run
 from app.config import PREFIX, Settings
 from app.db import migrate
@@ -23,9 +23,7 @@ catalogs = typer.Typer(no_args_is_help=True, help="The tools that are offered.")
 app.add_typer(catalogs, name="catalog")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(audit_retention.app, name="audit")
-app.add_typer(dev.app, name="dev")
 app.add_typer(dlq.app, name="dlq")
-app.command("dev-token")(dev.token)
 app.add_typer(saga.app, name="saga")
 
 

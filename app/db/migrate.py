@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from alembic import command
@@ -12,6 +11,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app import assets
+
+SCRIPTS: Final = str(assets.root() / "migrations")
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 
@@ -32,31 +34,24 @@ async def connected(url: str) -> AsyncGenerator[AsyncEngine]:
         await engine.dispose()
 
 
-def scripts_path() -> Path:
-    """The migrations: in the wheel they are `app/_assets`, in a checkout the top folder."""
-    app = Path(__file__).resolve().parent.parent
-    packed = app / "_assets" / "migrations"
-    return packed if packed.is_dir() else app.parent / "migrations"
-
-
 def config(url: str) -> Config:
     """Alembic's configuration for one database."""
     made = Config()
-    made.set_main_option("script_location", str(scripts_path()))
+    made.set_main_option("script_location", SCRIPTS)
     made.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return made
 
 
 def head() -> str:
     """The newest revision that this code knows."""
-    found = ScriptDirectory(str(scripts_path())).get_current_head()
+    found = ScriptDirectory(SCRIPTS).get_current_head()
     assert found is not None, "the package carries its migrations"
     return found
 
 
 def older() -> frozenset[str]:
     """The revisions before it that this code knows; any other but the newest is of later code."""
-    scripts = ScriptDirectory(str(scripts_path()))
+    scripts = ScriptDirectory(SCRIPTS)
     return frozenset(script.revision for script in scripts.walk_revisions()) - {head()}
 
 
@@ -70,7 +65,7 @@ async def plan(url: str) -> list[str]:
     async with connected(url) as engine, engine.connect() as conn:
         known = await conn.scalar(text("SELECT to_regclass('alembic_version')"))
         at = await current(conn) if known else None
-    scripts = ScriptDirectory(str(scripts_path())).iterate_revisions("head", at or "base")
+    scripts = ScriptDirectory(SCRIPTS).iterate_revisions("head", at or "base")
     return [f"{script.revision}: {script.doc}" for script in reversed(list(scripts))]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.hot import Hot
 from app.edges.server import Guard, build
+from devstack.tokens import DevIssuer
 
 OPERATOR = ("tools", "operator", "auditor", "admin")
 ADAPTER = ("results:write",)

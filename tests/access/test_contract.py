@@ -19,9 +19,9 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.access.conftest import ADAPTER, OPERATOR, served
 from tests.conftest import settings_of
 from tests.kernel.calls import accept, claim, echo, finish

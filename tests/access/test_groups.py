@@ -9,11 +9,11 @@ import pytest
 from app.db import catalog
 from app.db.catalog import Limits
 from app.db.migrate import connected
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.envelope import META_PREFIX
 from app.policy import Grant
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.access.conftest import Served, served
 from tests.kernel.calls import fetch
 from tests.mcp import wire

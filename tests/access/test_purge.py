@@ -14,10 +14,10 @@ from app.command import State
 from app.config import Settings
 from app.db import retention as stored
 from app.db.engine import Database, open_database
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.errors import IdempotencyConflictError
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.access.conftest import served
 from tests.audit.conftest import open_log
 from tests.conftest import settings_of

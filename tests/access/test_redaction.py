@@ -11,12 +11,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.intake import code_of
 from app.logs import JsonFormatter
 from app.redaction import REDACTED, mask, redact, secrets
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.access.conftest import ADAPTER, Served, served
 from tests.kernel.calls import fetch
 from tests.mcp import wire

@@ -7,7 +7,7 @@ who may use it, and why is in the migration.
 import asyncpg
 import pytest
 
-from app.devstack.stack import Dsns
+from devstack.stack import Dsns
 from tests.kernel.calls import fetch
 
 ROLES = ("broker_app", "broker_relay", "broker_auditor", "broker_retention")

@@ -17,12 +17,12 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.catalog import Request
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges import mcp_builtin, mcp_saga, sagas
 from app.edges.broker import Broker
 from app.edges.mcp_front import Front
 from app.edges.sagas import Which
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.access.conftest import ADAPTER, OPERATOR, Served, served
 from tests.kernel.calls import ADA, EVE, accept, claim, delete, echo, fetch, finish
 from tests.mcp import wire

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.audit import key_id_of
 from app.audit_proof import Anchor, Check, Report
 from app.db import audit_export
-from app.devstack.stack import Dsns
 from app.keys import FileSigner
+from devstack.stack import Dsns
 from relay.sealer import Sealer
 from tests import stack
 from tests.stack import PostgresServer

@@ -3,20 +3,19 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import asyncpg
 import pytest
 
-from app import audit
+from app import assets, audit
 from app.catalog import Request
-from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import UnknownToolError
+from devstack.stack import Dsns
 from tests.audit.conftest import Log, open_log
 from tests.kernel.calls import BOB, accept, claim, echo, fetch, finish
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "AUDITORS.md"
+DOCS = assets.root() / "docs" / "AUDITORS.md"
 QUERIES = re.findall(r"```sql\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
 
 GUARDED = """

@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaProducer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from relay import anchors
 from tests.audit.conftest import open_log, sealer
 from tests.audit.tampering import EVENT, tamper

@@ -16,15 +16,14 @@ from typing import Protocol
 import asyncpg
 from sqlalchemy import text
 
-from app import catalog_file, keys
+from app import assets, catalog_file, keys
 from app.db import migrate
-from app.devstack import paths
-from app.devstack.eda import EmbeddedEda
-from app.devstack.kafka import EmbeddedKafka
-from app.devstack.postgres import EmbeddedPostgres, free_port
-from app.devstack.process import NotReadyError, Process
-from app.devstack.stack import AppProcess, Dsns, http_ok, prepare, relay_process
-from app.devstack.tokens import DevIssuer
+from devstack.eda import EmbeddedEda
+from devstack.kafka import EmbeddedKafka
+from devstack.postgres import EmbeddedPostgres, free_port
+from devstack.process import NotReadyError, Process
+from devstack.stack import AppProcess, Dsns, http_ok, prepare, relay_process
+from devstack.tokens import DevIssuer
 from tests.rulebooks import PLAYBOOKS, rulebook_with
 
 TOOLS = Path(__file__).with_name("tools.yml")
@@ -173,7 +172,7 @@ async def open_fleet(
             "executor",
             [sys.executable, "-m", "tests.chaos.executor"],
             log=home / "executor.log",
-            cwd=paths.checkout(),
+            cwd=assets.root(),
             env={
                 **os.environ,
                 "KAFKA": kafka.bootstrap,

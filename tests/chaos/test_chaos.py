@@ -9,7 +9,7 @@ from random import Random, SystemRandom
 
 import pytest
 
-from app.devstack.tokens import DevIssuer
+from devstack.tokens import DevIssuer
 from tests.chaos.checks import LEFT, STUCK, look, violations
 from tests.chaos.fleet import AWAY, Fleet, Monkey, open_fleet
 from tests.chaos.load import Caller, Operator

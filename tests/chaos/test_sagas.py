@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.devstack.tokens import DevIssuer
+from devstack.tokens import DevIssuer
 from tests.chaos.checks import effects_of, look
 from tests.chaos.executor import BAD_TEXT
 from tests.chaos.fleet import AWAY, Fleet, Monkey, open_fleet

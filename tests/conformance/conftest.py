@@ -10,10 +10,10 @@ import pytest
 from app import catalog_file
 from app.db import catalog, migrate
 from app.db.catalog import Limits
-from app.devstack.postgres import free_port
-from app.devstack.stack import AppProcess
-from app.devstack.tokens import DevIssuer
 from app.policy import Grant
+from devstack.postgres import free_port
+from devstack.stack import AppProcess
+from devstack.tokens import DevIssuer
 from tests import stack as servers
 from tests.conformance.fixtures import TOOLS
 from tests.conformance.proxy import proxy

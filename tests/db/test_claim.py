@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.db.claim import SPARED, claim_commands
-from app.devstack.stack import Dsns
+from devstack.stack import Dsns
 
 AGING_S = 60
 TENANTS = ("acme", "beta", "gamma")

@@ -7,8 +7,8 @@ import pytest
 
 from app.db.claim import CLAIM, LOCK, claim_commands
 from app.db.dispatch import PUBLISHED
-from app.devstack.stack import Dsns
 from benchmarks.servers import execute, fill, settle
+from devstack.stack import Dsns
 from tests.db.plans import hungriest
 
 NOISY, QUIET = 20_000, 1

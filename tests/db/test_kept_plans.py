@@ -5,8 +5,8 @@ import pytest
 
 from app.db.engine import KEPT_PLANS
 from app.db.intake import RELEASE
-from app.devstack.stack import Dsns
 from benchmarks.servers import execute, fill
+from devstack.stack import Dsns
 from tests.db.plans import hungriest
 
 MANY = 3000

@@ -12,8 +12,8 @@ from alembic import command
 
 from app.db import migrate
 from app.db.tables import TENANT_TABLES
-from app.devstack.postgres import EmbeddedPostgres
-from app.devstack.stack import Dsns
+from devstack.postgres import EmbeddedPostgres
+from devstack.stack import Dsns
 from tests.kernel.calls import fetch
 
 SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 
 from app.db.wakeups import COMMANDS, OUTBOX, Notifier
-from app.devstack.stack import Dsns
+from devstack.stack import Dsns
 
 PERIOD_MS = 600_000
 

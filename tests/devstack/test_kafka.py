@@ -9,8 +9,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 from jgo.env import EnvironmentBuilder
 
-from app.devstack import kafka as module
-from app.devstack.kafka import EmbeddedKafka
+from devstack import kafka as module
+from devstack.kafka import EmbeddedKafka
 from tests.stack import alive, wait_for
 
 TOPIC = "devstack"

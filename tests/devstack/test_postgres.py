@@ -10,8 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.devstack.postgres import PORTS, EmbeddedPostgres, free_port, wheel_binaries
-from app.devstack.process import STOP_S, descendants
+from devstack.postgres import PORTS, EmbeddedPostgres, free_port, wheel_binaries
+from devstack.process import STOP_S, descendants
 from tests.stack import alive, wait_for
 
 SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")

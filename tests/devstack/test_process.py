@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.devstack.process import NotReadyError, Process
+from devstack.process import NotReadyError, Process
 from tests.stack import alive, wait_for
 
 # The child leads a session of its own, as a PostgreSQL backend does: no group kill reaches it.
@@ -91,7 +91,7 @@ async def test_it_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
     starter = f"""
 import os, signal, sys
 from pathlib import Path
-from app.devstack.process import Process
+from devstack.process import Process
 process = Process("orphan", [sys.executable, "-c", "import time; time.sleep(600)"],
                   log=Path({str(tmp_path / "log")!r}))
 process.start()

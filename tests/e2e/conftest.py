@@ -18,11 +18,11 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from app.devstack.eda import EmbeddedEda
-from app.devstack.postgres import free_port
-from app.devstack.process import Process
-from app.devstack.stack import AppProcess, Dsns, relay_process
-from app.devstack.tokens import DevIssuer
+from devstack.eda import EmbeddedEda
+from devstack.postgres import free_port
+from devstack.process import Process
+from devstack.stack import AppProcess, Dsns, relay_process
+from devstack.tokens import DevIssuer
 from tests import stack as servers
 from tests.conftest import AUDIENCE
 from tests.rulebooks import PLAYBOOKS, rulebook_with

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.devstack.demo import head_of
+from devstack.demo import head_of
 from tests.e2e.conftest import World
 from tests.kernel.calls import fetch
 from tests.stack import wait_for

@@ -14,11 +14,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from app.devstack.eda import EmbeddedEda
+from app import assets
+from devstack.eda import EmbeddedEda
 from tests.eda.results_api import TOKEN, ResultsApi
 from tests.stack import make_repo
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = assets.root()
 COLLECTIONS = ROOT / "rulebooks" / "collections"
 
 Publish = Callable[..., Awaitable[None]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.devstack.demo import head_of
+from devstack.demo import head_of
 from tests.eda.conftest import ROOT, play, start_play
 from tests.eda.results_api import TOKEN, ResultsApi
 from tests.stack import wait_for

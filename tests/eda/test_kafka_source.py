@@ -4,7 +4,6 @@ import asyncio
 import runpy
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,10 +12,11 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from app import assets
 from tests.stack import wait_for
 
 PLUGIN = (
-    Path(__file__).resolve().parents[2]
+    assets.root()
     / "rulebooks/collections/ansible_collections/mcpbroker/eda"
     / "extensions/eda/plugins/event_source/kafka.py"
 )

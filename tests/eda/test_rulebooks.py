@@ -13,9 +13,9 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from app import catalog_file
+from app import assets, catalog_file
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = assets.root()
 BOOKS = ["rulebook_mcp.yml", "rulebook_mcp_aap.yml"]
 PAIR = re.compile(r'event\.body\.tool == "(\w+)" and event\.body\.method == "(\w+)"')
 

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SCRIPT = Path(__file__).resolve().parents[2] / "playbooks" / "files" / "service.py"
+from app import assets
+
+SCRIPT = assets.root() / "playbooks" / "files" / "service.py"
 STEPS = ("provision", "configure", "enable")
 UNDOS = ("disable", "restore", "deprovision")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.devstack.demo import head_of
-from app.devstack.eda import EmbeddedEda
+from devstack.demo import head_of
+from devstack.eda import EmbeddedEda
 from tests.eda.conftest import Send
 from tests.eda.results_api import TOKEN, ResultsApi
 from tests.stack import wait_for

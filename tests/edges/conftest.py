@@ -7,9 +7,9 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import build
+from devstack.tokens import DevIssuer
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.db.wakeups import NOTIFY
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges import failures
 from app.edges.broker import Broker
 from app.edges.server import build
 from benchmarks.http import LEGACY, MODERN, mcp_call, mcp_headers
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.faults import STEPS_MAX
 from tests.kernel.calls import fetch

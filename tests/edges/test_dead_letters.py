@@ -6,9 +6,9 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.kernel.calls import accept, claim, echo, fetch, finish, state_of
 

@@ -11,12 +11,12 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.guard import Guard
 from app.edges.hot import Hot
 from app.edges.server import build
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.kernel.calls import fetch
 

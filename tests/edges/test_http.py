@@ -10,8 +10,8 @@ import jwt
 import pytest
 
 from app.db import migrate
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.kernel.calls import counts, fetch
 from tests.stack import wait_for

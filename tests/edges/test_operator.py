@@ -8,9 +8,9 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.faults import InjectedFaultError, fail_at_statement
 from tests.kernel.calls import accept, claim, counts, echo, fetch, finish, redrive, state_of

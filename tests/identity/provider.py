@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import httpx
 import pytest
 
-from app.devstack.postgres import free_port
+from devstack.postgres import free_port
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

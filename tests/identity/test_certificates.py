@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from app.config import Settings
-from app.devstack.postgres import free_port
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.server import build, open_broker, uvicorn_config
+from devstack.postgres import free_port
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.edges.conftest import auth
 from tests.identity.conftest import bearer, serving

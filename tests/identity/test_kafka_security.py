@@ -14,11 +14,11 @@ import pytest
 from aiokafka.errors import KafkaError
 from cryptography import x509
 
+from app import assets
 from app.config import Settings
-from app.devstack import paths
-from app.devstack.eda import EmbeddedEda
-from app.devstack.kafka import EmbeddedKafka, Secured
 from app.envelope import COMMANDS
+from devstack.eda import EmbeddedEda
+from devstack.kafka import EmbeddedKafka, Secured
 from relay.kafka import Publisher, PublishError, Record
 from tests.identity.pki import Authority, Identity
 
@@ -92,9 +92,7 @@ async def publish(bootstrap: str, security: dict[str, Any]) -> bytes:
 @asynccontextmanager
 async def source(bootstrap: str, security: dict[str, Any]) -> AsyncGenerator[asyncio.Queue[Any]]:
     """EDA's source plugin, feeding a queue as ansible-rulebook has it run."""
-    spec = importlib.util.spec_from_file_location(
-        "eda_kafka", paths.checkout() / PLUGIN / "kafka.py"
-    )
+    spec = importlib.util.spec_from_file_location("eda_kafka", assets.root() / PLUGIN / "kafka.py")
     assert spec is not None
     assert spec.loader is not None
     plugin = importlib.util.module_from_spec(spec)

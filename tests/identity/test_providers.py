@@ -7,11 +7,11 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.identity import LoginFailedError, Verifier
 from app.errors import IssuerUnavailableError
 from app.trust import Issuer
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE, settings_of
 from tests.identity.conftest import bearer, serving
 from tests.identity.forge import Signer, raw

@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.refusals import CALLS_IN_FULL
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.audit.conftest import open_log
 from tests.conftest import settings_of
 from tests.edges.conftest import auth

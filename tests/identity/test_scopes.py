@@ -7,13 +7,13 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.guard import METADATA, PUBLIC, SCOPES_OF, Guard
 from app.edges.hot import Hot
 from app.edges.identity import SCOPES
 from app.edges.server import build
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.edges.conftest import auth
 from tests.identity.conftest import serving

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from app import config
 from app.cli import app as cli
 from app.config import Settings
-from app.devstack.tokens import DevIssuer
+from devstack.cli import app as devstack
+from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE, settings_of
 
 ONE = {"issuer": "https://one.example", "audience": "x"}
@@ -54,7 +55,7 @@ def test_an_app_that_others_could_reach_does_not_start_with_it(
     done = CliRunner().invoke(cli, ["serve"])
     assert done.exit_code == 1
     assert "the development issuer" in " ".join(done.output.split())
-    done = CliRunner().invoke(cli, ["dev-token"])
+    done = CliRunner().invoke(devstack, ["token"])
     assert done.exit_code == 1
     assert "no development stack runs" in done.output
 

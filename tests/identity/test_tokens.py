@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.identity import TOKEN_BYTES_MAX, LoginFailedError, Verifier
 from app.edges.issuer_keys import usable
 from app.policy import Identity
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE, settings_of
 from tests.identity.conftest import bearer, serving
 from tests.identity.forge import Signer, b64, make, public_jwk, raw

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.devstack.tokens import DevIssuer
 from app.edges.identity import LoginFailedError, Reason, Verifier
+from devstack.tokens import DevIssuer
 from tests.stack import wait_for
 
 

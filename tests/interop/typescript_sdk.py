@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from app.devstack import paths
+from devstack import paths
 from tests import npm
 from tests.interop.story import BOUND_S, TIMEOUT_S, Story
 from tests.mcp.conftest import Front

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import event
 
 from app.db.catalog import Tenant
-from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import QueueFullError
 from app.intake import BATCH_MIN, Intake
 from app.queues import Queues
+from devstack.stack import Dsns
 from tests.kernel.calls import ADA, EVE, accept, echo, fetch
 
 WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = CAST($1 AS regclass)"

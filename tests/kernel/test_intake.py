@@ -6,7 +6,6 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.catalog import Request
-from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import (
     BrokerError,
@@ -17,6 +16,7 @@ from app.errors import (
     UnknownToolError,
 )
 from app.intake import Intake
+from devstack.stack import Dsns
 from tests.kernel.calls import ADA, BOB, EVE, accept, claim, counts, delete, echo, fetch, finish
 
 WINDOW = """

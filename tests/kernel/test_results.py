@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from app import results
-from app.devstack.stack import Dsns
 from app.edges.broker import Broker
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
 from app.policy import Identity
+from devstack.stack import Dsns
 from tests.kernel.calls import (
     ADAPTER,
     accept,

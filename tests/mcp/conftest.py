@@ -17,10 +17,10 @@ from app import catalog_file
 from app.db import catalog
 from app.db.catalog import Limits
 from app.db.migrate import connected
-from app.devstack.postgres import free_port
-from app.devstack.stack import AppProcess, Dsns
-from app.devstack.tokens import DevIssuer
 from app.policy import Grant
+from devstack.postgres import free_port
+from devstack.stack import AppProcess, Dsns
+from devstack.tokens import DevIssuer
 from tests import stack as servers
 from tests.conftest import AUDIENCE
 from tests.stack import PostgresServer

@@ -15,8 +15,6 @@ from mcp.server.context import CallNext, HandlerResult
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.guard import Guard
 from app.edges.hot import Hot
@@ -24,6 +22,8 @@ from app.edges.mcp_calls import Context, meta
 from app.edges.mcp_quick import LEGACY, MODERN, QuickCalls
 from app.edges.mcp_sessions import Sessions
 from app.edges.server import build, open_broker
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import offer

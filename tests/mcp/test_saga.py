@@ -11,7 +11,7 @@ import pytest
 
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.devstack.tokens import DevIssuer
+from devstack.tokens import DevIssuer
 from relay.conductor import Conductor
 from tests.conftest import settings_of
 from tests.kernel.calls import fetch

@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 from app.catalog import Request
-from app.devstack.stack import Dsns
 from app.edges.broker import Broker, submit
 from app.envelope import KEY_META
+from devstack.stack import Dsns
 from tests.kernel.calls import ADA, fetch
 from tests.mcp.adapter import Work, serving
 from tests.mcp.conftest import ERAS, Front, offer

@@ -8,12 +8,12 @@ from app.db import dispatch
 from app.db.claim import claim_commands
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker, cancel
 from app.errors import ContradictionError
 from app.policy import ToolPolicy
 from app.results import reject
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from relay.clock import Clock
 from tests.conftest import settings_of
 from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, fetch, finish, redrive, state_of

@@ -22,8 +22,6 @@ from app import control
 from app.catalog import Request
 from app.db.claim import Claimed
 from app.db.commands import Command
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import cancel
 from app.errors import (
     ContradictionError,
@@ -33,6 +31,8 @@ from app.errors import (
 )
 from app.policy import ToolPolicy
 from app.results import progress, reject
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.kernel import calls
 from tests.model.model import KINDS, Model, Modelled

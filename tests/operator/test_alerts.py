@@ -3,15 +3,14 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import yaml
 from prometheus_client import REGISTRY
 
-from app import errors, metrics
+from app import assets, errors, metrics
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = assets.root()
 RULES = ROOT / "deploy" / "alerts.yml"
 WORDS = {"max", "sum", "rate", "increase", "time", "or"}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}

@@ -6,9 +6,9 @@ from uuid import UUID
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import build
+from devstack.tokens import DevIssuer
 from tests.kernel.calls import accept, echo, finish
 from tests.stack import listening
 

@@ -9,9 +9,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import keys
-from app.devstack.postgres import free_port
-from app.devstack.stack import AppProcess, Dsns, relay_process
-from app.devstack.tokens import DevIssuer
+from devstack.postgres import free_port
+from devstack.stack import AppProcess, Dsns, relay_process
+from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE
 from tests.stack import wait_for
 

@@ -12,8 +12,8 @@ from app.config import Settings
 from app.db import wakeups
 from app.db.engine import Database, open_database
 from app.db.wakeups import Notifier
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from relay.clock import Clock
 from relay.kafka import Publisher
 from relay.outbound import Outbound

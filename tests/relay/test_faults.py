@@ -17,10 +17,10 @@ from app.db.claim import Claimed, claim_commands
 from app.db.commands import Command
 from app.db.dispatch import Acked
 from app.db.engine import open_database, tenant_transaction
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.policy import Retry, ToolPolicy
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.faults import InjectedFaultError, fail_at_each_statement, faulty_pool
 from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish

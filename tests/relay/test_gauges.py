@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from app.devstack.stack import Dsns
+from devstack.stack import Dsns
 from relay import gauges
 from tests.stack import wait_for
 

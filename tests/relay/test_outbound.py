@@ -10,11 +10,11 @@ from aiokafka import AIOKafkaConsumer
 
 from app.config import Settings
 from app.db.claim import SPARED
-from app.devstack.kafka import EmbeddedKafka
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.errors import QueueFullError
+from devstack.kafka import EmbeddedKafka
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.kernel.calls import EVE, accept, echo, fetch, finish
 from tests.relay.conftest import Relay, open_relay

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from app.db.engine import AWAY
-from app.devstack.postgres import EmbeddedPostgres
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.server import open_broker
 from app.errors import UnavailableError
+from devstack.postgres import EmbeddedPostgres
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests import stack
 from tests.conftest import settings_of
 from tests.kernel.calls import accept, echo, fetch
@@ -68,7 +68,7 @@ async def test_app_and_relay_outlive_a_killed_postgres(
 async def test_a_relay_told_to_stop_leaves_nothing_claimed_and_ends_with_zero(
     database: Dsns, issuer: DevIssuer, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    from app.devstack.stack import relay_process
+    from devstack.stack import relay_process
 
     env = {
         "MCP_BROKER_DATABASE_URL": database.relay,

@@ -12,13 +12,13 @@ import pytest
 from app.db import dispatch
 from app.db.claim import Claimed, claim_commands
 from app.db.engine import open_database
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker, cancel
 from app.edges.server import open_broker
 from app.errors import BrokerError
 from app.policy import ToolPolicy
 from app.results import reject
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.faults import hold_at_statement
 from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish, redrive

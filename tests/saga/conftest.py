@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.saga.lab import Lab, open_lab
 

@@ -18,12 +18,12 @@ from app.db import migrate
 from app.db import sagas as saga_rows
 from app.db.engine import Database, open_database
 from app.db.wakeups import Notifier
-from app.devstack.stack import Dsns
 from app.edges import sagas
 from app.edges.broker import Broker
 from app.edges.sagas import Which
 from app.policy import Identity
 from app.results import Claim
+from devstack.stack import Dsns
 from relay.clock import Toolbox
 from relay.conductor import Conductor
 from tests.kernel.calls import ADA, ADAPTER, fetch

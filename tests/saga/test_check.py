@@ -1,19 +1,18 @@
 """A definition against the tools: what is found before anything runs."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app import catalog_file
+from app import assets, catalog_file
 from app.errors import InvalidArgumentsError, InvalidDefinitionError
 from app.saga_check import Tools, named, prepared_input, problems
 from app.saga_parse import load, parse
 from app.saga_registry import dry_run
 
-ROOT = Path(__file__).parents[2] / "app"
-EXAMPLE = (ROOT / "devstack" / "service_saga.yml").read_text()
-SHIPPED = [entry.made() for entry in catalog_file.parse(ROOT / "catalog.yml").tools]
+ROOT = assets.root()
+EXAMPLE = (ROOT / "examples" / "service_saga.yml").read_text()
+SHIPPED = [entry.made() for entry in catalog_file.parse(ROOT / "app" / "catalog.yml").tools]
 SETTINGS = 'settings: "{{ input.settings }}"'
 
 

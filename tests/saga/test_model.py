@@ -24,12 +24,12 @@ from hypothesis.stateful import (
 
 from app import conductor
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges import broker as edge
 from app.edges import sagas as edge_sagas
 from app.edges.server import open_broker
 from app.errors import BrokerError
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from relay.clock import Toolbox
 from tests.background import Background
 from tests.conftest import settings_of

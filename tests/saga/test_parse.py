@@ -1,17 +1,17 @@
 """What may be written as a saga, and what is said of what may not."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import assets
 from app.errors import InvalidDefinitionError
 from app.saga_definition import StepKind, as_json
 from app.saga_parse import BYTES_MAX, PROBLEMS_MAX, STEPS_MAX, load, parse
 
-EXAMPLE = Path(__file__).parents[2] / "app" / "devstack" / "service_saga.yml"
+EXAMPLE = assets.root() / "examples" / "service_saga.yml"
 UNDO = {"tool": "t", "method": "undo"}
 
 

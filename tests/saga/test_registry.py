@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.devstack.stack import Dsns
-from app.devstack.tokens import DevIssuer
 from app.edges.broker import Broker
 from app.edges.server import build
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.kernel.calls import fetch
 from tests.saga.test_check import EXAMPLE

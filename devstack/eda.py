@@ -9,10 +9,10 @@ from typing import Final
 
 import orjson
 
-from app.devstack import paths
-from app.devstack.kafka import java_env
-from app.devstack.process import Process
+from app import assets
 from app.envelope import COMMANDS
+from devstack.kafka import java_env
+from devstack.process import Process
 
 READY_S: Final = 60.0
 ASSIGNED: Final = re.compile(rb"mcpbroker\.eda\.kafka: assigned [1-9]")
@@ -40,7 +40,7 @@ class EmbeddedEda:
         detached: bool = False,
         controller: tuple[str, str] | None = None,
     ) -> None:
-        root = paths.checkout()
+        root = assets.root()
         host, _, port = kafka.rpartition(":")
         self.home = home
         self._rulebooks = root / "rulebooks"

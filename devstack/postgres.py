@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from app.devstack import paths
-from app.devstack.process import Process
+from devstack import paths
+from devstack.process import Process
 
 READY_S: Final = 60.0
 # Below what Linux and macOS lend to the near ends of connections: a client that keeps trying a

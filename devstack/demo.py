@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.audit import key_id_of, signers_of
-from app.devstack.stack import TENANT, Stack
 from app.keys import load_public
+from devstack.stack import TENANT, Stack
 
 PROTOCOL: Final = "2026-07-28"
 CALL_S: Final = 120.0

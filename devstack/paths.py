@@ -1,4 +1,4 @@
-"""Where the embedded stack keeps things: a cache folder, and the checkout's `.broker`."""
+"""Where the embedded stack keeps things: a cache folder, and temporary ones."""
 
 import os
 import tempfile
@@ -19,10 +19,3 @@ def scratch(name: str) -> Path:
     path = Path(tempfile.mkdtemp(prefix=f"mcp-broker-{name}-"))
     path.chmod(0o711)
     return path
-
-
-def checkout() -> Path:
-    """The project's root, or the package's own copy of what a checkout has beside it."""
-    app = Path(__file__).resolve().parent.parent
-    packed = app / "_assets"
-    return packed if packed.is_dir() else app.parent

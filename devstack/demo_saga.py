@@ -10,10 +10,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from app.devstack.demo import client
-from app.devstack.stack import TENANT, Stack
+from app import assets
+from devstack.demo import client
+from devstack.stack import TENANT, Stack
 
-EXAMPLE: Final = Path(__file__).with_name("service_saga.yml")
+EXAMPLE: Final = assets.root() / "examples" / "service_saga.yml"
 
 STORY: Final = """
     SELECT type, body ->> 'step' AS step, body ->> 'from' AS state_from, body ->> 'to' AS state_to,

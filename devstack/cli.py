@@ -1,4 +1,4 @@
-"""`broker dev`: the embedded stack on this machine, for trials; never for production."""
+"""`python -m devstack`: the embedded stack on this machine, for trials; never for production."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def demo(
     repo: Annotated[str, typer.Option(help="A git repository: path or URL.")] = ".",
 ) -> None:
     """Start everything, clone a repository through it, crash it, verify it, stop it."""
-    from app.devstack.demo import demo as show  # noqa: PLC0415 needs the devstack extra
+    from devstack.demo import demo as show  # noqa: PLC0415 needs the devstack extra
 
     source = str(Path(repo).resolve()) if Path(repo).exists() else repo
     played(lambda console: show(source, say=console))
@@ -32,7 +32,7 @@ def demo(
 @app.command("demo-saga")
 def demo_saga() -> None:
     """Start everything, run a saga that is done and one that is undone, stop it."""
-    from app.devstack.demo_saga import demo_saga as show  # noqa: PLC0415 needs the devstack extra
+    from devstack.demo_saga import demo_saga as show  # noqa: PLC0415 needs the devstack extra
 
     played(lambda console: show(say=console))
 
@@ -53,8 +53,8 @@ def played(show: Callable[[Console], bool]) -> None:
 
 @app.command()
 def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
-    """Start the stack and leave it running; `broker dev down` ends it."""
-    from app.devstack.stack import Stack  # noqa: PLC0415 needs the devstack extra
+    """Start the stack and leave it running; `make down` ends it."""
+    from devstack.stack import Stack  # noqa: PLC0415 needs the devstack extra
 
     console = Console(highlight=False)
     if STATE.exists():
@@ -86,7 +86,7 @@ def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
 
 @app.command()
 def down() -> None:
-    """End the stack that `broker dev up` started, and remove its data."""
+    """End the stack that `make up` started, and remove its data."""
     import shutil  # noqa: PLC0415 used here only
 
     if not STATE.exists():
@@ -109,7 +109,7 @@ def token(
     port: Annotated[int, typer.Option(help="Of the app that it is for.")] = 8080,
 ) -> None:
     """Print a token that the running development stack trusts."""
-    from app.devstack.tokens import DevIssuer  # noqa: PLC0415 needs the devstack extra
+    from devstack.tokens import DevIssuer  # noqa: PLC0415 needs the devstack extra
 
     if not STATE.exists():
         typer.echo("no development stack runs: start one with make up", err=True)

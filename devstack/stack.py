@@ -13,16 +13,15 @@ from typing import Final
 import asyncpg
 import orjson
 
-from app import catalog_file, keys
+from app import assets, catalog_file, keys
 from app.db import catalog, migrate
 from app.db.catalog import Limits
-from app.devstack import paths
-from app.devstack.eda import EmbeddedEda
-from app.devstack.kafka import EmbeddedKafka
-from app.devstack.postgres import EmbeddedPostgres, free_port
-from app.devstack.process import Process
-from app.devstack.tokens import DevIssuer
 from app.policy import Grant
+from devstack.eda import EmbeddedEda
+from devstack.kafka import EmbeddedKafka
+from devstack.postgres import EmbeddedPostgres, free_port
+from devstack.process import Process
+from devstack.tokens import DevIssuer
 
 READY_S: Final = 60.0
 TENANT: Final = "demo"
@@ -94,7 +93,7 @@ async def prepare(superuser_dsn: str, *, tenants: tuple[str, ...] = (TENANT,)) -
 async def seed(owner_dsn: str, *, tenants: tuple[str, ...]) -> None:
     """The shipped catalog, and tenants whose every user may call all of it."""
     async with migrate.connected(owner_dsn) as engine:
-        shipped = Path(__file__).resolve().parent.parent / "catalog.yml"
+        shipped = assets.root() / "app" / "catalog.yml"
         await catalog_file.apply(engine, catalog_file.parse(shipped), prune=False)
         async with engine.begin() as conn:
             for tenant_id in tenants:
@@ -115,7 +114,7 @@ class AppProcess:
             [sys.executable, "-m", "app", "serve"],
             log=home / f"{name}.log",
             env={**os.environ, **env, "MCP_BROKER_PORT": str(port)},
-            cwd=paths.checkout(),
+            cwd=assets.root(),
             detached=detached,
         )
 
@@ -148,7 +147,7 @@ def relay_process(
         [sys.executable, "-m", "relay"],
         log=home / f"{name}.log",
         env={**os.environ, **env},
-        cwd=paths.checkout(),
+        cwd=assets.root(),
         detached=detached,
     )
 
