@@ -76,7 +76,7 @@ class CallMeta(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    idempotency_key: Any = None  # read with its other places (mcp_calls.idempotency_key)
+    idempotency_key: Any = None  # read with its other places (edges.mcp.calls.idempotency_key)
     ordering_key: Key | None = None
     deadline_ms: int | None = Field(default=None, gt=0)
     priority: Literal["low", "normal", "high", "critical"] | None = None

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from app.edges.broker import Broker, submit
+from app.edges.parts import Broker, submit
 from app.keys import signer
 from benchmarks.intake import accept_for
 from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from app.edges.broker import Broker, submit
+from app.edges.parts import Broker, submit
 from app.envelope import COMMANDS
 from benchmarks import peers
 from benchmarks.fairness import new_id

@@ -15,7 +15,7 @@ from app import results
 from app.catalog import Request
 from app.db import claim, dispatch
 from app.db.dispatch import Acked
-from app.edges.broker import Broker, submit
+from app.edges.parts import Broker, submit
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import (
     ADA,

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from app.edges.broker import Broker, submit
+from app.edges.parts import Broker, submit
 from benchmarks import http
 from benchmarks import peers as others
 from benchmarks.measure import Figure, Stopwatch, at_least, in_turns

@@ -6,8 +6,8 @@ from random import Random
 from uuid import UUID, uuid4
 
 from app import results
-from app.edges.broker import Broker, submit
-from app.edges.stream import until_final
+from app.commands.watch import until_final
+from app.edges.parts import Broker, submit
 from benchmarks.intake import calls_for
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, ADAPTER, Servers, echo, fetch, fill, settle

@@ -12,7 +12,7 @@ from app.catalog import Request
 from app.db import sagas as saga_rows
 from app.db.engine import Database, open_database
 from app.edges import sagas
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.sagas import Which
 from benchmarks.fairness import finish
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from app import keys
 from app.catalog import Request
 from app.config import Issuer, Settings
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import open_broker
 from app.envelope import COMMANDS
 from app.policy import Identity

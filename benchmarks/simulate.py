@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.db import intake
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.intake import BATCH_MIN, BATCHES_IN_FLIGHT
 from benchmarks.intake import accept_for
 from benchmarks.servers import ADA, Servers, echo

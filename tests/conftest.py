@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import open_broker
 from app.trust import Issuer
 from devstack.stack import Dsns

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app import metrics
 from app.db.engine import AWAY
-from app.edges.identity import LoginFailedError
+from app.edges.auth.tokens import LoginFailedError
 from app.errors import (
     BadRequestError,
     BrokerError,

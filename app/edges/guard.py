@@ -8,9 +8,8 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edges import failures
-from app.edges.broker import Broker
-from app.edges.certificates import thumbprint
-from app.edges.identity import (
+from app.edges.auth.certificates import thumbprint
+from app.edges.auth.tokens import (
     ADMINISTER,
     AUDIT,
     CALL,
@@ -20,6 +19,7 @@ from app.edges.identity import (
     bearer,
     need,
 )
+from app.edges.parts import Broker
 from app.errors import (
     BrokerError,
     ForbiddenError,

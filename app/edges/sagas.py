@@ -16,7 +16,7 @@ from app.db import sagas
 from app.db.engine import tenant_transaction
 from app.db.intake import Written
 from app.db.sagas import SagaRow, StepRow
-from app.edges.broker import Accepted, Broker, accept, cancel, may_see, whose
+from app.edges.parts import Accepted, Broker, accept, cancel, may_see, whose
 from app.errors import NotFoundError
 from app.policy import Identity, Tool, ToolPolicy
 from app.saga import State

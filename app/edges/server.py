@@ -16,30 +16,30 @@ from starlette.types import ASGIApp
 
 from app import metrics
 from app.catalog import Catalog
+from app.commands.watch import Hub
 from app.config import Settings
 from app.db import migrate, wakeups
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.edges import (
-    dead_letters_api,
-    failures,
-    http_api,
-    openapi,
-    operator_api,
-    results_api,
-    saga_api,
-    saga_runs_api,
-    trail_api,
-)
-from app.edges.broker import Broker
-from app.edges.certificates import Certificates, TlsProtocol, server_context
+from app.edges import failures
+from app.edges.auth.certificates import Certificates, TlsProtocol, server_context
+from app.edges.auth.refusals import Refusals
+from app.edges.auth.tokens import SCOPES, Verifier
 from app.edges.guard import METADATA, Guard
-from app.edges.hot import Hot
-from app.edges.identity import SCOPES, Verifier
-from app.edges.mcp_front import Front
-from app.edges.mcp_sessions import Sessions, Stops
-from app.edges.refusals import Refusals
-from app.edges.stream import Hub
+from app.edges.http import (
+    audit,
+    calls,
+    dead_letters,
+    openapi,
+    operator,
+    results,
+    saga_definitions,
+    sagas,
+)
+from app.edges.http.fast_call import Hot
+from app.edges.mcp.front import Front
+from app.edges.mcp.legacy.sessions import Sessions, Stops
+from app.edges.parts import Broker
 from app.intake import Intake
 
 logger = logging.getLogger("app")
@@ -112,13 +112,13 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
     app.add_api_route("/readyz", readyz(broker), methods=["GET"])
     for path in (METADATA, f"{METADATA}/mcp"):
         app.add_api_route(path, metadata(settings), methods=["GET"], include_in_schema=False)
-    app.include_router(http_api.router(broker))
-    app.include_router(results_api.router(broker))
-    app.include_router(operator_api.router(broker))
-    app.include_router(dead_letters_api.router(broker))
-    app.include_router(trail_api.router(broker))
-    app.include_router(saga_api.router(broker))
-    app.include_router(saga_runs_api.router(broker))
+    app.include_router(calls.router(broker))
+    app.include_router(results.router(broker))
+    app.include_router(operator.router(broker))
+    app.include_router(dead_letters.router(broker))
+    app.include_router(audit.router(broker))
+    app.include_router(saga_definitions.router(broker))
+    app.include_router(sagas.router(broker))
     openapi.install(app)
     app.mount("/", sessions)
     return guard

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from app.edges.broker import Broker
-from app.edges.hot import Hot
+from app.edges.http.fast_call import Hot
+from app.edges.parts import Broker
 from app.edges.server import Guard, build
 from devstack.tokens import DevIssuer
 

@@ -19,7 +19,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from app.config import Settings
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.access.conftest import ADAPTER, OPERATOR, served

@@ -9,7 +9,7 @@ import pytest
 from app.db import catalog
 from app.db.catalog import Limits
 from app.db.migrate import connected
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.envelope import META_PREFIX
 from app.policy import Grant
 from devstack.stack import Dsns

@@ -14,7 +14,7 @@ from app.command import State
 from app.config import Settings
 from app.db import retention as stored
 from app.db.engine import Database, open_database
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.errors import IdempotencyConflictError
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.intake import code_of
 from app.logs import JsonFormatter
 from app.redaction import REDACTED, mask, redact, secrets

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import results
-from app.edges.broker import Broker, cancel, find
+from app.edges.parts import Broker, cancel, find
 from app.errors import NotFoundError
 from app.policy import Identity
 from tests.kernel.calls import ADA, BOB, EVE, accept, echo

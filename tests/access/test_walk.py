@@ -17,9 +17,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.catalog import Request
-from app.edges import mcp_builtin, mcp_saga, sagas
-from app.edges.broker import Broker
-from app.edges.mcp_front import Front
+from app.edges import sagas
+from app.edges.mcp import command_tools, saga_tools
+from app.edges.mcp.front import Front
+from app.edges.parts import Broker
 from app.edges.sagas import Which
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -256,8 +257,8 @@ async def test_a_call_meets_no_key_order_or_duplicate_of_another_tenant(
 async def test_every_mcp_method_and_built_in_tool_is_classified(broker: Broker) -> None:
     served_methods = set(vars(Front(broker).server())["_request_handlers"])
     assert served_methods - NAMELESS == NAMING
-    assert set(mcp_builtin.SCHEMAS) == {*BUILT_IN, "saga_status", "saga_cancel"}
-    assert {tool.name for tool in mcp_saga.TOOLS} == {"saga_run", "saga_status", "saga_cancel"}
+    assert set(command_tools.SCHEMAS) == {*BUILT_IN, "saga_status", "saga_cancel"}
+    assert {tool.name for tool in saga_tools.TOOLS} == {"saga_run", "saga_status", "saga_cancel"}
 
 
 async def said(http: httpx2.AsyncClient, verb: str, one: UUID) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from app import assets, audit
 from app.catalog import Request
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.errors import UnknownToolError
 from devstack.stack import Dsns
 from tests.audit.conftest import Log, open_log

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import build
 from devstack.tokens import DevIssuer
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from app.db.wakeups import NOTIFY
 from app.edges import failures
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import build
 from benchmarks.http import LEGACY, MODERN, mcp_call, mcp_headers
 from devstack.stack import Dsns

@@ -11,9 +11,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.config import Settings
-from app.edges.broker import Broker
 from app.edges.guard import Guard
-from app.edges.hot import Hot
+from app.edges.http.fast_call import Hot
+from app.edges.parts import Broker
 from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

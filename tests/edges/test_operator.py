@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.edges.identity import LoginFailedError, Verifier
+from app.edges.auth.tokens import LoginFailedError, Verifier
 from app.errors import IssuerUnavailableError
 from app.trust import Issuer
 from devstack.stack import Dsns

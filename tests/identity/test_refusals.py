@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.edges.refusals import CALLS_IN_FULL
+from app.edges.auth.refusals import CALLS_IN_FULL
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.audit.conftest import open_log
@@ -187,7 +187,7 @@ async def test_what_could_not_be_written_is_counted_on_with_its_parts_and_times(
 async def test_a_tenants_many_users_push_no_others_out_of_their_own_log(
     database: Dsns, issuer: DevIssuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.edges.refusals.KINDS_OF_TENANT_MAX", 3)
+    monkeypatch.setattr("app.edges.auth.refusals.KINDS_OF_TENANT_MAX", 3)
     async with serving(settings_of(database.app, issuer)) as http:
         for n in range(6):
             who = auth(issuer, f"u{n}")

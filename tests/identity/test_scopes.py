@@ -7,10 +7,10 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.edges.broker import Broker
+from app.edges.auth.tokens import SCOPES
 from app.edges.guard import METADATA, PUBLIC, SCOPES_OF, Guard
-from app.edges.hot import Hot
-from app.edges.identity import SCOPES
+from app.edges.http.fast_call import Hot
+from app.edges.parts import Broker
 from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

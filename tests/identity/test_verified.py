@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.config import Settings
-from app.edges.identity import LoginFailedError, Reason, Verifier
+from app.edges.auth.tokens import LoginFailedError, Reason, Verifier
 from devstack.tokens import DevIssuer
 from tests.stack import wait_for
 

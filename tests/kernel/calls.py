@@ -11,7 +11,7 @@ from app.attempts import Word
 from app.catalog import Request
 from app.db import commands
 from app.db.engine import tenant_transaction
-from app.edges.broker import Accepted, Broker, submit
+from app.edges.parts import Accepted, Broker, submit
 from app.policy import Identity, ToolPolicy
 from app.results import Claim
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from app.db.catalog import Tenant
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.errors import QueueFullError
 from app.intake import BATCH_MIN, Intake
 from app.queues import Queues

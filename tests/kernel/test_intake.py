@@ -6,7 +6,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from app.catalog import Request
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.errors import (
     BrokerError,
     CorrelationConflictError,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app import results
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
 from app.policy import Identity
 from devstack.stack import Dsns

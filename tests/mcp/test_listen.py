@@ -12,7 +12,7 @@ import orjson
 import pytest
 import yaml
 
-from app.edges.mcp_listen import WATCHED_MAX
+from app.edges.mcp.listen import WATCHED_MAX
 from tests.mcp.conftest import STREAMS_MAX, Front, offer
 from tests.mcp.wire import TASKS, call, framed, message, send
 from tests.stack import wait_for

@@ -15,12 +15,12 @@ from mcp.server.context import CallNext, HandlerResult
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.edges.broker import Broker
 from app.edges.guard import Guard
-from app.edges.hot import Hot
-from app.edges.mcp_calls import Context, meta
-from app.edges.mcp_quick import LEGACY, MODERN, QuickCalls
-from app.edges.mcp_sessions import Sessions
+from app.edges.http.fast_call import Hot
+from app.edges.mcp.calls import Context, meta
+from app.edges.mcp.fast_call import LEGACY, MODERN, QuickCalls
+from app.edges.mcp.legacy.sessions import Sessions
+from app.edges.parts import Broker
 from app.edges.server import build, open_broker
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

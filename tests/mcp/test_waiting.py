@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from app.catalog import Request
-from app.edges.broker import Broker, submit
+from app.edges.parts import Broker, submit
 from app.envelope import KEY_META
 from devstack.stack import Dsns
 from tests.kernel.calls import ADA, fetch

@@ -8,7 +8,7 @@ from app.db import dispatch
 from app.db.claim import claim_commands
 from app.db.engine import open_database
 from app.db.wakeups import Notifier
-from app.edges.broker import Broker, cancel
+from app.edges.parts import Broker, cancel
 from app.errors import ContradictionError
 from app.policy import ToolPolicy
 from app.results import reject

@@ -22,7 +22,7 @@ from app import control
 from app.catalog import Request
 from app.db.claim import Claimed
 from app.db.commands import Command
-from app.edges.broker import cancel
+from app.edges.parts import cancel
 from app.errors import (
     ContradictionError,
     IdempotencyConflictError,

@@ -17,7 +17,7 @@ from app.db.commands import Command
 from app.db.dispatch import Acked
 from app.db.engine import open_database, tenant_transaction
 from app.db.wakeups import Notifier
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import open_broker
 from app.policy import ToolPolicy
 from devstack.stack import Dsns

@@ -6,7 +6,7 @@ from uuid import UUID
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import build
 from devstack.tokens import DevIssuer
 from tests.kernel.calls import accept, echo, finish

@@ -8,7 +8,7 @@ import pytest
 from app import control
 from app.db import commands
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, cancel
+from app.edges.parts import Broker, cancel
 from devstack.stack import Dsns
 from tests.kernel.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
 from tests.relay.conftest import Relay

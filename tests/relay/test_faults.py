@@ -17,7 +17,7 @@ from app.db.claim import Claimed, claim_commands
 from app.db.commands import Command
 from app.db.dispatch import Acked
 from app.db.engine import open_database, tenant_transaction
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.policy import Retry, ToolPolicy
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

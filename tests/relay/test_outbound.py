@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 
 from app.config import Settings
 from app.db.claim import SPARED
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.errors import QueueFullError
 from devstack.kafka import EmbeddedKafka
 from devstack.stack import Dsns

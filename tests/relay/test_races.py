@@ -12,7 +12,7 @@ import pytest
 from app.db import dispatch
 from app.db.claim import Claimed, claim_commands
 from app.db.engine import open_database
-from app.edges.broker import Broker, cancel
+from app.edges.parts import Broker, cancel
 from app.edges.server import open_broker
 from app.errors import BrokerError
 from app.policy import ToolPolicy

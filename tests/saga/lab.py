@@ -19,7 +19,7 @@ from app.db import sagas as saga_rows
 from app.db.engine import Database, open_database
 from app.db.wakeups import Notifier
 from app.edges import sagas
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.sagas import Which
 from app.policy import Identity
 from app.results import Claim

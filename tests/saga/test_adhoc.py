@@ -9,7 +9,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 
 from app.catalog import Request
-from app.edges import broker as edge
+from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
 from app.errors import (
     IdempotencyConflictError,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app import saga_deadlocks
 from app.db.heads import Wait
 from app.db.wakeups import Notifier
-from app.edges import broker as edge
+from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
 from relay.clock import Clock
 from tests.kernel.calls import ADA, fetch

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from app import conductor
 from app.config import Settings
-from app.edges import broker as edge
+from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
 from app.edges.server import open_broker
 from app.errors import BrokerError

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from app.edges import broker as edge
+from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
 from app.errors import NotCancellableError, NotFoundError
 from tests.kernel.calls import ADA, BOB, accept, echo, fetch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.edges.server import build
 from devstack.tokens import DevIssuer
 from tests.saga.test_check import EXAMPLE

@@ -17,32 +17,18 @@ from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from app.commands.watch import Watch
 from app.db.commands import Command
 from app.db.engine import AWAY
-from app.edges import (
-    mcp_approval,
-    mcp_builtin,
-    mcp_legacy_tasks,
-    mcp_listen,
-    mcp_news,
-    mcp_questions,
-    mcp_quick,
-    mcp_saga,
-    mcp_stream,
-    mcp_tasks,
-)
-from app.edges.broker import Accepted, Broker, cancel, find
+from app.edges.auth.tokens import CALL, need
 from app.edges.failures import translated
-from app.edges.identity import CALL, need
-from app.edges.mcp_calls import (
-    Context,
-    accept,
-    database_told,
-    granted,
-    identity_of,
-    request_of,
-)
-from app.edges.mcp_replies import (
+from app.edges.mcp import command_tools, fast_call, listen, saga_tools, tasks, tool_changes
+from app.edges.mcp.asking import approval, dialogue
+from app.edges.mcp.calls import Context, accept, database_told, granted, identity_of, request_of
+from app.edges.mcp.legacy import stream
+from app.edges.mcp.legacy import tasks as legacy
+from app.edges.mcp.legacy.sessions import PATH, call_name
+from app.edges.mcp.replies import (
     URI,
     JustWritten,
     Standing,
@@ -53,9 +39,8 @@ from app.edges.mcp_replies import (
     protocol_error,
     shown_tool,
 )
-from app.edges.mcp_sessions import PATH, call_name
+from app.edges.parts import Accepted, Broker, cancel, find
 from app.edges.sagas import RUN
-from app.edges.stream import Watch
 from app.envelope import KEY_META
 from app.errors import BadRequestError, BrokerError
 from app.policy import Identity
@@ -77,9 +62,9 @@ class Front:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._tasks = mcp_tasks.Tasks(broker)
+        self._tasks = tasks.Tasks(broker)
         settings = broker.settings
-        self._streams = mcp_news.Streams(
+        self._streams = tool_changes.Streams(
             total_max=settings.listen_streams_max, user_max=settings.listen_streams_per_user_max
         )
         self._security = TransportSecuritySettings(
@@ -89,7 +74,7 @@ class Front:
 
     def server(self) -> Server[Any]:
         """The SDK's server with our handlers."""
-        listener = mcp_listen.Listener(self._broker, self._tasks, self._streams)
+        listener = listen.Listener(self._broker, self._tasks, self._streams)
         server: Server[Any] = Server(
             "mcp-broker",
             version="0.1.0",
@@ -105,10 +90,8 @@ class Front:
         )
         self._tasks.install(server)
         settings = self._broker.settings
-        boundary = mcp_approval.boundary(
-            settings.request_state_keys, ttl_s=settings.approval_wait_s
-        )
-        legacy_tasks = mcp_legacy_tasks.LegacyTasks(self._broker)
+        boundary = approval.boundary(settings.request_state_keys, ttl_s=settings.approval_wait_s)
+        legacy_tasks = legacy.LegacyTasks(self._broker)
         server.middleware += [database_told, boundary, legacy_tasks]
         return server
 
@@ -123,16 +106,16 @@ class Front:
 
     def quick(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
         """The same app, with a way past its transport for calls that are answered at once."""
-        return mcp_quick.QuickCalls(app, server, self._broker, self._security)
+        return fast_call.QuickCalls(app, server, self._broker, self._security)
 
     def session_stream(self) -> ASGIApp:
         """The older era's stream, which tells of changed tools."""
-        return mcp_stream.SessionStream(self._broker, self._streams, self._security)
+        return stream.SessionStream(self._broker, self._streams, self._security)
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
-        if name == mcp_saga.RUN.name:
-            return mcp_saga.RUN.input_schema
-        return mcp_builtin.SCHEMAS.get(name) or self._broker.catalog.schema_of(name)
+        if name == saga_tools.RUN.name:
+            return saga_tools.RUN.input_schema
+        return command_tools.SCHEMAS.get(name) or self._broker.catalog.schema_of(name)
 
     async def _list(
         self, ctx: Context, _params: types.PaginatedRequestParams | None
@@ -141,7 +124,9 @@ class Front:
         need(who, CALL)
         visible = await self._broker.catalog.visible(who)
         tools = [shown_tool(tool) for tool in visible]
-        tools = sorted([*tools, *mcp_builtin.TOOLS, *mcp_saga.TOOLS], key=lambda tool: tool.name)
+        tools = sorted(
+            [*tools, *command_tools.TOOLS, *saga_tools.TOOLS], key=lambda tool: tool.name
+        )
         return types.ListToolsResult(tools=tools, ttl_ms=5000, cache_scope="private")
 
     async def _call(self, ctx: Context, params: types.CallToolRequestParams) -> Any:
@@ -156,20 +141,20 @@ class Front:
         who = identity_of(ctx)
         try:
             need(who, CALL)
-            if params.name in mcp_builtin.SCHEMAS:
-                return await mcp_builtin.call(
+            if params.name in command_tools.SCHEMAS:
+                return await command_tools.call(
                     self._broker, who, params.name, params.arguments or {}
                 )
-            if params.name == mcp_saga.RUN.name:
+            if params.name == saga_tools.RUN.name:
                 return await self._run_saga(ctx, who, params)
             tool = await granted(self._broker, who, params.name)
             if tool.policy.task == "required":
-                mcp_tasks.need_declared(ctx)
+                tasks.need_declared(ctx)
             request, wait_s = request_of(ctx, tool, params)
-            as_task = mcp_tasks.declared(ctx) and tool.policy.task != "forbidden"
+            as_task = tasks.declared(ctx) and tool.policy.task != "forbidden"
             approves = tool.policy.approval == "ask" and not as_task
-            if (approves or tool.policy.asks) and mcp_approval.can_ask(ctx):
-                asked = await mcp_questions.ask(
+            if (approves or tool.policy.asks) and approval.can_ask(ctx):
+                asked = await dialogue.ask(
                     self._broker, who, tool, params, request, approves=approves
                 )
                 if isinstance(asked, types.InputRequiredResult):
@@ -189,10 +174,10 @@ class Front:
     ) -> Any:
         """A saga is followed, or made a task, as any call is: by its own command."""
         request, wait_s = request_of(ctx, RUN, params)
-        accepted = await mcp_saga.run(self._broker, who, request, wait_s=wait_s)
+        accepted = await saga_tools.run(self._broker, who, request, wait_s=wait_s)
         if isinstance(accepted, types.CallToolResult):
             return accepted
-        if mcp_tasks.declared(ctx):
+        if tasks.declared(ctx):
             return await self._tasks.started(ctx, accepted)
         return await self._wait(ctx, who, accepted)
 
@@ -292,7 +277,7 @@ class Front:
             raise MCPError(
                 types.INVALID_PARAMS, f"Resource not found: {uri}", {"uri": uri}
             ) from error
-        text = mcp_builtin.as_text(command)
+        text = command_tools.as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")
 

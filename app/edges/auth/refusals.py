@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.catalog import Request
 from app.db import audit_events
 from app.db.engine import tenant_transaction
-from app.edges.identity import LoginFailedError
+from app.edges.auth.tokens import LoginFailedError
 from app.policy import Identity
 
 logger = logging.getLogger(__name__)

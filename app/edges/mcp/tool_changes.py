@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from app.edges.broker import Broker
+from app.edges.parts import Broker
 from app.policy import Identity
 
 

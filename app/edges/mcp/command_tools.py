@@ -9,11 +9,11 @@ import orjson
 from mcp import types
 
 from app.command import State
+from app.commands.watch import until_final
 from app.db.commands import Command
-from app.edges import mcp_saga
-from app.edges.broker import Broker, cancel, find, listing, view
-from app.edges.mcp_replies import status_reply
-from app.edges.stream import until_final
+from app.edges.mcp import saga_tools
+from app.edges.mcp.replies import status_reply
+from app.edges.parts import Broker, cancel, find, listing, view
 from app.errors import InvalidArgumentsError
 from app.policy import Identity
 
@@ -97,7 +97,7 @@ TOOLS: Final = (
         execution=NO_TASK,
     ),
 )
-SCHEMAS: Final = {tool.name: tool.input_schema for tool in TOOLS} | mcp_saga.ASKED
+SCHEMAS: Final = {tool.name: tool.input_schema for tool in TOOLS} | saga_tools.ASKED
 VALIDATORS: Final = {
     name: jsonschema_rs.validator_for(schema, validate_formats=True)
     for name, schema in SCHEMAS.items()
@@ -127,7 +127,7 @@ async def call(
         case "command_list":
             return await _list(broker, who, arguments)
         case _:
-            return await mcp_saga.ask(broker, who, name, arguments)
+            return await saga_tools.ask(broker, who, name, arguments)
 
 
 async def _status(

@@ -15,9 +15,9 @@ from app.db import commands, sagas
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
 from app.db.sagas import SagaRow
-from app.edges.broker import Broker, decide
-from app.edges.mcp_approval import QUESTION, can_ask, decision, question
-from app.edges.mcp_calls import Context
+from app.edges.mcp.asking.approval import QUESTION, can_ask, decision, question
+from app.edges.mcp.calls import Context
+from app.edges.parts import Broker, decide
 from app.errors import NotCancellableError
 from app.policy import Identity
 

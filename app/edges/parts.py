@@ -14,6 +14,7 @@ from app import control, metrics, saga_runs
 from app.attempts import PURGED, Word
 from app.catalog import Catalog, Request
 from app.command import State
+from app.commands.watch import Hub
 from app.config import Settings
 from app.db import commands
 from app.db.catalog import Tenant
@@ -21,11 +22,10 @@ from app.db.commands import Command
 from app.db.engine import Database, tenant_transaction
 from app.db.intake import Written
 from app.db.wakeups import Notifier
-from app.edges.certificates import Certificates
-from app.edges.identity import OPERATE, Verifier
-from app.edges.mcp_sessions import Stops
-from app.edges.refusals import Refusals
-from app.edges.stream import Hub
+from app.edges.auth.certificates import Certificates
+from app.edges.auth.refusals import Refusals
+from app.edges.auth.tokens import OPERATE, Verifier
+from app.edges.mcp.legacy.sessions import Stops
 from app.envelope import Call, Priority, instant
 from app.errors import NotFoundError, QueueFullError
 from app.intake import Intake, Write

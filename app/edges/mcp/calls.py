@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from app import metrics
 from app.catalog import Request
 from app.db.engine import AWAY
-from app.edges.broker import Accepted, Broker, submit
 from app.edges.failures import translated
+from app.edges.parts import Accepted, Broker, submit
 from app.envelope import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.errors import BadRequestError
 from app.policy import Identity, Tool

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
 from app.config import Settings
-from app.edges.issuer_keys import Key, KeySet
+from app.edges.auth.issuer_keys import Key, KeySet
 from app.envelope import Tenant, Text
 from app.errors import ForbiddenError, NotAuthenticatedError
 from app.policy import Identity

@@ -13,9 +13,9 @@ from app.db import audit_events, dead_letters
 from app.db.commands import Command
 from app.db.dead_letters import Wanted
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, act, find, view
-from app.edges.http_api import reply
-from app.edges.operator_api import ReasonBody, operator_of
+from app.edges.http.calls import reply
+from app.edges.http.operator import ReasonBody, operator_of
+from app.edges.parts import Broker, act, find, view
 from app.envelope import instant
 from app.errors import NotCancellableError
 from app.policy import Identity, ToolPolicy

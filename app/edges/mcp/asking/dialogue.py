@@ -15,9 +15,9 @@ from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.catalog import Request
-from app.edges.broker import Broker
-from app.edges.mcp_approval import ANSWER, QUESTION, decision
-from app.edges.mcp_approval import question as approval_question
+from app.edges.mcp.asking.approval import ANSWER, QUESTION, decision
+from app.edges.mcp.asking.approval import question as approval_question
+from app.edges.parts import Broker
 from app.errors import ForbiddenError
 from app.policy import Identity, Question, Tool
 

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.edges.broker import Broker
-from app.edges.identity import CALL, need
-from app.edges.mcp_news import Streams, TooManyStreamsError, tools_changed, tools_seen
+from app.edges.auth.tokens import CALL, need
+from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
+from app.edges.parts import Broker
 from app.policy import Identity
 
 SSE: Final = "text/event-stream"

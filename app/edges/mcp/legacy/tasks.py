@@ -12,13 +12,13 @@ from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
 from app.command import State
+from app.commands.watch import until_final
 from app.db.commands import Command
-from app.edges.broker import Broker, cancel, find, listing
-from app.edges.identity import CALL, need
-from app.edges.mcp_calls import Context, accept, granted, identity_of, request_of
-from app.edges.mcp_replies import META, POLL_MS, about, final_reply, protocol_error
-from app.edges.mcp_tasks import described, kept_ms, own_task
-from app.edges.stream import until_final
+from app.edges.auth.tokens import CALL, need
+from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
+from app.edges.mcp.replies import META, POLL_MS, about, final_reply, protocol_error
+from app.edges.mcp.tasks import described, kept_ms, own_task
+from app.edges.parts import Broker, cancel, find, listing
 from app.errors import BrokerError
 
 VERSION: Final = "2025-11-25"

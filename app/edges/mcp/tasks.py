@@ -9,17 +9,10 @@ from mcp.shared.exceptions import MCPError
 
 from app.command import State
 from app.db.commands import Command
-from app.edges.broker import Accepted, Broker, cancel, find, waiting_for
-from app.edges.mcp_calls import Context, identity_of
-from app.edges.mcp_replies import (
-    META,
-    POLL_MS,
-    about,
-    final_reply,
-    line_of,
-    protocol_error,
-)
-from app.edges.mcp_task_questions import answer, asked
+from app.edges.mcp.asking.tasks import answer, asked
+from app.edges.mcp.calls import Context, identity_of
+from app.edges.mcp.replies import META, POLL_MS, about, final_reply, line_of, protocol_error
+from app.edges.parts import Accepted, Broker, cancel, find, waiting_for
 from app.envelope import instant
 from app.errors import BrokerError
 from app.policy import Identity

@@ -13,7 +13,7 @@ from app import metrics
 from app.attempts import PURGED
 from app.command import State
 from app.db.commands import Command
-from app.edges.broker import Accepted, view
+from app.edges.parts import Accepted, view
 from app.envelope import instant
 from app.errors import BrokerError, UnknownToolError
 from app.policy import Tool

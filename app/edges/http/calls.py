@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.attempts import outcome
 from app.catalog import Request as Call
 from app.command import State
+from app.commands.watch import until_final, words
 from app.db.commands import Command
 from app.db.progress import Progress
-from app.edges.broker import Accepted, Broker, cancel, find, listing, submit, view
-from app.edges.identity import CALL, need
-from app.edges.stream import until_final, words
+from app.edges.auth.tokens import CALL, need
+from app.edges.parts import Accepted, Broker, cancel, find, listing, submit, view
 from app.envelope import CallBody, Key, instant, traceparent
 from app.errors import BadRequestError, ForbiddenError
 from app.policy import Identity

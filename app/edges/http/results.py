@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app import metrics, results
 from app.attempts import Word
 from app.db.commands import Command
-from app.edges.broker import Broker
-from app.edges.http_api import identity_of, reply
-from app.edges.identity import RESULTS, need
+from app.edges.auth.tokens import RESULTS, need
+from app.edges.http.calls import identity_of, reply
+from app.edges.parts import Broker
 from app.envelope import instant
 from app.policy import Identity, ToolPolicy
 from app.redaction import mask

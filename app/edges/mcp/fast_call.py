@@ -45,9 +45,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.db.engine import AWAY
-from app.edges import mcp_builtin, mcp_legacy_tasks
-from app.edges.broker import Broker, wait_bound_s
-from app.edges.mcp_sessions import PATH, VERSION_HEADER
+from app.edges.mcp import command_tools
+from app.edges.mcp.legacy.sessions import PATH, VERSION_HEADER
+from app.edges.mcp.legacy.tasks import VERSION as LEGACY_VERSION
+from app.edges.parts import Broker, wait_bound_s
 from app.edges.sagas import RUN
 from app.envelope import META_PREFIX
 from app.errors import BrokerError
@@ -58,10 +59,10 @@ logger = logging.getLogger(__name__)
 QUICK_S: Final = 0.1
 """A call that waits longer is the transport's: whether its client leaves begins to matter."""
 MODERN: Final = "2026-07-28"
-LEGACY: Final = mcp_legacy_tasks.VERSION
+LEGACY: Final = LEGACY_VERSION
 WAIT_META: Final = f"{META_PREFIX}wait_s"
 PROGRESS_META: Final = "progressToken"
-BUILT_IN: Final = frozenset(mcp_builtin.SCHEMAS) | {RUN.name}
+BUILT_IN: Final = frozenset(command_tools.SCHEMAS) | {RUN.name}
 ACCEPTED: Final = frozenset({"application/json", "text/event-stream"})
 SSE_HEADERS: Final = [
     (b"cache-control", b"no-cache, no-transform"),

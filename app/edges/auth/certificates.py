@@ -22,7 +22,7 @@ from starlette.requests import HTTPConnection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.config import Settings
-from app.edges.identity import RESULTS, LoginFailedError, Reason, bound_tenants
+from app.edges.auth.tokens import RESULTS, LoginFailedError, Reason, bound_tenants
 from app.policy import Identity
 from app.trust import CertificateClient
 

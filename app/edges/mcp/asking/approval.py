@@ -3,7 +3,7 @@
 A tool whose policy says `approval: ask` is asked about where the client can show a question
 (elicitation); for every other client its command waits for an operator. The answer comes with a
 sealed state that names the very call, its caller and an end (SEP-2322), and makes at most one
-command, as the state carries the command's idempotency key (`mcp_questions.py`).
+command, as the state carries the command's idempotency key (`dialogue.py`).
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from app.edges.mcp_calls import Context, identity_of
+from app.edges.mcp.calls import Context, identity_of
 from app.policy import APPROVE, Tool
 from app.redaction import redact
 

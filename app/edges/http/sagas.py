@@ -9,10 +9,10 @@ from pydantic import ConfigDict, Field, model_validator
 from app import saga_view
 from app.catalog import Request as Call
 from app.edges import sagas
-from app.edges.broker import Broker
-from app.edges.http_api import CancelBody, awaited, identity_of, reply, wait_s
-from app.edges.identity import CALL, need
-from app.edges.operator_api import ReasonBody, operator_of
+from app.edges.auth.tokens import CALL, need
+from app.edges.http.calls import CancelBody, awaited, identity_of, reply, wait_s
+from app.edges.http.operator import ReasonBody, operator_of
+from app.edges.parts import Broker
 from app.edges.sagas import Which
 from app.envelope import Key
 from app.envelope import traceparent as trace_of

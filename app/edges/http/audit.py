@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.db import audit_events, catalog
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker
-from app.edges.http_api import identity_of, reply
-from app.edges.identity import ADMINISTER, AUDIT, need
+from app.edges.auth.tokens import ADMINISTER, AUDIT, need
+from app.edges.http.calls import identity_of, reply
+from app.edges.parts import Broker
 from app.envelope import instant
 from app.errors import BadRequestError, NotFoundError
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from app import saga_registry, saga_view
 from app.catalog import Request
+from app.commands.watch import until_final
 from app.edges import sagas
-from app.edges.broker import Accepted, Broker
-from app.edges.broker import find as find_command
-from app.edges.mcp_replies import line_of, shown_tool
-from app.edges.stream import until_final
+from app.edges.mcp.replies import line_of, shown_tool
+from app.edges.parts import Accepted, Broker
+from app.edges.parts import find as find_command
 from app.errors import InvalidArgumentsError
 from app.policy import Identity
 

@@ -12,9 +12,9 @@ from app.attempts import Word
 from app.db import heads
 from app.db.commands import Command
 from app.db.engine import tenant_transaction
-from app.edges.broker import Broker, act, decide, find, view
-from app.edges.http_api import identity_of, reply
-from app.edges.identity import OPERATE, need
+from app.edges.auth.tokens import OPERATE, need
+from app.edges.http.calls import identity_of, reply
+from app.edges.parts import Broker, act, decide, find, view
 from app.envelope import instant
 from app.policy import Identity, ToolPolicy
 

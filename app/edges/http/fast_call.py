@@ -2,7 +2,7 @@
 
 FastAPI's routing, dependencies and middleware cost more of a call than accepting it does
 (docs/PERFORMANCE.md). Its route of the same path stays, as the documented contract; both read a
-request in the same way and call `http_api.called`, and a test holds their answers side by side.
+request in the same way and call `calls.called`, and a test holds their answers side by side.
 """
 
 import json
@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.db.engine import AWAY
-from app.edges.broker import Broker
 from app.edges.failures import framework_problem, invalid, translated
-from app.edges.http_api import CALL_PATH, called
+from app.edges.http.calls import CALL_PATH, called
+from app.edges.parts import Broker
 from app.envelope import CallBody, Key
 
 BODY: Final = TypeAdapter(CallBody)

@@ -9,10 +9,10 @@ from app import saga_registry
 from app.db import saga_definitions
 from app.db.engine import tenant_transaction
 from app.db.saga_definitions import Registered
-from app.edges.broker import Broker
-from app.edges.http_api import identity_of, reply
-from app.edges.identity import CALL, need
-from app.edges.operator_api import operator_of
+from app.edges.auth.tokens import CALL, need
+from app.edges.http.calls import identity_of, reply
+from app.edges.http.operator import operator_of
+from app.edges.parts import Broker
 from app.edges.sagas import Which, definition_for
 from app.envelope import instant
 from app.saga_parse import load, parse
