@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from app.commands.envelope import COMMANDS
 from app.edges.parts import Broker, submit
-from app.envelope import COMMANDS
 from benchmarks import peers
 from benchmarks.fairness import new_id
 from benchmarks.intake import empty_database

@@ -11,10 +11,10 @@ import asyncpg
 import uuid_utils.compat as uuid_utils
 from aiokafka import AIOKafkaConsumer
 
-from app import results
-from app.catalog import Request
-from app.db import claim, dispatch
-from app.db.dispatch import Acked
+from app.catalog.cache import Request
+from app.commands import results
+from app.commands.store import dispatch_claim, dispatch_record
+from app.commands.store.dispatch_record import Acked
 from app.edges.parts import Broker, submit
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import (
@@ -43,7 +43,7 @@ IN_FLIGHT = "SELECT id FROM commands WHERE state = 'dispatched'"
 
 async def take(pool: asyncpg.Pool, *, batch_max: int = 500) -> list[UUID]:
     """Claim what goes next and record it as published: a relay's work without Kafka."""
-    claimed = await claim.claim_commands(
+    claimed = await dispatch_claim.claim_commands(
         pool,
         relay=RELAY,
         batch_max=batch_max,
@@ -53,7 +53,7 @@ async def take(pool: asyncpg.Pool, *, batch_max: int = 500) -> list[UUID]:
         top_only=True,
     )
     acked = [Acked(claimed=one, partition=0, offset=0) for one in claimed]
-    await dispatch.published(pool, acked, relay=RELAY, claim_wait_s=120)
+    await dispatch_record.published(pool, acked, relay=RELAY, claim_wait_s=120)
     return [one.command_id for one in claimed if one.command_id is not None]
 
 

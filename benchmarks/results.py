@@ -5,7 +5,7 @@ from collections.abc import Callable
 from random import Random
 from uuid import UUID, uuid4
 
-from app import results
+from app.commands import results
 from app.commands.watch import until_final
 from app.edges.parts import Broker, submit
 from benchmarks.intake import calls_for

@@ -7,13 +7,13 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app import conductor
-from app.catalog import Request
-from app.db import sagas as saga_rows
-from app.db.engine import Database, open_database
+from app.catalog.cache import Request
 from app.edges import sagas
 from app.edges.parts import Broker
 from app.edges.sagas import Which
+from app.postgres.engine import Database, open_database
+from app.sagas import conductor
+from app.sagas.store import sagas as saga_rows
 from benchmarks.fairness import finish
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, Servers

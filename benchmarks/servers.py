@@ -14,13 +14,13 @@ import orjson
 from aiokafka import AIOKafkaConsumer
 from pydantic import SecretStr
 
-from app import keys
-from app.catalog import Request
+from app.audit import keys
+from app.catalog.cache import Request
+from app.catalog.policy import Identity
+from app.commands.envelope import COMMANDS
 from app.config import Issuer, Settings
 from app.edges.parts import Broker
 from app.edges.server import open_broker
-from app.envelope import COMMANDS
-from app.policy import Identity
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import ISSUER, DevIssuer

@@ -26,9 +26,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from app.db import intake
 from app.edges.parts import Broker
-from app.intake import BATCH_MIN, BATCHES_IN_FLIGHT
+from app.intake import store as intake_store
+from app.intake.batches import BATCH_MIN, BATCHES_IN_FLIGHT
 from benchmarks.intake import accept_for
 from benchmarks.servers import ADA, Servers, echo
 
@@ -149,7 +149,7 @@ async def batch_times(conn: asyncpg.Connection, broker: Broker, size: int, turns
     for _ in range(turns):
         calls = [(await broker.catalog.prepare(ADA, echo(uuid4())))[0] for _ in range(size)]
         at = time.perf_counter()
-        await intake.write(conn, calls)
+        await intake_store.write(conn, calls)
         spent.append(time.perf_counter() - at)
     return statistics.median(spent)
 

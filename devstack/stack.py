@@ -13,10 +13,13 @@ from typing import Final
 import asyncpg
 import orjson
 
-from app import assets, catalog_file, keys
-from app.db import catalog, migrate
-from app.db.catalog import Limits
-from app.policy import Grant
+from app import assets
+from app.audit import keys
+from app.catalog import file as catalog_file
+from app.catalog import store as catalog_store
+from app.catalog.policy import Grant
+from app.catalog.store import Limits
+from app.postgres import migrate
 from devstack.eda import EmbeddedEda
 from devstack.kafka import EmbeddedKafka
 from devstack.postgres import EmbeddedPostgres, free_port
@@ -93,13 +96,12 @@ async def prepare(superuser_dsn: str, *, tenants: tuple[str, ...] = (TENANT,)) -
 async def seed(owner_dsn: str, *, tenants: tuple[str, ...]) -> None:
     """The shipped catalog, and tenants whose every user may call all of it."""
     async with migrate.connected(owner_dsn) as engine:
-        shipped = assets.root() / "app" / "catalog.yml"
-        await catalog_file.apply(engine, catalog_file.parse(shipped), prune=False)
+        await catalog_file.apply(engine, catalog_file.parse(catalog_file.SHIPPED), prune=False)
         async with engine.begin() as conn:
             for tenant_id in tenants:
-                await catalog.put_tenant(conn, tenant_id, Limits(title=f"Tenant {tenant_id}"))
+                await catalog_store.put_tenant(conn, tenant_id, Limits(title=f"Tenant {tenant_id}"))
                 every = Grant(subject_kind="tenant", subject="*", pattern="*", effect="allow")
-                await catalog.grant(conn, tenant_id, [every])
+                await catalog_store.grant(conn, tenant_id, [every])
 
 
 class AppProcess:

@@ -8,8 +8,8 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.db.migrate import async_url
-from app.db.tables import metadata
+from app.postgres.migrate import async_url
+from app.postgres.tables import metadata
 
 # Five group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
 ROLES: Final = """

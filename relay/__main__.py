@@ -19,16 +19,16 @@ from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from app import config, logs, metrics
+from app.audit.keys import signer
 from app.config import Settings
-from app.db import wakeups
-from app.db.engine import open_database
-from app.db.wakeups import Notifier
-from app.keys import signer
+from app.postgres import wakeups
+from app.postgres.engine import open_database
+from app.postgres.wakeups import Notifier
 from relay import anchors, gauges
 from relay.clock import Clock
-from relay.conductor import Conductor
 from relay.kafka import Publisher
 from relay.outbound import Outbound
+from relay.sagas import Conductor
 from relay.sealer import Sealer
 
 logger = logging.getLogger("relay")

@@ -13,9 +13,9 @@ from typing import BinaryIO, Final
 import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from app.audit_bundle import AnchorLine
+from app.audit.bundle import AnchorLine
+from app.commands.envelope import AUDIT
 from app.config import Settings
-from app.envelope import AUDIT
 from relay.kafka import security
 
 logger = logging.getLogger(__name__)

@@ -10,14 +10,18 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import retention, saga_deadlocks, timeouts
-from app.attempts import Word
-from app.catalog import Compiled
+from app.audit.store import retention as audit_retention
+from app.catalog import store as catalog_store
+from app.catalog.cache import Compiled
+from app.catalog.policy import ToolPolicy
+from app.commands import retention, timeouts
+from app.commands.attempts import Word
+from app.commands.store import dispatch_record
 from app.config import Settings
-from app.db import audit_retention, catalog, dispatch, sagas
-from app.db.engine import AWAY
-from app.db.wakeups import Notifier
-from app.policy import ToolPolicy
+from app.postgres.engine import AWAY
+from app.postgres.wakeups import Notifier
+from app.sagas import deadlocks
+from app.sagas.store import sagas
 from relay import waits
 
 logger = logging.getLogger(__name__)
@@ -49,7 +53,7 @@ class Toolbox:
         """A tool; None where it is out of service by now."""
         if time.monotonic() - self._at > POLICIES_KEPT_S:
             async with self._engine.connect() as conn:
-                found = await catalog.tools(conn)
+                found = await catalog_store.tools(conn)
             digest = b"".join(one.digest for one in found)
             if digest != self._digest:
                 self._known = {(one.tool, one.method): Compiled.of(one) for one in found}
@@ -92,8 +96,8 @@ class Clock:
 
     async def tick(self) -> None:
         """Do everything that is due now."""
-        due = await dispatch.wake_due(self._pool, limit=ROWS_MAX)
-        freed = await dispatch.reclaim(self._pool, limit=ROWS_MAX)
+        due = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
+        freed = await dispatch_record.reclaim(self._pool, limit=ROWS_MAX)
         if due or freed:
             self._notifier.outbox()
         grace_s = self._settings.cancel_grace_s
@@ -130,7 +134,7 @@ class Clock:
 
     async def break_up(self) -> None:
         """Part sagas that wait for each other's keys."""
-        moved = await saga_deadlocks.break_up(self._engine)
+        moved = await deadlocks.break_up(self._engine)
         if moved:
             self._notifier.commands(moved)
             self._notifier.sagas()

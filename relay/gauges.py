@@ -9,8 +9,9 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from app import metrics
-from app.db import audit_seals, gauges
-from app.db.engine import AWAY
+from app.audit.store import seals
+from app.commands.store import gauges
+from app.postgres.engine import AWAY
 from relay import waits
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,9 @@ async def _read_for(conn: PoolConnectionProxy) -> float:
 async def read(conn: asyncpg.Connection | PoolConnectionProxy) -> None:
     """Read them once."""
     found = await gauges.read(conn)
-    mark = await audit_seals.watermark(conn)
-    metrics.SEAL_LAG_S.set(await audit_seals.lag_s(conn, after=mark.xid))
-    metrics.UNSEALED.set(
-        await audit_seals.waiting(conn, after=mark.xid, limit=metrics.UNSEALED_MAX)
-    )
+    mark = await seals.watermark(conn)
+    metrics.SEAL_LAG_S.set(await seals.lag_s(conn, after=mark.xid))
+    metrics.UNSEALED.set(await seals.waiting(conn, after=mark.xid, limit=metrics.UNSEALED_MAX))
     for status in ("ready", "held", "delayed", "claimed"):
         metrics.OUTBOX_ROWS.labels(status).set(getattr(found, status))
     for state in ("queued", "dispatched", "running"):

@@ -14,13 +14,13 @@ import asyncpg
 import orjson
 
 from app import metrics
+from app.commands.envelope import envelope, headers
+from app.commands.store import dispatch_claim, dispatch_record
+from app.commands.store.dispatch_claim import Claimed
+from app.commands.store.dispatch_record import Acked
 from app.config import Settings
-from app.db import claim, dispatch
-from app.db.claim import Claimed
-from app.db.dispatch import Acked
-from app.db.engine import AWAY
-from app.db.wakeups import Notifier
-from app.envelope import envelope, headers
+from app.postgres.engine import AWAY
+from app.postgres.wakeups import Notifier
 from relay import waits
 from relay.kafka import Publisher, PublishError, Record
 
@@ -67,7 +67,11 @@ class Outbound:
             group.create_task(self._loop(self._claim_events, stop, at_once=1))
 
     async def _loop(
-        self, claim: Callable[[], Awaitable[list[Claimed]]], stop: asyncio.Event, *, at_once: int
+        self,
+        dispatch_claim: Callable[[], Awaitable[list[Claimed]]],
+        stop: asyncio.Event,
+        *,
+        at_once: int,
     ) -> None:
         woken = asyncio.Event()
         self._wakes.append(woken)
@@ -76,7 +80,7 @@ class Outbound:
             while not stop.is_set() or sending:
                 woken.clear()
                 try:
-                    claimed = [] if stop.is_set() else await claim()
+                    claimed = [] if stop.is_set() else await dispatch_claim()
                     if claimed:
                         sending.add(asyncio.create_task(self._send(claimed)))
                     if len(sending) == at_once or (sending and stop.is_set()):
@@ -98,7 +102,7 @@ class Outbound:
                 task.cancel()
 
     async def _claim_commands(self) -> list[Claimed]:
-        claimed = await claim.claim_commands(
+        claimed = await dispatch_claim.claim_commands(
             self._pool,
             relay=self._relay,
             batch_max=self._settings.relay_batch_max,
@@ -115,7 +119,7 @@ class Outbound:
         return claimed
 
     async def _claim_events(self) -> list[Claimed]:
-        return await claim.claim_events(
+        return await dispatch_claim.claim_events(
             self._pool,
             relay=self._relay,
             batch_max=self._settings.relay_batch_max,
@@ -127,13 +131,13 @@ class Outbound:
             places = await self._publisher.publish([record(one) for one in claimed])
         except PublishError:
             metrics.PUBLISH_FAILURES.inc()
-            await dispatch.unclaim(self._pool, claimed, relay=self._relay)
+            await dispatch_record.unclaim(self._pool, claimed, relay=self._relay)
             raise
         acked = [
             Acked(claimed=one, partition=partition, offset=offset)
             for one, (partition, offset) in zip(claimed, places, strict=True)
         ]
-        moved = await dispatch.published(
+        moved = await dispatch_record.published(
             self._pool, acked, relay=self._relay, claim_wait_s=self._settings.claim_wait_s
         )
         self.published += len(acked)

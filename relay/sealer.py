@@ -19,12 +19,14 @@ from uuid import uuid4
 import asyncpg
 import orjson
 
-from app import audit
-from app.audit import Kind, Seal
-from app.db import audit_retention, audit_seals, leases
-from app.db.audit_seals import Head, Pending, Sealed, Watermark
-from app.db.engine import AWAY
-from app.keys import Signer
+from app.audit import event as audit
+from app.audit.event import Kind, Seal
+from app.audit.keys import Signer
+from app.audit.store import retention
+from app.audit.store import seals as audit_seals
+from app.audit.store.seals import Head, Pending, Sealed, Watermark
+from app.postgres import leases
+from app.postgres.engine import AWAY
 from relay import waits
 
 logger = logging.getLogger(__name__)
@@ -110,9 +112,9 @@ class Sealer:
             return False
         mark = await audit_seals.watermark(self._pool)
         more = await (self._follow if mark.adopted else self._adopt)(epoch, mark)
-        asked = await audit_retention.asked(self._pool)
+        asked = await retention.asked(self._pool)
         if asked is not None and await self.retire(asked):
-            await audit_retention.mark_signed(self._pool, before=asked)
+            await retention.mark_signed(self._pool, before=asked)
         return more
 
     async def retire(self, before: datetime) -> bool:

@@ -15,7 +15,7 @@ import asyncpg
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.db import migrate
+from app.postgres import migrate
 from devstack.kafka import EmbeddedKafka
 from devstack.postgres import EmbeddedPostgres
 from devstack.process import descendants

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app import assets, catalog_file
+from app import assets
+from app.catalog import file as catalog_file
 from app.config import PREFIX
 from devstack.stack import Dsns
 from tests.kernel.calls import fetch
@@ -55,7 +56,7 @@ def test_a_bad_catalog_is_refused_with_its_place(tmp_path: Path) -> None:
 async def test_catalog_and_tenant_are_applied_and_an_unchanged_catalog_is_nothing_new(
     database: Dsns, tmp_path: Path
 ) -> None:
-    shipped = str(ROOT / "app" / "catalog.yml")
+    shipped = str(catalog_file.SHIPPED)
     url = ["--database-url", database.owner]
     assert broker("catalog", "apply", shipped, *url).stdout.strip() == "applied: nothing new"
     one = tmp_path / "catalog.yml"

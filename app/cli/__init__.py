@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from app import catalog_file, config, logs
-from app.cli import audit_retention, dlq, saga, tenant
+from app import config, logs
+from app.catalog import file as catalog_file
+from app.cli import audit_retention, dead_letters, saga, tenant
 from app.cli.common import AsJson, DatabaseUrl, fail, run
 from app.config import PREFIX, Settings
-from app.db import migrate
+from app.postgres import migrate
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
@@ -23,7 +24,7 @@ catalogs = typer.Typer(no_args_is_help=True, help="The tools that are offered.")
 app.add_typer(catalogs, name="catalog")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(audit_retention.app, name="audit")
-app.add_typer(dlq.app, name="dlq")
+app.add_typer(dead_letters.app, name="dlq")
 app.add_typer(saga.app, name="saga")
 
 

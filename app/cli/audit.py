@@ -16,11 +16,12 @@ import orjson
 import typer
 from rich.console import Console
 
-from app import audit, audit_bundle, keys
-from app.audit_bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
-from app.audit_proof import Anchor, Check, Fault, Report, SignedSeal
+from app.audit import bundle, keys
+from app.audit import event as audit
+from app.audit.bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
+from app.audit.proof import Anchor, Check, Fault, Report, SignedSeal
+from app.audit.store import export as audit_export
 from app.cli.common import AsJson, database_option
-from app.db import audit_export
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -125,7 +126,7 @@ async def write_bundle(
 ) -> tuple[int, int]:
     """Write the whole bundle; how many seals and members it has."""
 
-    def put(line: audit_bundle.Line) -> None:
+    def put(line: bundle.Line) -> None:
         file.write(line.model_dump_json().encode() + b"\n")
 
     seen = await audit_export.overview(conn, tenant)
@@ -141,11 +142,11 @@ async def write_bundle(
         put(KeyLine(key_id=key_id, public_key=public_key))
     base = await audit_export.seal(conn, tenant, first - 1)
     if base is not None:
-        put(audit_bundle.seal_line(base, base=True))
+        put(bundle.seal_line(base, base=True))
     seals = members = 0
     async for line in audit_export.log(conn, tenant, first=first, last=last):
         if isinstance(line, SignedSeal):
-            put(audit_bundle.seal_line(line))
+            put(bundle.seal_line(line))
             seals += 1
         else:
             put(MemberLine.model_validate(line))
@@ -162,8 +163,8 @@ def verify_bundle(
 
     async def work() -> tuple[HeaderLine, Report]:
         with file.open("rb") as lines:
-            return audit_bundle.check(
-                audit_bundle.parse(lines), keys=load_keys(pinned), anchors=load_anchors(anchors)
+            return bundle.check(
+                bundle.parse(lines), keys=load_keys(pinned), anchors=load_anchors(anchors)
             )
 
     header, report = run(work())
@@ -218,7 +219,7 @@ def load_anchors(path: Path | None) -> list[Anchor]:
     if path is None:
         return []
     with path.open("rb") as lines:
-        return list(audit_bundle.parse_anchors(lines))
+        return list(bundle.parse_anchors(lines))
 
 
 def need_anchors(path: Path | None, report: Report) -> None:

@@ -13,9 +13,9 @@ from uuid import UUID
 import asyncpg
 import typer
 
+from app.audit.store import retention
 from app.cli.audit import app, run, unchecked
 from app.cli.common import database_option
-from app.db import audit_retention
 
 BLOCKED: Final = 1
 POLL_S: Final = 0.5
@@ -46,7 +46,7 @@ def retire(
         async with connected(database_url) as conn:
             if before is not None and not await signed(conn, utc(before), reason, wait_s):
                 raise unchecked("no relay has signed in time; the request stands, run this again")
-            async for found in audit_retention.drop_retired(conn):
+            async for found in retention.drop_retired(conn):
                 upto = f"{found.upto.astimezone(UTC):%Y-%m-%d}"
                 if not found.dropped:
                     typer.echo(f"{found.partition} (before {upto}) stays: {found.reason}", err=True)
@@ -59,9 +59,9 @@ def retire(
 
 async def signed(conn: asyncpg.Connection, before: datetime, reason: str, wait_s: float) -> bool:
     """Ask for a retirement and wait until a relay has signed it; False: not in time."""
-    request = await audit_retention.ask(conn, before, reason=reason)
+    request = await retention.ask(conn, before, reason=reason)
     until = asyncio.get_running_loop().time() + wait_s
-    while not (done := await audit_retention.is_signed(conn, request)):
+    while not (done := await retention.is_signed(conn, request)):
         if asyncio.get_running_loop().time() > until:
             break
         await asyncio.sleep(POLL_S)
@@ -80,7 +80,7 @@ def hold(
 
     async def work() -> UUID:
         async with connected(database_url) as conn:
-            return await audit_retention.hold(
+            return await retention.hold(
                 conn,
                 tenant,
                 reason=reason,
@@ -97,7 +97,7 @@ def release(hold_id: UUID, database_url: DatabaseUrl, reason: Reason) -> None:
 
     async def work() -> str | None:
         async with connected(database_url) as conn:
-            return await audit_retention.release(conn, hold_id, reason=reason)
+            return await retention.release(conn, hold_id, reason=reason)
 
     tenant = run(work())
     if tenant is None:
@@ -117,7 +117,7 @@ def erase(
     async def work() -> tuple[int, int, int]:
         events = commands = kept = 0
         async with connected(database_url) as conn:
-            async for done in audit_retention.erase(conn, tenant, user, reason=reason):
+            async for done in retention.erase(conn, tenant, user, reason=reason):
                 events, commands, kept = events + done.events, commands + done.commands, done.kept
         return events, commands, kept
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.common import AsJson, fail
-from app.cli.dlq import LOCAL, Url, ask, echo, known
+from app.cli.dead_letters import LOCAL, Url, ask, echo, known
 from app.errors import InvalidDefinitionError
-from app.saga_parse import load
+from app.sagas.parse import load
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 

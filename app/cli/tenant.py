@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.catalog import store as catalog_store
+from app.catalog.policy import Grant
+from app.catalog.store import UNSETTABLE, Limits
 from app.cli.common import AsJson, DatabaseUrl, fail, run
-from app.db import catalog
-from app.db.catalog import UNSETTABLE, Limits
-from app.db.migrate import connected
-from app.policy import Grant
+from app.postgres.migrate import connected
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -69,8 +69,8 @@ def put(
 
     async def work() -> bool:
         async with connected(database_url) as engine, engine.begin() as conn:
-            made = await catalog.put_tenant(conn, tenant_id, limits)
-            await catalog.announce(conn)
+            made = await catalog_store.put_tenant(conn, tenant_id, limits)
+            await catalog_store.announce(conn)
             return made
 
     typer.echo(f"tenant {tenant_id}: {'made, without grants' if run(work()) else 'changed'}")
@@ -104,10 +104,10 @@ def show(tenant_id: str, database_url: DatabaseUrl, as_json: AsJson = False) -> 
 
     async def work() -> dict[str, Any]:
         async with connected(database_url) as engine, engine.connect() as conn:
-            found = await catalog.tenant(conn, tenant_id)
+            found = await catalog_store.tenant(conn, tenant_id)
             if found is None:
                 raise unknown(tenant_id)
-            grants = await catalog.grants(conn, tenant_id)
+            grants = await catalog_store.grants(conn, tenant_id)
         listed = [asdict(one) for one in grants]
         return asdict(found) | {"grants": sorted(listed, key=lambda one: tuple(one.values()))}
 
@@ -127,11 +127,11 @@ def show(tenant_id: str, database_url: DatabaseUrl, as_json: AsJson = False) -> 
 async def granted(database_url: str, tenant_id: str, grants: list[Grant], *, add: bool) -> int:
     """Add or take away, in one transaction."""
     async with connected(database_url) as engine, engine.begin() as conn:
-        if await catalog.tenant(conn, tenant_id) is None:
+        if await catalog_store.tenant(conn, tenant_id) is None:
             raise unknown(tenant_id)
-        change = catalog.grant if add else catalog.revoke
+        change = catalog_store.grant if add else catalog_store.revoke
         changed = await change(conn, tenant_id, grants)
-        await catalog.announce(conn)
+        await catalog_store.announce(conn)
         return changed
 
 

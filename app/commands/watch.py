@@ -10,10 +10,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.db import commands, progress, wakeups
-from app.db.commands import Command
-from app.db.engine import AWAY, tenant_transaction
-from app.db.progress import Progress
+from app.commands.store import commands, progress
+from app.commands.store.commands import Command
+from app.commands.store.progress import Progress
+from app.postgres import wakeups
+from app.postgres.engine import AWAY, tenant_transaction
 
 logger = logging.getLogger(__name__)
 

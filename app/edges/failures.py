@@ -14,7 +14,6 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from app import metrics
-from app.db.engine import AWAY
 from app.edges.auth.tokens import LoginFailedError
 from app.errors import (
     BadRequestError,
@@ -23,6 +22,7 @@ from app.errors import (
     NotAuthenticatedError,
     UnavailableError,
 )
+from app.postgres.engine import AWAY
 
 logger = logging.getLogger(__name__)
 

@@ -10,27 +10,29 @@ from uuid import UUID
 from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import control, metrics, saga_runs
-from app.attempts import PURGED, Word
-from app.catalog import Catalog, Request
-from app.command import State
+from app import metrics
+from app.catalog.cache import Catalog, Request
+from app.catalog.policy import Identity, Tool, ToolPolicy
+from app.catalog.store import Tenant
+from app.commands import control
+from app.commands.attempts import PURGED, Word
+from app.commands.envelope import Call, Priority, instant
+from app.commands.results import Leases
+from app.commands.state import State
+from app.commands.store import commands
+from app.commands.store.commands import Command
 from app.commands.watch import Hub
 from app.config import Settings
-from app.db import commands
-from app.db.catalog import Tenant
-from app.db.commands import Command
-from app.db.engine import Database, tenant_transaction
-from app.db.intake import Written
-from app.db.wakeups import Notifier
 from app.edges.auth.certificates import Certificates
 from app.edges.auth.refusals import Refusals
 from app.edges.auth.tokens import OPERATE, Verifier
 from app.edges.mcp.legacy.sessions import Stops
-from app.envelope import Call, Priority, instant
 from app.errors import NotFoundError, QueueFullError
-from app.intake import Intake, Write
-from app.policy import Identity, Tool, ToolPolicy
-from app.results import Leases
+from app.intake.batches import Intake, Write
+from app.intake.store import Written
+from app.postgres.engine import Database, tenant_transaction
+from app.postgres.wakeups import Notifier
+from app.sagas import runs
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +162,7 @@ def wait_bound_s(broker: Broker, tool: Tool, tenant: Tenant) -> float:
 def _adhoc(broker: Broker, call: Call) -> Write:
     async def write(conn: PoolConnectionProxy) -> Written | None:
         settings = broker.settings
-        return await saga_runs.add(
+        return await runs.add(
             conn, call, on_idle=settings.saga_on_idle, idle_timeout_s=settings.saga_idle_s
         )
 

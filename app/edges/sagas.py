@@ -10,19 +10,20 @@ from asyncpg.pool import PoolConnectionProxy
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import saga_registry, saga_runs, saga_view
-from app.catalog import Compiled, Request
-from app.db import sagas
-from app.db.engine import tenant_transaction
-from app.db.intake import Written
-from app.db.sagas import SagaRow, StepRow
+from app.catalog.cache import Compiled, Request
+from app.catalog.policy import Identity, Tool, ToolPolicy
 from app.edges.parts import Accepted, Broker, accept, cancel, may_see, whose
 from app.errors import NotFoundError
-from app.policy import Identity, Tool, ToolPolicy
-from app.saga import State
-from app.saga_check import prepared_input
-from app.saga_definition import Definition
-from app.saga_parse import Name, parse
+from app.intake.store import Written
+from app.postgres.engine import tenant_transaction
+from app.sagas import registry, runs
+from app.sagas import view as saga_view
+from app.sagas.check import prepared_input
+from app.sagas.definition import Definition
+from app.sagas.parse import Name, parse
+from app.sagas.state import State
+from app.sagas.store import sagas
+from app.sagas.store.sagas import SagaRow, StepRow
 
 PLAN: Final[dict[str, Any]] = {
     "type": "object",
@@ -132,9 +133,9 @@ async def definition_for(broker: Broker, who: Identity, which: Which) -> Definit
         found = parse(which.plan)
     else:
         async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-            registered = await saga_registry.find(conn, who, name=which.name, version=which.version)
-        found = saga_registry.definition_of(registered)
-    return await saga_registry.checked(broker.catalog, who, found)
+            registered = await registry.find(conn, who, name=which.name, version=which.version)
+        found = registry.definition_of(registered)
+    return await registry.checked(broker.catalog, who, found)
 
 
 async def run(
@@ -158,7 +159,7 @@ async def run(
     call = replace(call, saga_role="saga", saga_id=call.correlation_id)
 
     async def write(conn: PoolConnectionProxy) -> Written | None:
-        return await saga_runs.begin(conn, call, definition, given)
+        return await runs.begin(conn, call, definition, given)
 
     return await accept(broker, who, call, RUN, write=write, wait_s=wait_s)
 
@@ -209,7 +210,7 @@ async def stop(broker: Broker, who: Identity, saga_id: UUID, *, reason: str) -> 
         await cancel(broker, who, saga_id, reason=reason)
         return saga_view.view(*await find(broker, who, saga_id))
     actor = f"user:{who.user_id}"
-    abort = partial(saga_runs.abort, actor=actor, reason=reason)
+    abort = partial(runs.abort, actor=actor, reason=reason)
     return await _act(broker, who, saga_id, abort)
 
 
@@ -221,7 +222,7 @@ async def commit(broker: Broker, who: Identity, saga_id: UUID) -> Mapping[str, A
         SagaClosedError: it is being undone, or was.
     """
     await find(broker, who, saga_id)
-    close = partial(saga_runs.close, actor=f"user:{who.user_id}")
+    close = partial(runs.close, actor=f"user:{who.user_id}")
     return await _act(broker, who, saga_id, close)
 
 
@@ -231,8 +232,8 @@ async def settle(
     saga_id: UUID,
     *,
     step: str,
-    verb: saga_runs.Verb,
-    outcome: saga_runs.Outcome | None,
+    verb: runs.Verb,
+    outcome: runs.Outcome | None,
     reason: str,
 ) -> Mapping[str, Any]:
     """An operator's word on a step that a saga waits for.
@@ -242,9 +243,7 @@ async def settle(
     """
     await find(broker, who, saga_id)
     actor = f"operator:{who.user_id}"
-    said = partial(
-        saga_runs.settle, step=step, verb=verb, outcome=outcome, actor=actor, reason=reason
-    )
+    said = partial(runs.settle, step=step, verb=verb, outcome=outcome, actor=actor, reason=reason)
     return await _act(broker, who, saga_id, said)
 
 

@@ -15,12 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from app import metrics
-from app.catalog import Catalog
+from app.catalog.cache import Catalog
 from app.commands.watch import Hub
 from app.config import Settings
-from app.db import migrate, wakeups
-from app.db.engine import open_database
-from app.db.wakeups import Notifier
 from app.edges import failures
 from app.edges.auth.certificates import Certificates, TlsProtocol, server_context
 from app.edges.auth.refusals import Refusals
@@ -40,7 +37,10 @@ from app.edges.http.fast_call import Hot
 from app.edges.mcp.front import Front
 from app.edges.mcp.legacy.sessions import Sessions, Stops
 from app.edges.parts import Broker
-from app.intake import Intake
+from app.intake.batches import Intake
+from app.postgres import migrate, wakeups
+from app.postgres.engine import open_database
+from app.postgres.wakeups import Notifier
 
 logger = logging.getLogger("app")
 

@@ -7,7 +7,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# The arithmetic of app/audit.py once more, as neither side is taken at its word. A change of a
+# The arithmetic of app/audit/event.py once more, as neither side is taken at its word. A change of a
 # seal's fields is a new function, never a new body for this one.
 SEAL_V1 = r"""
     CREATE FUNCTION audit.seal_v1(s audit.seals) RETURNS bytea

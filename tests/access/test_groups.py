@@ -6,12 +6,12 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.db import catalog
-from app.db.catalog import Limits
-from app.db.migrate import connected
+from app.catalog import store as catalog_store
+from app.catalog.policy import Grant
+from app.catalog.store import Limits
+from app.commands.envelope import META_PREFIX
 from app.edges.parts import Broker
-from app.envelope import META_PREFIX
-from app.policy import Grant
+from app.postgres.migrate import connected
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.access.conftest import Served, served
@@ -90,8 +90,8 @@ async def test_a_tokens_groups_list_and_call_what_is_granted_and_a_groups_deny_w
 ) -> None:
     async with connected(database.owner) as engine, engine.begin() as conn:
         for tenant in ("teams", "elsewhere"):
-            await catalog.put_tenant(conn, tenant, Limits())
-        await catalog.grant(conn, "teams", GRANTS)
+            await catalog_store.put_tenant(conn, tenant, Limits())
+        await catalog_store.grant(conn, "teams", GRANTS)
 
     async def check(
         app: Served, tenant: str, user: str, groups: tuple[str, ...], granted: set[str]

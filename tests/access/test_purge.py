@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from app import retention
-from app.command import State
+from app.commands import retention
+from app.commands.state import State
+from app.commands.store import retention as stored
 from app.config import Settings
-from app.db import retention as stored
-from app.db.engine import Database, open_database
 from app.edges.parts import Broker
 from app.errors import IdempotencyConflictError
+from app.postgres.engine import Database, open_database
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.access.conftest import served

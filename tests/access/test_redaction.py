@@ -11,10 +11,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from app.catalog.redaction import REDACTED, mask, redact, secrets
 from app.edges.parts import Broker
-from app.intake import code_of
+from app.intake.batches import code_of
 from app.logs import JsonFormatter
-from app.redaction import REDACTED, mask, redact, secrets
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.access.conftest import ADAPTER, Served, served

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.catalog import Request
+from app.catalog.cache import Request
 from app.edges import sagas
 from app.edges.mcp import command_tools, saga_tools
 from app.edges.mcp.front import Front

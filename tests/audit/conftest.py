@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.audit import key_id_of
-from app.audit_proof import Anchor, Check, Report
-from app.db import audit_export
-from app.keys import FileSigner
+from app.audit.event import key_id_of
+from app.audit.keys import FileSigner
+from app.audit.proof import Anchor, Check, Report
+from app.audit.store import export
 from devstack.stack import Dsns
 from relay.sealer import Sealer
 from tests import stack
@@ -66,7 +66,7 @@ class Log:
         self, tenant: str = "demo", *, anchors: list[Anchor] | None = None, pinned: bool = True
     ) -> Report:
         """The check that believes no function of the database."""
-        keys = self.keys if pinned else await audit_export.keys(self.owner)
+        keys = self.keys if pinned else await export.keys(self.owner)
         return await check(self.owner, tenant, keys=keys, anchors=anchors or [], pinned=pinned)
 
     async def anchors(self) -> list[Anchor]:
@@ -97,7 +97,7 @@ async def check(
     pinned: bool = True,
 ) -> Report:
     async with conn.transaction(isolation=None):
-        seen = await audit_export.overview(conn, tenant)
+        seen = await export.overview(conn, tenant)
         made = Check(
             tenant,
             keys=keys,
@@ -105,7 +105,7 @@ async def check(
             pinned=pinned,
             retired_before=seen.retired_before,
         )
-        async for line in audit_export.log(conn, tenant):
+        async for line in export.log(conn, tenant):
             made.add(line)
     return made.report()
 

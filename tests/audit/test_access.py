@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from app import assets, audit
-from app.catalog import Request
+from app import assets
+from app.audit import event as audit
+from app.catalog.cache import Request
 from app.edges.parts import Broker
 from app.errors import UnknownToolError
 from devstack.stack import Dsns

@@ -8,7 +8,8 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from app import audit, keys
+from app.audit import event as audit
+from app.audit import keys
 from app.cli.audit import app
 from tests.audit.conftest import Log
 from tests.audit.tampering import EVENT, tamper

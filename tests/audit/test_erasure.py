@@ -12,9 +12,10 @@ import asyncpg
 import orjson
 import pytest
 
-from app import audit
-from app.db import audit_export, audit_retention
-from app.db.audit_retention import Erasure
+from app.audit import event as audit
+from app.audit.store import export
+from app.audit.store import retention as audit_retention
+from app.audit.store.retention import Erasure
 from tests.audit.conftest import Log
 from tests.audit.tampering import tamper
 from tests.audit.test_partitions import invoke
@@ -217,7 +218,7 @@ async def test_both_sides_compute_the_same_leaf_before_and_after_an_erasure(eras
     events = [
         one.event
         async for one in _members(erased)
-        if isinstance(one, audit_export.Member) and one.event is not None
+        if isinstance(one, export.Member) and one.event is not None
     ]
     stored = {
         row["event_id"]: row["leaf"]
@@ -263,7 +264,7 @@ async def test_both_sides_compute_the_same_leaf_of_any_event(log: Log) -> None:
     events = [
         one.event
         async for one in _members(log)
-        if isinstance(one, audit_export.Member) and one.event is not None
+        if isinstance(one, export.Member) and one.event is not None
     ]
     assert len(events) == len(rows)
     assert all(audit.leaf_of(event) == stored[event.event_id] for event in events)
@@ -271,5 +272,5 @@ async def test_both_sides_compute_the_same_leaf_of_any_event(log: Log) -> None:
 
 async def _members(log: Log) -> AsyncIterator[object]:
     async with log.owner.transaction():
-        async for line in audit_export.log(log.owner, "demo"):
+        async for line in export.log(log.owner, "demo"):
             yield line

@@ -10,9 +10,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
+from app.audit.store import retention as audit_retention
+from app.audit.store.retention import Partition
 from app.cli.audit_retention import app
-from app.db import audit_retention
-from app.db.audit_retention import Partition
 from tests.audit.conftest import Log
 
 FEBRUARY = datetime(2020, 2, 15, tzinfo=UTC)

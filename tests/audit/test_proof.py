@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app import audit
-from app.audit import NOTHING, Event, Kind, Seal, Tree
-from app.audit_proof import Anchor, Check, Member, Report, SignedSeal
+from app.audit import event as audit
+from app.audit.event import NOTHING, Event, Kind, Seal, Tree
+from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()

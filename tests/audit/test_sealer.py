@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import REGISTRY
 
-from app import audit
-from app.audit_bundle import parse_anchors
-from app.db import audit_seals
-from app.keys import FileSigner, signer
+from app.audit import event as audit
+from app.audit.bundle import parse_anchors
+from app.audit.keys import FileSigner, signer
+from app.audit.store import seals as audit_seals
 from relay import gauges
 from relay.sealer import Sealer, SignerError
 from tests.audit.conftest import LOG, Log, sealer

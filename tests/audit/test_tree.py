@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import audit
-from app.audit import Event, Tree, leaf_of
+from app.audit import event as audit
+from app.audit.event import Event, Tree, leaf_of
 
 LEAVES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
 

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 from aiokafka import AIOKafkaConsumer
 
-from app.envelope import RESULTS
+from app.commands.envelope import RESULTS
 from tests.chaos.fleet import Fleet
 
 NOT_IDEMPOTENT = {"once", "loose"}

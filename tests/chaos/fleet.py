@@ -16,8 +16,10 @@ from typing import Protocol
 import asyncpg
 from sqlalchemy import text
 
-from app import assets, catalog_file, keys
-from app.db import migrate
+from app import assets
+from app.audit import keys
+from app.catalog import file as catalog_file
+from app.postgres import migrate
 from devstack.eda import EmbeddedEda
 from devstack.kafka import EmbeddedKafka
 from devstack.postgres import EmbeddedPostgres, free_port

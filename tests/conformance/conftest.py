@@ -7,10 +7,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app import catalog_file
-from app.db import catalog, migrate
-from app.db.catalog import Limits
-from app.policy import Grant
+from app.catalog import file as catalog_file
+from app.catalog import store as catalog_store
+from app.catalog.policy import Grant
+from app.catalog.store import Limits
+from app.postgres import migrate
 from devstack.postgres import free_port
 from devstack.stack import AppProcess
 from devstack.tokens import DevIssuer
@@ -31,8 +32,10 @@ async def offer(owner_dsn: str) -> None:
         file = catalog_file.parse(Path(__file__).with_name("tools.yml"))
         await catalog_file.apply(engine, file, prune=False)
         async with engine.begin() as conn:
-            await catalog.put_tenant(conn, TENANT, Limits(title="Conformance", queued_max=1000))
-            await catalog.grant(conn, TENANT, [grant])
+            await catalog_store.put_tenant(
+                conn, TENANT, Limits(title="Conformance", queued_max=1000)
+            )
+            await catalog_store.grant(conn, TENANT, [grant])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.db.claim import SPARED, claim_commands
+from app.commands.store.dispatch_claim import SPARED, claim_commands
 from devstack.stack import Dsns
 
 AGING_S = 60

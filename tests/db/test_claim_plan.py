@@ -5,8 +5,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.db.claim import CLAIM, LOCK, claim_commands
-from app.db.dispatch import PUBLISHED
+from app.commands.store.dispatch_claim import CLAIM, LOCK, claim_commands
+from app.commands.store.dispatch_record import PUBLISHED
 from benchmarks.servers import execute, fill, settle
 from devstack.stack import Dsns
 from tests.db.plans import hungriest

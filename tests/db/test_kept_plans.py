@@ -3,8 +3,8 @@
 import asyncpg
 import pytest
 
-from app.db.engine import KEPT_PLANS
-from app.db.intake import RELEASE
+from app.intake.store import RELEASE
+from app.postgres.engine import KEPT_PLANS
 from benchmarks.servers import execute, fill
 from devstack.stack import Dsns
 from tests.db.plans import hungriest

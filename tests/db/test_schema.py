@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 from alembic import command
 
-from app.db import migrate
-from app.db.tables import TENANT_TABLES
+from app.postgres import migrate
+from app.postgres.tables import TENANT_TABLES
 from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from tests.kernel.calls import fetch

@@ -4,7 +4,7 @@ import asyncio
 
 import asyncpg
 
-from app.db.wakeups import COMMANDS, OUTBOX, Notifier
+from app.postgres.wakeups import COMMANDS, OUTBOX, Notifier
 from devstack.stack import Dsns
 
 PERIOD_MS = 600_000

@@ -13,7 +13,8 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from app import assets, catalog_file
+from app import assets
+from app.catalog import file as catalog_file
 
 ROOT = assets.root()
 BOOKS = ["rulebook_mcp.yml", "rulebook_mcp_aap.yml"]
@@ -47,7 +48,7 @@ def test_every_tool_has_one_rule_and_the_rest_goes_to_the_dead_letters(book: str
     lacking = "event.body.tool is not defined or event.body.method is not defined or not ("
     assert last["condition"].startswith(lacking)
     assert PAIR.findall(last["condition"]) == taken
-    shipped = catalog_file.parse(ROOT / "app" / "catalog.yml")
+    shipped = catalog_file.parse(catalog_file.SHIPPED)
     assert {(tool.tool, tool.method) for tool in shipped.tools} == set(taken)
     assert load(book)[0]["execution_strategy"] == "parallel"
 

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.db.wakeups import NOTIFY
 from app.edges import failures
 from app.edges.parts import Broker
 from app.edges.server import build
+from app.postgres.wakeups import NOTIFY
 from benchmarks.http import LEGACY, MODERN, mcp_call, mcp_headers
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

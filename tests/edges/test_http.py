@@ -9,7 +9,7 @@ import httpx
 import jwt
 import pytest
 
-from app.db import migrate
+from app.postgres import migrate
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth

@@ -6,14 +6,14 @@ from uuid import UUID
 
 import asyncpg
 
-from app import control, results
-from app.attempts import Word
-from app.catalog import Request
-from app.db import commands
-from app.db.engine import tenant_transaction
+from app.catalog.cache import Request
+from app.catalog.policy import Identity, ToolPolicy
+from app.commands import control, results
+from app.commands.attempts import Word
+from app.commands.results import Claim
+from app.commands.store import commands
 from app.edges.parts import Accepted, Broker, submit
-from app.policy import Identity, ToolPolicy
-from app.results import Claim
+from app.postgres.engine import tenant_transaction
 
 ADA = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))
 BOB = Identity(tenant_id="demo", user_id="bob", client_id="bob", scopes=frozenset({"tools"}))

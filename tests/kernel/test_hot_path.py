@@ -8,11 +8,11 @@ import asyncpg
 import pytest
 from sqlalchemy import event
 
-from app.db.catalog import Tenant
+from app.catalog.store import Tenant
 from app.edges.parts import Broker
 from app.errors import QueueFullError
-from app.intake import BATCH_MIN, Intake
-from app.queues import Queues
+from app.intake.batches import BATCH_MIN, Intake
+from app.intake.queues import Queues
 from devstack.stack import Dsns
 from tests.kernel.calls import ADA, EVE, accept, echo, fetch
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.catalog import Request
+from app.catalog.cache import Request
 from app.edges.parts import Broker
 from app.errors import (
     BrokerError,
@@ -15,7 +15,7 @@ from app.errors import (
     OversizeError,
     UnknownToolError,
 )
-from app.intake import Intake
+from app.intake.batches import Intake
 from devstack.stack import Dsns
 from tests.kernel.calls import ADA, BOB, EVE, accept, claim, counts, delete, echo, fetch, finish
 

@@ -13,11 +13,11 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import catalog_file
-from app.db import catalog
-from app.db.catalog import Limits
-from app.db.migrate import connected
-from app.policy import Grant
+from app.catalog import file as catalog_file
+from app.catalog import store as catalog_store
+from app.catalog.policy import Grant
+from app.catalog.store import Limits
+from app.postgres.migrate import connected
 from devstack.postgres import free_port
 from devstack.stack import AppProcess, Dsns
 from devstack.tokens import DevIssuer
@@ -60,16 +60,18 @@ class Front:
     async def allow(self, tenant: str, allowed: str = "*", **limits: Any) -> None:
         """Make the tenant if need be, with this grant."""
         async with operating(self.dsns.owner) as conn:
-            await catalog.put_tenant(conn, tenant, Limits(**limits))
-            await catalog.grant(conn, tenant, [of_all(allowed, "allow")])
+            await catalog_store.put_tenant(conn, tenant, Limits(**limits))
+            await catalog_store.grant(conn, tenant, [of_all(allowed, "allow")])
 
     async def deny(self, tenant: str, *patterns: str) -> None:
         """Deny the tenant these tools, and no others."""
         async with operating(self.dsns.owner) as conn:
-            denied = [one for one in await catalog.grants(conn, tenant) if one.effect == "deny"]
+            denied = [
+                one for one in await catalog_store.grants(conn, tenant) if one.effect == "deny"
+            ]
             wanted = [of_all(one, "deny") for one in patterns]
-            await catalog.revoke(conn, tenant, denied)
-            await catalog.grant(conn, tenant, wanted)
+            await catalog_store.revoke(conn, tenant, denied)
+            await catalog_store.grant(conn, tenant, wanted)
 
     async def say(self, command_id: str, path: str, **body: Any) -> Any:
         """One word of an adapter."""
@@ -97,7 +99,7 @@ async def operating(owner_dsn: str) -> AsyncGenerator[AsyncConnection]:
     """As `broker tenant` does: one transaction that every replica is told of."""
     async with connected(owner_dsn) as engine, engine.begin() as conn:
         yield conn
-        await catalog.announce(conn)
+        await catalog_store.announce(conn)
 
 
 async def offer(owner_dsn: str, tools: Path) -> None:

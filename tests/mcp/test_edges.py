@@ -13,7 +13,7 @@ import orjson
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from app.envelope import KEY_META
+from app.commands.envelope import KEY_META
 from tests.conftest import AUDIENCE
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import Front

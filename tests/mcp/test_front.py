@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from app.envelope import KEY_META
+from app.commands.envelope import KEY_META
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import ERAS, Front
 from tests.mcp.wire import call

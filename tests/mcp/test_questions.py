@@ -9,7 +9,7 @@ import pytest
 import yaml
 from mcp import types
 
-from app import catalog_file
+from app.catalog import file as catalog_file
 from app.errors import BadRequestError
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import Front

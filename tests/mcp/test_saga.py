@@ -9,10 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from app.db.engine import open_database
-from app.db.wakeups import Notifier
+from app.postgres.engine import open_database
+from app.postgres.wakeups import Notifier
 from devstack.tokens import DevIssuer
-from relay.conductor import Conductor
+from relay.sagas import Conductor
 from tests.conftest import settings_of
 from tests.kernel.calls import fetch
 from tests.mcp.conftest import ERAS, Front, offer

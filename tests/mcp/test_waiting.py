@@ -9,9 +9,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.catalog import Request
+from app.catalog.cache import Request
+from app.commands.envelope import KEY_META
 from app.edges.parts import Broker, submit
-from app.envelope import KEY_META
 from devstack.stack import Dsns
 from tests.kernel.calls import ADA, fetch
 from tests.mcp.adapter import Work, serving

@@ -4,14 +4,14 @@ from random import Random
 
 import pytest
 
-from app.db import dispatch
-from app.db.claim import claim_commands
-from app.db.engine import open_database
-from app.db.wakeups import Notifier
+from app.catalog.policy import ToolPolicy
+from app.commands.results import reject
+from app.commands.store import dispatch_record
+from app.commands.store.dispatch_claim import claim_commands
 from app.edges.parts import Broker, cancel
 from app.errors import ContradictionError
-from app.policy import ToolPolicy
-from app.results import reject
+from app.postgres.engine import open_database
+from app.postgres.wakeups import Notifier
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay.clock import Clock
@@ -34,7 +34,7 @@ async def test_kafka_s_failure_gives_back_no_attempt_of_a_command_that_has_ended
             relay.pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60
         )
         await cancel(broker, ADA, one, reason="enough")
-        await dispatch.unclaim(relay.pool, claimed, relay="r")
+        await dispatch_record.unclaim(relay.pool, claimed, relay="r")
     assert await fetch(database.owner, "SELECT FROM outbox WHERE kind = 'command'") == []
 
 

@@ -18,10 +18,12 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import control
-from app.catalog import Request
-from app.db.claim import Claimed
-from app.db.commands import Command
+from app.catalog.cache import Request
+from app.catalog.policy import ToolPolicy
+from app.commands import control
+from app.commands.results import progress, reject
+from app.commands.store.commands import Command
+from app.commands.store.dispatch_claim import Claimed
 from app.edges.parts import cancel
 from app.errors import (
     ContradictionError,
@@ -29,8 +31,6 @@ from app.errors import (
     NotCancellableError,
     StaleAttemptError,
 )
-from app.policy import ToolPolicy
-from app.results import progress, reject
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of

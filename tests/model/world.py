@@ -9,17 +9,19 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import catalog_file, control
+from app.catalog import file as catalog_file
+from app.catalog.policy import ToolPolicy
+from app.commands import control
+from app.commands.store import commands, dispatch_claim, dispatch_record
+from app.commands.store.commands import Command
+from app.commands.store.dispatch_claim import Claimed
+from app.commands.store.dispatch_record import Acked
 from app.config import Settings
-from app.db import claim, commands, dispatch, migrate
-from app.db.claim import Claimed
-from app.db.commands import Command
-from app.db.dispatch import Acked
-from app.db.engine import open_database, tenant_transaction
-from app.db.wakeups import Notifier
 from app.edges.parts import Broker
 from app.edges.server import open_broker
-from app.policy import ToolPolicy
+from app.postgres import migrate
+from app.postgres.engine import open_database, tenant_transaction
+from app.postgres.wakeups import Notifier
 from devstack.stack import Dsns
 from relay.clock import Clock
 from tests.background import Background
@@ -98,17 +100,17 @@ class World(Background):
 
     def claim_rows(self, relay: str) -> list[Claimed]:
         return self.run(
-            claim.claim_commands(
+            dispatch_claim.claim_commands(
                 self.relay, relay=relay, batch_max=100, window=40, aging_s=60, lease_s=LEASE_S
             )
         )
 
     def publish(self, claimed: list[Claimed], relay: str) -> None:
         acked = [Acked(claimed=one, partition=0, offset=n) for n, one in enumerate(claimed)]
-        self.run(dispatch.published(self.relay, acked, relay=relay, claim_wait_s=LEASE_S))
+        self.run(dispatch_record.published(self.relay, acked, relay=relay, claim_wait_s=LEASE_S))
 
     def unclaim(self, claimed: list[Claimed], relay: str) -> None:
-        self.run(dispatch.unclaim(self.relay, claimed, relay=relay))
+        self.run(dispatch_record.unclaim(self.relay, claimed, relay=relay))
 
     def by_hand(self, command_id: UUID, verb: Verb) -> None:
         """What an operator does to one command."""

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import keys
+from app.audit import keys
 from devstack.postgres import free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import DevIssuer

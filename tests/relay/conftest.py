@@ -9,9 +9,9 @@ from random import Random
 import pytest
 
 from app.config import Settings
-from app.db import wakeups
-from app.db.engine import Database, open_database
-from app.db.wakeups import Notifier
+from app.postgres import wakeups
+from app.postgres.engine import Database, open_database
+from app.postgres.wakeups import Notifier
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay.clock import Clock

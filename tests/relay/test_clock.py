@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 
-from app import control
-from app.db import commands
-from app.db.engine import tenant_transaction
+from app.commands import control
+from app.commands.store import commands
 from app.edges.parts import Broker, cancel
+from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
 from tests.kernel.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
 from tests.relay.conftest import Relay

@@ -10,15 +10,16 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app import control, results, timeouts
-from app.command import State
-from app.db import commands, dispatch, intake
-from app.db.claim import Claimed, claim_commands
-from app.db.commands import Command
-from app.db.dispatch import Acked
-from app.db.engine import open_database, tenant_transaction
+from app.catalog.policy import Retry, ToolPolicy
+from app.commands import control, results, timeouts
+from app.commands.state import State
+from app.commands.store import commands, dispatch_record
+from app.commands.store.commands import Command
+from app.commands.store.dispatch_claim import Claimed, claim_commands
+from app.commands.store.dispatch_record import Acked
 from app.edges.parts import Broker
-from app.policy import Retry, ToolPolicy
+from app.intake import store as intake_store
+from app.postgres.engine import open_database, tenant_transaction
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
@@ -339,17 +340,17 @@ async def test_a_fault_at_any_statement_of_a_batch_leaves_nothing_behind(
             match what:
                 case "accept":
                     async with pool.acquire() as conn, conn.transaction():
-                        await intake.write(conn, [call])
-                        await intake.release(conn, [("demo", "k")])
+                        await intake_store.write(conn, [call])
+                        await intake_store.release(conn, [("demo", "k")])
                 case "claim":
                     await rows(stage, pool)
                 case "published":
                     acked = [Acked(claimed=one, partition=0, offset=1) for one in claimed]
-                    await dispatch.published(pool, acked, relay="r", claim_wait_s=60)
+                    await dispatch_record.published(pool, acked, relay="r", claim_wait_s=60)
                 case "unclaim":
-                    await dispatch.unclaim(pool, claimed, relay="r")
+                    await dispatch_record.unclaim(pool, claimed, relay="r")
                 case _:
-                    await dispatch.reclaim(pool, limit=9)
+                    await dispatch_record.reclaim(pool, limit=9)
 
         if what == "reclaim":
             await stage.owner.execute(LAPSE)

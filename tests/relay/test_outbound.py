@@ -8,8 +8,8 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
 
+from app.commands.store.dispatch_claim import SPARED
 from app.config import Settings
-from app.db.claim import SPARED
 from app.edges.parts import Broker
 from app.errors import QueueFullError
 from devstack.kafka import EmbeddedKafka
@@ -322,7 +322,7 @@ async def test_while_no_adapter_works_calls_are_taken_up_to_the_bound_and_all_ru
 async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
     broker: Broker, database: Dsns, relay: Relay, kafka_bootstrap: str
 ) -> None:
-    from app.db import dispatch
+    from app.commands.store import dispatch_record
 
     one = (await accept(broker, echo("orphan", ordering_key="o"))).written.id
     # A dead relay's claim: taken out of the living one's reach, and its lease long over.
@@ -332,7 +332,7 @@ async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
         " claimed_until = now() - interval '1 minute' WHERE command_id = $1",
         one,
     )
-    assert await dispatch.reclaim(relay.database.pool, limit=10) >= 0
+    assert await dispatch_record.reclaim(relay.database.pool, limit=10) >= 0
     relay.outbound.wake()
     assert await read(kafka_bootstrap, "mcp.commands", {one})
 

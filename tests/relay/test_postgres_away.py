@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.db.engine import AWAY
 from app.edges.server import open_broker
 from app.errors import UnavailableError
+from app.postgres.engine import AWAY
 from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer

@@ -9,14 +9,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from app.db import dispatch
-from app.db.claim import Claimed, claim_commands
-from app.db.engine import open_database
+from app.catalog.policy import ToolPolicy
+from app.commands.results import reject
+from app.commands.store import dispatch_record
+from app.commands.store.dispatch_claim import Claimed, claim_commands
 from app.edges.parts import Broker, cancel
 from app.edges.server import open_broker
 from app.errors import BrokerError
-from app.policy import ToolPolicy
-from app.results import reject
+from app.postgres.engine import open_database
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
@@ -57,13 +57,13 @@ async def claimed_by(pool: asyncpg.Pool, relay: str) -> list[Claimed]:
 
 
 async def unclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:
-    await dispatch.unclaim(pool, claimed, relay="r")
+    await dispatch_record.unclaim(pool, claimed, relay="r")
 
 
 async def reclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:
     del claimed
     await pool.execute(LAPSE)
-    await dispatch.reclaim(pool, limit=9)
+    await dispatch_record.reclaim(pool, limit=9)
 
 
 async def meet(
@@ -123,7 +123,7 @@ async def test_a_row_given_back_while_its_attempt_ends_does_not_outlive_it(
         claimed = await claimed_by(pool, "r")
         assert [each.command_id for each in claimed] == [one]
         over = await meet(broker, owner, step, ends(one), give_back(pool, claimed))
-        await dispatch.reclaim(pool, limit=9)  # the next tick
+        await dispatch_record.reclaim(pool, limit=9)  # the next tick
         left = [tuple(row) for row in await owner.fetch(ROWS, one)]
         assert left == ([(2, "delayed")] if again else []), f"held at step {step}"
         await owner.execute("DELETE FROM outbox")

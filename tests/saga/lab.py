@@ -10,22 +10,24 @@ from uuid import UUID
 
 import asyncpg
 
-from app import catalog_file, results, saga_deadlocks, timeouts
-from app.attempts import Word
-from app.catalog import Request
+from app.catalog import file as catalog_file
+from app.catalog.cache import Request
+from app.catalog.policy import Identity
+from app.commands import results, timeouts
+from app.commands.attempts import Word
+from app.commands.results import Claim
 from app.config import Settings
-from app.db import migrate
-from app.db import sagas as saga_rows
-from app.db.engine import Database, open_database
-from app.db.wakeups import Notifier
 from app.edges import sagas
 from app.edges.parts import Broker
 from app.edges.sagas import Which
-from app.policy import Identity
-from app.results import Claim
+from app.postgres import migrate
+from app.postgres.engine import Database, open_database
+from app.postgres.wakeups import Notifier
+from app.sagas import deadlocks
+from app.sagas.store import sagas as saga_rows
 from devstack.stack import Dsns
 from relay.clock import Toolbox
-from relay.conductor import Conductor
+from relay.sagas import Conductor
 from tests.kernel.calls import ADA, ADAPTER, fetch
 
 TOOLS = Path(__file__).with_name("tools.yml")
@@ -153,7 +155,7 @@ class Lab:
         await timeouts.expire_leases(
             self.relay.engine, toolbox.policy, grace_s=grace_s, random=Random(1)
         )
-        await saga_deadlocks.break_up(self.relay.engine)
+        await deadlocks.break_up(self.relay.engine)
         await self.owner.fetch(
             "UPDATE outbox SET status = 'ready' WHERE status = 'delayed' AND kind = 'command'",
         )

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 import uuid_utils.compat as uuid_utils
 
-from app.catalog import Request
+from app.catalog.cache import Request
 from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
 from app.errors import (

@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from app import assets, catalog_file
+from app import assets
+from app.catalog import file as catalog_file
 from app.errors import InvalidArgumentsError, InvalidDefinitionError
-from app.saga_check import Tools, named, prepared_input, problems
-from app.saga_parse import load, parse
-from app.saga_registry import dry_run
+from app.sagas.check import Tools, named, prepared_input, problems
+from app.sagas.parse import load, parse
+from app.sagas.registry import dry_run
 
 ROOT = assets.root()
 EXAMPLE = (ROOT / "examples" / "service_saga.yml").read_text()
-SHIPPED = [entry.made() for entry in catalog_file.parse(ROOT / "app" / "catalog.yml").tools]
+SHIPPED = [entry.made() for entry in catalog_file.parse(catalog_file.SHIPPED).tools]
 SETTINGS = 'settings: "{{ input.settings }}"'
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app import saga_deadlocks
-from app.db.heads import Wait
-from app.db.wakeups import Notifier
+from app.commands.store.heads import Wait
 from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
+from app.postgres.wakeups import Notifier
+from app.sagas import deadlocks
 from relay.clock import Clock
 from tests.kernel.calls import ADA, fetch
 from tests.saga.lab import Lab
@@ -49,7 +49,7 @@ async def met(lab: Lab, plans: Sequence[dict[str, Any]]) -> list[UUID]:
 
 
 async def broken(lab: Lab) -> None:
-    await saga_deadlocks.break_up(lab.relay.engine)
+    await deadlocks.break_up(lab.relay.engine)
     await lab.turns()
 
 
@@ -114,7 +114,7 @@ async def test_of_a_circle_of_three_one_gives_way_once_and_who_only_waits_is_lef
     """The bystander has a key and waits for one of the circle, and nobody waits for it."""
     one, two, three = await met(lab, [crossing("k", "l"), crossing("l", "m"), crossing("m", "k")])
     [bystander] = await met(lab, [crossing("n", "k")])
-    await asyncio.gather(*(saga_deadlocks.break_up(lab.relay.engine) for _ in range(3)))
+    await asyncio.gather(*(deadlocks.break_up(lab.relay.engine) for _ in range(3)))
     await broken(lab)
     assert [row["saga_id"] for row in await told(lab)] == [three]
     await lab.do(three, "undo a")
@@ -154,7 +154,7 @@ async def test_who_waits_without_a_circle_goes_on_waiting(lab: Lab) -> None:
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=30))
 def test_each_circle_is_one_and_without_them_none_is_left(pairs: list[tuple[int, int]]) -> None:
     waits = {(a, b) for a, b in pairs if a != b}
-    found = saga_deadlocks.circles(
+    found = deadlocks.circles(
         Wait(saga_id=UUID(int=a), ordering_key="k", owner_id=UUID(int=b)) for a, b in waits
     )
     gone: set[int] = set()

@@ -22,12 +22,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app import conductor
 from app.config import Settings
 from app.edges import parts as edge
 from app.edges import sagas as edge_sagas
 from app.edges.server import open_broker
 from app.errors import BrokerError
+from app.sagas import conductor
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay.clock import Toolbox

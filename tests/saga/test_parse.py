@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from app import assets
 from app.errors import InvalidDefinitionError
-from app.saga_definition import StepKind, as_json
-from app.saga_parse import BYTES_MAX, PROBLEMS_MAX, STEPS_MAX, load, parse
+from app.sagas.definition import StepKind, as_json
+from app.sagas.parse import BYTES_MAX, PROBLEMS_MAX, STEPS_MAX, load, parse
 
 EXAMPLE = assets.root() / "examples" / "service_saga.yml"
 UNDO = {"tool": "t", "method": "undo"}

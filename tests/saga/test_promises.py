@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from app import saga_registry
-from app.catalog import Request
-from app.db.claim import claim_commands
+from app.catalog.cache import Request
+from app.commands.store.dispatch_claim import claim_commands
 from app.edges import sagas as edge_sagas
-from app.saga_parse import parse
+from app.sagas import registry
+from app.sagas.parse import parse
 from tests.kernel.calls import ADA, accept, echo, fetch
 from tests.saga.lab import Lab
 from tests.saga.test_runs import CHAIN, FAILED, plan, step
@@ -83,7 +83,7 @@ async def test_a_saga_that_runs_keeps_the_version_that_it_began_with(lab: Lab) -
 
     async def register(*steps: dict[str, Any]) -> None:
         definition = parse({"name": "kept", **plan(*steps)})
-        await saga_registry.register(engine, catalog, ADA, definition)
+        await registry.register(engine, catalog, ADA, definition)
 
     await register(step("a"), step("b", "a"))
     request = Request(tool="saga", method="run", args={"name": "kept"})

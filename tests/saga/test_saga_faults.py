@@ -10,10 +10,11 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import conductor, saga_deadlocks, saga_parse, saga_registry, saga_runs
-from app.db import sagas as saga_rows
-from app.db.engine import tenant_transaction
-from app.db.sagas import SagaRow
+from app.postgres.engine import tenant_transaction
+from app.sagas import conductor, deadlocks, registry, runs
+from app.sagas import parse as saga_parse
+from app.sagas.store import sagas as saga_rows
+from app.sagas.store.sagas import SagaRow
 from relay.clock import Toolbox
 from tests.faults import InjectedFaultError, fail_at_each_statement, faulty_pool
 from tests.kernel.calls import ADA
@@ -93,16 +94,16 @@ async def test_a_fault_while_a_circle_is_broken_leaves_it_for_the_next_look(
     await met(lab, [crossing("k", "l", pivot=pivot), crossing("l", "k", pivot=pivot)])
 
     async def work() -> None:
-        await saga_deadlocks.break_up(lab.relay.engine)
+        await deadlocks.break_up(lab.relay.engine)
 
     engine = lab.relay.engine
     assert await fail_at_each_statement(engine, work, lambda: look(lab)) >= 6
 
 
 Verb = Callable[[AsyncConnection, SagaRow], Awaitable[None]]
-ABORT: Verb = partial(saga_runs.abort, actor="user:ada", reason="not wanted")
-COMMIT: Verb = partial(saga_runs.close, actor="user:ada")
-SETTLE = partial(saga_runs.settle, step="b", actor="operator:olga", reason="looked at it")
+ABORT: Verb = partial(runs.abort, actor="user:ada", reason="not wanted")
+COMMIT: Verb = partial(runs.close, actor="user:ada")
+SETTLE = partial(runs.settle, step="b", actor="operator:olga", reason="looked at it")
 
 
 async def said(lab: Lab, saga_id: UUID, verb: Verb) -> None:
@@ -135,7 +136,7 @@ async def test_a_fault_at_any_statement_of_a_word_on_an_ad_hoc_saga_leaves_nothi
     ("verb", "outcome"), [("retry", None), ("skip", None), ("resolve", "compensated")]
 )
 async def test_a_fault_at_any_statement_of_an_operators_word_leaves_nothing(
-    lab: Lab, verb: saga_runs.Verb, outcome: saga_runs.Outcome | None
+    lab: Lab, verb: runs.Verb, outcome: runs.Outcome | None
 ) -> None:
     saga_id = await lab.run(CHAIN)
     await lab.do(saga_id, "a")
@@ -162,9 +163,9 @@ async def test_a_fault_at_any_statement_of_an_acceptance_leaves_nothing(
         async def work() -> None:
             async with pool.acquire() as conn, conn.transaction():
                 if what == "begin":
-                    await saga_runs.begin(conn, made, definition, {})
+                    await runs.begin(conn, made, definition, {})
                 else:
-                    await saga_runs.add(conn, made, on_idle="compensate", idle_timeout_s=60)
+                    await runs.add(conn, made, on_idle="compensate", idle_timeout_s=60)
 
         before, at = await look(lab), 0
         for at in range(1, 30):
@@ -192,6 +193,6 @@ async def test_a_fault_at_any_statement_of_a_registration_leaves_no_definition(l
         )
 
     async def work() -> None:
-        await saga_registry.register(engine, catalog, ADA, definition)
+        await registry.register(engine, catalog, ADA, definition)
 
     assert await fail_at_each_statement(engine, work, defined) >= 4

@@ -3,7 +3,7 @@
 import pytest
 
 from app import assets
-from app.saga import (
+from app.sagas.state import (
     FINAL,
     STEP_TRANSITIONS,
     TRANSITIONS,

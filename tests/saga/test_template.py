@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.saga_template import TemplateError, references, render
+from app.sagas.template import TemplateError, references, render
 
 hostile = st.sampled_from(["{{ saga.id }}", " {{ input.x }} ", "{{", "}}", "{{ 1 + 1 }}"])
 scalars = (

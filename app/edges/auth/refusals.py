@@ -22,11 +22,11 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.catalog import Request
-from app.db import audit_events
-from app.db.engine import tenant_transaction
+from app.audit.store import events
+from app.catalog.cache import Request
+from app.catalog.policy import Identity
 from app.edges.auth.tokens import LoginFailedError
-from app.policy import Identity
+from app.postgres.engine import tenant_transaction
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Refusals:
         tally.written = True  # the others wait for the period's end
         try:
             async with tenant_transaction(self._engine, who.tenant_id) as conn:
-                await audit_events.append(
+                await events.append(
                     conn,
                     tenant_id=who.tenant_id,
                     kind=kind,
@@ -260,7 +260,7 @@ class Refusals:
         try:
             async with tenant_transaction(self._engine, tenant_id) as conn:
                 for kind, counted in taken:
-                    await audit_events.append(
+                    await events.append(
                         conn,
                         tenant_id=tenant_id,
                         kind=kind.type,

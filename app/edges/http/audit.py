@@ -7,13 +7,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.db import audit_events, catalog
-from app.db.engine import tenant_transaction
+from app.audit.store import events as audit_events
+from app.catalog import store as catalog_store
+from app.commands.envelope import instant
 from app.edges.auth.tokens import ADMINISTER, AUDIT, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.parts import Broker
-from app.envelope import instant
 from app.errors import BadRequestError, NotFoundError
+from app.postgres.engine import tenant_transaction
 
 
 def router(broker: Broker) -> APIRouter:
@@ -66,8 +67,8 @@ def router(broker: Broker) -> APIRouter:
         who = identity_of(request)
         need(who, ADMINISTER)
         async with tenant_transaction(engine, who.tenant_id) as conn:
-            found = await catalog.tenant(conn, who.tenant_id)
-            grants = await catalog.grants(conn, who.tenant_id)
+            found = await catalog_store.tenant(conn, who.tenant_id)
+            grants = await catalog_store.grants(conn, who.tenant_id)
         if found is None:
             raise NotFoundError(f"Tenant {who.tenant_id!r} is not set up.")
         shown: dict[str, Any] = asdict(found) | {"grants": [asdict(one) for one in grants]}

@@ -9,17 +9,17 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.attempts import outcome
-from app.catalog import Request as Call
-from app.command import State
+from app.catalog.cache import Request as Call
+from app.catalog.policy import Identity
+from app.commands.attempts import outcome
+from app.commands.envelope import CallBody, Key, instant, traceparent
+from app.commands.state import State
+from app.commands.store.commands import Command
+from app.commands.store.progress import Progress
 from app.commands.watch import until_final, words
-from app.db.commands import Command
-from app.db.progress import Progress
 from app.edges.auth.tokens import CALL, need
 from app.edges.parts import Accepted, Broker, cancel, find, listing, submit, view
-from app.envelope import CallBody, Key, instant, traceparent
 from app.errors import BadRequestError, ForbiddenError
-from app.policy import Identity
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"

@@ -7,18 +7,19 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import control
-from app.attempts import Word
-from app.db import audit_events, dead_letters
-from app.db.commands import Command
-from app.db.dead_letters import Wanted
-from app.db.engine import tenant_transaction
+from app.audit.store import events
+from app.catalog.policy import Identity, ToolPolicy
+from app.commands import control
+from app.commands.attempts import Word
+from app.commands.envelope import instant
+from app.commands.store import dead_letters
+from app.commands.store.commands import Command
+from app.commands.store.dead_letters import Wanted
 from app.edges.http.calls import reply
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.parts import Broker, act, find, view
-from app.envelope import instant
 from app.errors import NotCancellableError
-from app.policy import Identity, ToolPolicy
+from app.postgres.engine import tenant_transaction
 
 AGE_MAX_S = 10 * 365 * 86_400
 
@@ -123,7 +124,7 @@ def router(broker: Broker) -> APIRouter:
         who = operator_of(request)
         found = await find(broker, who, correlation_id)
         async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-            story = await audit_events.story(conn, correlation_id)
+            story = await events.story(conn, correlation_id)
         told: list[dict[str, Any]] = [{**one, "at": instant(one["at"])} for one in story]
         return reply(200, view(found) | {"history": told})
 

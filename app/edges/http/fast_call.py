@@ -17,11 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.db.engine import AWAY
+from app.commands.envelope import CallBody, Key
 from app.edges.failures import framework_problem, invalid, translated
 from app.edges.http.calls import CALL_PATH, called
 from app.edges.parts import Broker
-from app.envelope import CallBody, Key
+from app.postgres.engine import AWAY
 
 BODY: Final = TypeAdapter(CallBody)
 KEY: Final = TypeAdapter[str](Key)

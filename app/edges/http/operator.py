@@ -7,16 +7,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import control
-from app.attempts import Word
-from app.db import heads
-from app.db.commands import Command
-from app.db.engine import tenant_transaction
+from app.catalog.policy import Identity, ToolPolicy
+from app.commands import control
+from app.commands.attempts import Word
+from app.commands.envelope import instant
+from app.commands.store import heads
+from app.commands.store.commands import Command
 from app.edges.auth.tokens import OPERATE, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.parts import Broker, act, decide, find, view
-from app.envelope import instant
-from app.policy import Identity, ToolPolicy
+from app.postgres.engine import tenant_transaction
 
 
 class ReasonBody(BaseModel):

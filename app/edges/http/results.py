@@ -6,15 +6,16 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app import metrics, results
-from app.attempts import Word
-from app.db.commands import Command
+from app import metrics
+from app.catalog.policy import Identity, ToolPolicy
+from app.catalog.redaction import mask
+from app.commands import results
+from app.commands.attempts import Word
+from app.commands.envelope import instant
+from app.commands.store.commands import Command
 from app.edges.auth.tokens import RESULTS, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.parts import Broker
-from app.envelope import instant
-from app.policy import Identity, ToolPolicy
-from app.redaction import mask
 
 T = TypeVar("T")
 

@@ -5,17 +5,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app import saga_registry
-from app.db import saga_definitions
-from app.db.engine import tenant_transaction
-from app.db.saga_definitions import Registered
+from app.commands.envelope import instant
 from app.edges.auth.tokens import CALL, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.http.operator import operator_of
 from app.edges.parts import Broker
 from app.edges.sagas import Which, definition_for
-from app.envelope import instant
-from app.saga_parse import load, parse
+from app.postgres.engine import tenant_transaction
+from app.sagas import registry
+from app.sagas.parse import load, parse
+from app.sagas.store import definitions as saga_definitions
+from app.sagas.store.definitions import Registered
 
 
 def shown(one: Registered, *, whole: bool) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def router(broker: Broker) -> APIRouter:
         who = operator_of(request)
         # A large YAML text takes a second to read, which no other request is to wait for.
         definition = parse(await asyncio.to_thread(load, await request.body()))
-        done = await saga_registry.register(broker.database.engine, broker.catalog, who, definition)
+        done = await registry.register(broker.database.engine, broker.catalog, who, definition)
         return reply(201 if done.new else 200, shown(done.registered, whole=True))
 
     @made.get("/definitions")
@@ -78,7 +78,7 @@ def router(broker: Broker) -> APIRouter:
         who = identity_of(request)
         need(who, CALL)
         async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-            found = await saga_registry.find(conn, who, name=name, version=version)
+            found = await registry.find(conn, who, name=name, version=version)
         return reply(200, shown(found, whole=True))
 
     @made.post("/dry-run")
@@ -87,6 +87,6 @@ def router(broker: Broker) -> APIRouter:
         who = identity_of(request)
         need(who, CALL)
         found = await definition_for(broker, who, body)
-        return reply(200, saga_registry.dry_run(found, body.input))
+        return reply(200, registry.dry_run(found, body.input))
 
     return made

@@ -6,17 +6,17 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 
-from app import saga_view
-from app.catalog import Request as Call
+from app.catalog.cache import Request as Call
+from app.commands.envelope import Key
+from app.commands.envelope import traceparent as trace_of
 from app.edges import sagas
 from app.edges.auth.tokens import CALL, need
 from app.edges.http.calls import CancelBody, awaited, identity_of, reply, wait_s
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.parts import Broker
 from app.edges.sagas import Which
-from app.envelope import Key
-from app.envelope import traceparent as trace_of
-from app.saga import State
+from app.sagas import view as saga_view
+from app.sagas.state import State
 
 
 class RunBody(Which):

@@ -10,13 +10,13 @@ from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
 from app import metrics
-from app.catalog import Request
-from app.db.engine import AWAY
+from app.catalog.cache import Request
+from app.catalog.policy import Identity, Tool
+from app.commands.envelope import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.edges.failures import translated
 from app.edges.parts import Accepted, Broker, submit
-from app.envelope import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.errors import BadRequestError
-from app.policy import Identity, Tool
+from app.postgres.engine import AWAY
 
 Context = ServerRequestContext[Any, Any]
 KeySource = Literal["meta", "header", "body"]

@@ -17,9 +17,10 @@ from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from app.catalog.policy import Identity
+from app.commands.envelope import KEY_META
+from app.commands.store.commands import Command
 from app.commands.watch import Watch
-from app.db.commands import Command
-from app.db.engine import AWAY
 from app.edges.auth.tokens import CALL, need
 from app.edges.failures import translated
 from app.edges.mcp import command_tools, fast_call, listen, saga_tools, tasks, tool_changes
@@ -41,9 +42,8 @@ from app.edges.mcp.replies import (
 )
 from app.edges.parts import Accepted, Broker, cancel, find
 from app.edges.sagas import RUN
-from app.envelope import KEY_META
 from app.errors import BadRequestError, BrokerError
-from app.policy import Identity
+from app.postgres.engine import AWAY
 
 INSTRUCTIONS: Final = (
     "Tools here start durable work: once a call is accepted it runs to its end even if you"

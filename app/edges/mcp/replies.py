@@ -10,13 +10,13 @@ from mcp import types
 from pydantic import ValidationError
 
 from app import metrics
-from app.attempts import PURGED
-from app.command import State
-from app.db.commands import Command
+from app.catalog.policy import Tool
+from app.commands.attempts import PURGED
+from app.commands.envelope import instant
+from app.commands.state import State
+from app.commands.store.commands import Command
 from app.edges.parts import Accepted, view
-from app.envelope import instant
 from app.errors import BrokerError, UnknownToolError
-from app.policy import Tool
 
 META: Final = "dev.mcpbroker/command"
 URI: Final = "command://"

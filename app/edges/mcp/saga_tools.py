@@ -9,15 +9,16 @@ import orjson
 from mcp import types
 from pydantic import ValidationError
 
-from app import saga_registry, saga_view
-from app.catalog import Request
+from app.catalog.cache import Request
+from app.catalog.policy import Identity
 from app.commands.watch import until_final
 from app.edges import sagas
 from app.edges.mcp.replies import line_of, shown_tool
 from app.edges.parts import Accepted, Broker
 from app.edges.parts import find as find_command
 from app.errors import InvalidArgumentsError
-from app.policy import Identity
+from app.sagas import registry
+from app.sagas import view as saga_view
 
 WAIT_S_MAX: Final = 45
 ID: Final = {
@@ -91,7 +92,7 @@ async def run(
         raise InvalidArgumentsError(f"saga_run: {said}. Nothing was started.") from error
     if dry_run:
         definition = await sagas.definition_for(broker, who, which)
-        return _said(saga_registry.dry_run(definition, which.input))
+        return _said(registry.dry_run(definition, which.input))
     accepted: Accepted | None = None
     with anyio.CancelScope(shield=True):  # as for any call: whole or not at all
         accepted = await sagas.run(broker, who, which, request, wait_s=wait_s)

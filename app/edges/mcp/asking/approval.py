@@ -17,9 +17,9 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
+from app.catalog.policy import APPROVE, Tool
+from app.catalog.redaction import redact
 from app.edges.mcp.calls import Context, identity_of
-from app.policy import APPROVE, Tool
-from app.redaction import redact
 
 QUESTION: Final = APPROVE
 """The key of the question that a call or its task asks; a saga's steps add their names."""

@@ -14,12 +14,12 @@ from mcp import types
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.catalog import Request
+from app.catalog.cache import Request
+from app.catalog.policy import Identity, Question, Tool
 from app.edges.mcp.asking.approval import ANSWER, QUESTION, decision
 from app.edges.mcp.asking.approval import question as approval_question
 from app.edges.parts import Broker
 from app.errors import ForbiddenError
-from app.policy import Identity, Question, Tool
 
 DECLINED: Final = "call.declined"
 

@@ -11,15 +11,16 @@ from typing import Any
 
 from mcp import types
 
-from app.db import commands, sagas
-from app.db.commands import Command
-from app.db.engine import tenant_transaction
-from app.db.sagas import SagaRow
+from app.catalog.policy import Identity
+from app.commands.store import commands
+from app.commands.store.commands import Command
 from app.edges.mcp.asking.approval import QUESTION, can_ask, decision, question
 from app.edges.mcp.calls import Context
 from app.edges.parts import Broker, decide
 from app.errors import NotCancellableError
-from app.policy import Identity
+from app.postgres.engine import tenant_transaction
+from app.sagas.store import sagas
+from app.sagas.store.sagas import SagaRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.policy import Identity
+from app.catalog.policy import Identity
 
 PATH: Final = "/mcp"
 VERSION_HEADER: Final = "mcp-protocol-version"

@@ -11,9 +11,9 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.shared.exceptions import MCPError
 from pydantic import ValidationError
 
-from app.command import State
+from app.commands.state import State
+from app.commands.store.commands import Command
 from app.commands.watch import until_final
-from app.db.commands import Command
 from app.edges.auth.tokens import CALL, need
 from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp.replies import META, POLL_MS, about, final_reply, protocol_error

@@ -1,0 +1,237 @@
+"""A tenant's log as a file: NDJSON that holds all that its verification needs.
+
+A line says what it is by `line`: `bundle` first; each `key` that the database knows; `base`, the
+seal before the first one, where the log is not exported from its start; then each `seal` with its
+`member` lines behind it; `end`. Anchors from Kafka are NDJSON too, without a header.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+
+from app.audit.event import Event, Kind, Seal
+from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
+
+VERSION: Final = 2
+
+
+class BundleError(Exception):
+    """The file is not what it should be; nothing is said of the log."""
+
+
+def _unhex(value: Any) -> Any:
+    return bytes.fromhex(value) if isinstance(value, str) else value
+
+
+Hex = Annotated[bytes, BeforeValidator(_unhex), PlainSerializer(bytes.hex, when_used="json")]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+
+class HeaderLine(_Line):
+    """What the bundle is of."""
+
+    line: Literal["bundle"] = "bundle"
+    version: Literal[1, 2] = VERSION
+    tenant_id: str
+    exported_at: AwareDatetime
+    retired_before: AwareDatetime | None
+    whole: bool = True  # not a range: the record of an erasure can be outside of one
+
+
+class KeyLine(_Line):
+    """A public key that the database knows. A reader had better pin their own."""
+
+    line: Literal["key"] = "key"
+    key_id: str
+    public_key: Hex
+
+
+class SealLine(_Line):
+    """A seal."""
+
+    line: Literal["base", "seal"] = "seal"
+    tenant_id: str
+    seal_no: int
+    kind: Kind
+    seq_from: int
+    seq_to: int
+    retired_before: AwareDatetime | None
+    root: Hex
+    frontier: Hex
+    previous: Hex
+    key_id: str
+    sealed_at: AwareDatetime
+    checkpoint: str
+    digest: Hex
+    attestation: str
+
+    def signed_seal(self) -> SignedSeal:
+        """What a check takes."""
+        seal = Seal(**{name: getattr(self, name) for name in Seal.__slots__})
+        return SignedSeal(seal=seal, digest=self.digest, attestation=self.attestation)
+
+
+class EventFields(_Line):
+    """An event; `body` is its JSON as text, because its leaf is over those very bytes."""
+
+    event_id: UUID
+    occurred_at: AwareDatetime
+    tenant_id: str
+    type: str
+    actor: str
+    user_id: str | None
+    command_id: UUID | None
+    saga_id: UUID | None
+    tool: str | None
+    method: str | None
+    attempt: int | None
+    state_from: str | None
+    state_to: str | None
+    fingerprint: Hex | None
+    body: str
+    salt: Hex | None = None
+    commitment: Hex | None = None
+    erased_by: UUID | None = None
+
+
+class MemberLine(_Line):
+    """A leaf in its place; without its event where that was retired."""
+
+    line: Literal["member"] = "member"
+    seq: int
+    event_id: UUID
+    occurred_at: AwareDatetime
+    leaf: Hex
+    event: EventFields | None
+
+    def member(self) -> Member:
+        """What a check takes."""
+        event = None if self.event is None else Event(**dict(self.event))
+        return Member(
+            seq=self.seq,
+            event_id=self.event_id,
+            occurred_at=self.occurred_at,
+            leaf=self.leaf,
+            event=event,
+        )
+
+
+class EndLine(_Line):
+    """The file is whole."""
+
+    line: Literal["end"] = "end"
+    seals: int
+    members: int
+
+
+Line = HeaderLine | KeyLine | SealLine | MemberLine | EndLine
+LINE: Final[TypeAdapter[Line]] = TypeAdapter(Annotated[Line, Field(discriminator="line")])
+
+
+class AnchorLine(BaseModel):
+    """A message of mcp.audit, with where Kafka has it; further fields are passed over."""
+
+    tenant_id: str
+    seal_no: int
+    digest: Hex
+    attestation: str
+
+    def anchor(self) -> Anchor:
+        """What a check takes."""
+        return Anchor(**dict(self))
+
+
+def seal_line(found: SignedSeal, *, base: bool = False) -> SealLine:
+    """A seal as a line."""
+    fields = {name: getattr(found.seal, name) for name in Seal.__slots__}
+    return SealLine(
+        line="base" if base else "seal",
+        digest=found.digest,
+        attestation=found.attestation,
+        **fields,
+    )
+
+
+def parse(lines: Iterable[bytes]) -> Iterator[Line]:
+    """Each line of a bundle.
+
+    Raises:
+        BundleError: a line is not of a bundle.
+    """
+    for number, text in enumerate(lines, 1):
+        try:
+            yield LINE.validate_json(text)
+        except (ValidationError, ValueError) as error:
+            raise BundleError(f"line {number} is not of a bundle: {error}") from error
+
+
+def parse_anchors(lines: Iterable[bytes]) -> Iterator[Anchor]:
+    """Each anchor of a file.
+
+    Raises:
+        BundleError: a line is not an anchor.
+    """
+    for number, text in enumerate(lines, 1):
+        try:
+            yield AnchorLine.model_validate_json(text).anchor()
+        except (ValidationError, ValueError) as error:
+            raise BundleError(f"line {number} is not an anchor: {error}") from error
+
+
+def check(
+    lines: Iterable[Line], *, keys: Mapping[str, bytes] | None, anchors: Iterable[Anchor] = ()
+) -> tuple[HeaderLine, Report]:
+    """Check a whole bundle; without keys of the reader's own, against those it brings itself.
+
+    Raises:
+        BundleError: it has no header or no end, or lines are missing.
+    """
+    rest = iter(lines)
+    header = next(rest, None)
+    if not isinstance(header, HeaderLine):
+        raise BundleError("the first line is not the header of a bundle")
+    brought: dict[str, bytes] = {}
+    checking: Check | None = None
+    seals = members = 0
+    for line in rest:
+        if isinstance(line, KeyLine):
+            brought[line.key_id] = line.public_key
+            continue
+        checking = checking or Check(
+            header.tenant_id,
+            keys=brought if keys is None else keys,
+            anchors=anchors,
+            pinned=keys is not None,
+            retired_before=header.retired_before,
+            whole=header.whole,
+        )
+        match line:
+            case SealLine(line="base"):
+                checking.start_at(line.signed_seal())
+            case SealLine():
+                seals += 1
+                checking.add(line.signed_seal())
+            case MemberLine():
+                members += 1
+                checking.add(line.member())
+            case EndLine():
+                if (line.seals, line.members) != (seals, members):
+                    raise BundleError("lines are missing: the end counts more than there are")
+                return header, checking.report()
+            case HeaderLine():
+                raise BundleError("there are two headers")
+    raise BundleError("the end is missing: the file was cut")

@@ -1,0 +1,337 @@
+"""Checks a tenant's log from its seals and members alone: no database function is believed.
+
+Pure. `broker audit verify` feeds it from the database, `verify-bundle` from a file.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from app.audit import event as audit
+from app.audit.event import NOTHING, Event, Kind, Seal, Tree
+
+FORK: Final = "two signed seals of one number exist: the log was forked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedSeal:
+    """A seal as it is stored; the digest is what the row says, not what it should be."""
+
+    seal: Seal
+    digest: bytes
+    attestation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A leaf in its place, and its event, unless that was retired."""
+
+    seq: int
+    event_id: UUID
+    occurred_at: datetime
+    leaf: bytes
+    event: Event | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """What was published of a seal when it was made."""
+
+    tenant_id: str
+    seal_no: int
+    digest: bytes
+    attestation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """The first place where the log is not what was sealed."""
+
+    reason: str
+    seal_no: int | None = None
+    seq: int | None = None
+    event_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a check has found."""
+
+    fault: Fault | None
+    seals: int
+    events: int
+    size: int
+    root: bytes
+    retired: int  # of the events: gone, as a signed retirement said they may be
+    retired_before: datetime | None
+    erased: int  # of the events: without what they held of a person
+    anchors: int  # compared
+    anchors_unsigned: int  # passed over: no known key has signed them
+    signed_by: tuple[str, ...]
+
+
+class Erasures:
+    """Which events of a log were erased, and what the records of the erasures say."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._found: dict[tuple[UUID, str], list[UUID]] = {}
+        self._said: dict[UUID, str] = {}
+
+    def see(self, event: Event) -> None:
+        """The next event, whose leaf is as it was sealed."""
+        if event.type == audit.ERASURE:
+            self._said[event.event_id] = event.body
+        if event.commitment is not None:
+            self.count += 1
+            month = f"{event.occurred_at.astimezone(UTC):%Y%m}"
+            key = (event.erased_by or UUID(int=0), month)
+            self._found.setdefault(key, []).append(event.event_id)
+
+    def fault(self) -> Fault | None:
+        """The first month of events that is erased otherwise than a sealed record says.
+
+        By month, because that is how events retire; a month of which nothing is left has no say.
+        """
+        for (erasure, month), events in sorted(self._found.items(), key=lambda one: one[0][1]):
+            digest = hashlib.sha256(b"".join(one.bytes for one in sorted(events))).hexdigest()
+            if _said_of(self._said.get(erasure), month) != digest:
+                reason = f"events of {month} were erased otherwise than the record says"
+                return Fault(reason=reason, event_id=min(events))
+        return None
+
+
+def _said_of(body: str | None, month: str) -> str | None:
+    """The digest that a record of an erasure gives for a month."""
+    try:
+        found: str = json.loads(body or "")["months"][month]["digest"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found
+
+
+class Check:
+    """Takes a log from its start, or from a base seal, to its end, in order."""
+
+    def __init__(
+        self,
+        tenant_id: str,
+        *,
+        keys: Mapping[str, bytes],
+        anchors: Iterable[Anchor] = (),
+        pinned: bool = True,
+        retired_before: datetime | None = None,
+        whole: bool = True,
+    ) -> None:
+        """Against keys that are not pinned anchors are believed as they are: they are all there is.
+
+        `retired_before` is a claim; the log's own retirement seals must bear it out. Of a range
+        (not `whole`) erasures are counted and not judged: their records can be outside of it.
+        """
+        self._tenant_id = tenant_id
+        self._keys = keys
+        self._pinned = pinned
+        self._retired_claim = retired_before
+        self._retired: datetime | None = None
+        self._anchors: dict[int, Anchor] = {}
+        self._anchors_seen = self._anchors_unsigned = 0
+        self._tree = Tree()
+        self._head: SignedSeal | None = None
+        self._started = False
+        self._first_of_head: Member | None = None
+        self._seals = self._events = self._gone = 0
+        self._erasures = Erasures()
+        self._whole = whole
+        self._signed_by = set[str]()
+        self._fault: Fault | None = None
+        for anchor in anchors:
+            self._know(anchor)
+
+    def start_at(self, base: SignedSeal) -> None:
+        """Begin behind this seal: its signature stands for everything before it."""
+        assert not self._started
+        seal = base.seal
+        self._fault = self._fault or self._unlike(base) or self._unsigned(base)
+        if self._fault is None:
+            self._tree = Tree.of(seal.seq_to, seal.frontier)
+            self._retired = seal.retired_before
+        self._head = base
+
+    def add(self, line: SignedSeal | Member) -> None:
+        """The next seal, or the next of the last seal's members; nothing counts after a fault."""
+        self._started = True
+        if self._fault is None:
+            self._fault = self._seal(line) if isinstance(line, SignedSeal) else self._member(line)
+
+    def report(self) -> Report:
+        """What was found, the log's end included."""
+        head_no = 0 if self._head is None else self._head.seal.seal_no
+        fault = self._fault or self._open() or self._unproved() or self._cut(head_no)
+        if fault is None and self._whole:
+            fault = self._erasures.fault()
+        return Report(
+            fault=fault,
+            seals=self._seals,
+            events=self._events,
+            size=self._tree.size,
+            root=self._tree.root,
+            retired=self._gone,
+            retired_before=self._retired,
+            erased=self._erasures.count,
+            anchors=self._anchors_seen,
+            anchors_unsigned=self._anchors_unsigned,
+            signed_by=tuple(sorted(self._signed_by)),
+        )
+
+    def _know(self, anchor: Anchor) -> None:
+        if anchor.tenant_id != self._tenant_id:
+            return
+        text = audit.attestation_text(
+            tenant_id=anchor.tenant_id, seal_no=anchor.seal_no, digest=anchor.digest
+        )
+        note = anchor.attestation
+        if audit.note_text(note) != text or not audit.signers_of(note, self._keys):
+            self._anchors_unsigned += 1
+            if self._pinned:
+                return  # anyone who can write to the topic could have put it there
+        known = self._anchors.setdefault(anchor.seal_no, anchor)
+        if known.digest != anchor.digest and self._fault is None:
+            self._fault = Fault(reason=FORK, seal_no=anchor.seal_no)
+
+    def _seal(self, line: SignedSeal) -> Fault | None:
+        fault = self._open() or self._unlike(line) or self._misplaced(line) or self._unsigned(line)
+        if fault is not None:
+            return fault
+        self._head = line
+        self._first_of_head = None
+        self._seals += 1
+        seal = line.seal
+        if seal.retired_before is not None:
+            self._retired = max(self._retired or seal.retired_before, seal.retired_before)
+        return None
+
+    def _unlike(self, line: SignedSeal) -> Fault | None:
+        """A seal that is not what it says, in itself."""
+        seal = line.seal
+        origin = audit.origin_of_note(seal.checkpoint)
+        checkpoint = audit.checkpoint_text(origin=origin, size=seal.seq_to, root=seal.root)
+        attestation = audit.attestation_text(
+            tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=line.digest
+        )
+        count = seal.seq_to - seal.seq_from + 1
+        if seal.digest != line.digest:
+            reason = "seal was altered: its fields do not give its digest"
+        elif len(seal.frontier) != audit.HASH_BYTES * seal.seq_to.bit_count():
+            reason = "seal was altered: its frontier does not fit its size"
+        elif Tree.of(seal.seq_to, seal.frontier).root != seal.root:
+            reason = "seal was altered: its frontier does not give its root"
+        elif audit.note_text(seal.checkpoint) != checkpoint:
+            reason = "checkpoint does not say what its seal says"
+        elif audit.note_text(line.attestation) != attestation:
+            reason = "attestation is not over the digest of its seal"
+        elif (seal.kind is Kind.EVENTS) != (count > 0) or count < 0:
+            reason = "seal has a size that its kind does not have"
+        else:
+            return None
+        return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
+
+    def _misplaced(self, line: SignedSeal) -> Fault | None:
+        """A seal that does not go on where the log ended."""
+        seal = line.seal
+        before = None if self._head is None else self._head.seal
+        number = 1 if before is None else before.seal_no + 1
+        origin = audit.origin_of_note(seal.checkpoint)
+        if seal.tenant_id != self._tenant_id or not origin.endswith(f"/{self._tenant_id}"):
+            reason = "seal is of another log"
+        elif seal.seal_no != number:
+            reason = f"seal {number} is missing"
+        elif seal.previous != (NOTHING if self._head is None else self._head.digest):
+            reason = "seal does not continue the seal before it"
+        elif seal.seq_from != self._tree.size + 1:
+            reason = "seal does not start where the seal before it ends"
+        elif before is not None and origin != audit.origin_of_note(before.checkpoint):
+            reason = "log changes its origin"
+        else:
+            return None
+        return Fault(reason=reason, seal_no=number, seq=self._tree.size + 1)
+
+    def _unsigned(self, line: SignedSeal) -> Fault | None:
+        """A seal without a known key's signatures, or not the one that was published."""
+        seal = line.seal
+        signers = audit.signers_of(line.attestation, self._keys)
+        reason = None
+        if not signers or not audit.signers_of(seal.checkpoint, self._keys):
+            reason = f"seal is not signed by a known key; it names {seal.key_id}"
+        anchor = self._anchors.get(seal.seal_no)
+        if reason is None and anchor is not None:
+            self._anchors_seen += 1
+            if anchor.digest != line.digest:
+                reason = "seal is not the one that was published: the log was rewritten"
+        self._signed_by |= signers
+        if reason is None:
+            return None
+        return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
+
+    def _member(self, line: Member) -> Fault | None:
+        seal = None if self._head is None else self._head.seal
+        reason = None
+        if seal is None or line.seq > seal.seq_to or line.seq < seal.seq_from:
+            reason = "member has no seal: the seal was deleted, or the member was inserted"
+        elif line.seq != self._tree.size + 1:
+            reason = f"member {self._tree.size + 1} is missing; what stands there is named"
+        elif line.event is None:
+            claim = self._retired_claim
+            if claim is None or line.occurred_at >= claim:
+                reason = "event is gone: it was deleted, or its time, tenant or member was altered"
+        elif (line.event.event_id, line.event.occurred_at) != (line.event_id, line.occurred_at):
+            reason = "member and event are not of one another"
+        elif audit.leaf_of(line.event) != line.leaf:
+            reason = "event was altered: its fields do not give the leaf that was sealed"
+        if reason is not None:
+            no = None if seal is None else seal.seal_no
+            return Fault(reason=reason, seal_no=no, seq=line.seq, event_id=line.event_id)
+        if line.event is None:
+            self._gone += 1
+        else:
+            self._erasures.see(line.event)
+        self._first_of_head = self._first_of_head or line
+        self._tree = self._tree.grown((line.leaf,))
+        self._events += 1
+        return None
+
+    def _open(self) -> Fault | None:
+        """A last seal that its members do not bear out."""
+        if self._head is None:
+            return None
+        seal = self._head.seal
+        if self._tree.size != seal.seq_to:
+            reason = "member is missing"
+            return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
+        if self._tree.packed != seal.frontier:
+            first = self._first_of_head
+            return Fault(
+                reason="an event and its member were altered together, or members moved:"
+                f" one of {seal.seq_from} to {seal.seq_to}",
+                seal_no=seal.seal_no,
+                seq=seal.seq_from,
+                event_id=None if first is None else first.event_id,
+            )
+        return None
+
+    def _unproved(self) -> Fault | None:
+        claim = self._retired_claim
+        if claim is None or (self._retired is not None and self._retired >= claim):
+            return None
+        return Fault(reason=f"events before {claim} are said to be retired, and no seal says so")
+
+    def _cut(self, head_no: int) -> Fault | None:
+        """An anchor of a seal that the log no longer reaches."""
+        beyond = min((no for no in self._anchors if no > head_no), default=None)
+        if beyond is None:
+            return None
+        reason = f"seal {beyond} was published and is gone: the log was cut or rolled back"
+        return Fault(reason=reason, seal_no=beyond, seq=self._tree.size + 1)

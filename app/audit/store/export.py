@@ -1,0 +1,146 @@
+"""The audit trail as auditors read it: a whole log in order, and the database's own verification.
+
+Runs as any role that may read the tenant; row-level security decides what that is.
+"""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from app.audit.event import Event, Kind, Seal
+from app.audit.proof import Member, SignedSeal
+
+ROWS_AHEAD: Final = 2000
+
+VERIFY: Final = "SELECT * FROM audit.verify($1)"
+
+OVERVIEW: Final = """
+    SELECT clock_timestamp() AS now, max(retired_before) AS retired_before
+      FROM audit.seals
+     WHERE tenant_id = $1 AND kind = 'retirement'
+"""
+
+KEYS: Final = "SELECT key_id, public_key FROM audit.keys ORDER BY added_at, key_id"
+
+SEALS: Final = """
+    SELECT tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root, frontier, previous,
+           key_id, sealed_at, checkpoint, digest, attestation
+      FROM audit.seals
+     WHERE tenant_id = $1 AND seal_no BETWEEN $2 AND $3
+     ORDER BY seal_no
+"""
+
+# Joined to the event by all that a member says of it; what it says is checked, not believed.
+MEMBERS: Final = """
+    SELECT m.seq, m.event_id, m.occurred_at, m.leaf, e.event_id IS NOT NULL AS there, e.tenant_id,
+           e.type, e.actor, e.user_id, e.command_id, e.saga_id, e.tool, e.method, e.attempt,
+           e.state_from, e.state_to, e.fingerprint, e.body::text AS body, e.salt, e.commitment,
+           e.erased_by
+      FROM audit.members m
+      LEFT JOIN audit.events e
+        ON e.tenant_id = m.tenant_id AND e.occurred_at = m.occurred_at AND e.event_id = m.event_id
+     WHERE m.tenant_id = $1 AND m.seq BETWEEN $2 AND $3
+     ORDER BY m.seq
+"""
+
+SEQ_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What audit.verify has found; `ok` is None where there is nothing to verify."""
+
+    ok: bool | None
+    seq: int | None
+    event_id: UUID | None
+    seal_no: int | None
+    reason: str | None
+    events: int
+    seals: int
+    size: int
+    root: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """What a bundle's header says."""
+
+    now: datetime
+    retired_before: datetime | None
+
+
+async def verify(conn: asyncpg.Connection, tenant_id: str) -> Verified:
+    """The database's own word: fast, and as honest as the database."""
+    row = await conn.fetchrow(VERIFY, tenant_id)
+    assert row is not None
+    return Verified(**dict(row))
+
+
+async def overview(conn: asyncpg.Connection, tenant_id: str) -> Overview:
+    """When this is, and which events may be gone."""
+    row = await conn.fetchrow(OVERVIEW, tenant_id)
+    assert row is not None
+    return Overview(**dict(row))
+
+
+async def keys(conn: asyncpg.Connection) -> dict[str, bytes]:
+    """The public keys that the database knows."""
+    return {row["key_id"]: row["public_key"] for row in await conn.fetch(KEYS)}
+
+
+async def seal(conn: asyncpg.Connection, tenant_id: str, seal_no: int) -> SignedSeal | None:
+    """One seal."""
+    row = await conn.fetchrow(SEALS, tenant_id, seal_no, seal_no)
+    return None if row is None else _signed_seal(row)
+
+
+async def log(
+    conn: asyncpg.Connection, tenant_id: str, *, first: int = 1, last: int = SEQ_MAX
+) -> AsyncGenerator[SignedSeal | Member]:
+    """Seals of a range of numbers, each with its members behind it; in the caller's transaction.
+
+    Members that no seal covers come at the end of a log that is read to its end.
+    """
+    start = await conn.fetchval(
+        "SELECT seq_from FROM audit.seals WHERE tenant_id = $1 AND seal_no = $2", tenant_id, first
+    )
+    stop = await conn.fetchval(
+        "SELECT seq_to FROM audit.seals WHERE tenant_id = $1 AND seal_no = $2", tenant_id, last
+    )
+    members = conn.cursor(
+        MEMBERS,
+        tenant_id,
+        -SEQ_MAX if start is None else start,
+        SEQ_MAX if stop is None else stop,
+        prefetch=ROWS_AHEAD,
+    ).__aiter__()
+    row = await anext(members, None)
+    async for sealed in conn.cursor(SEALS, tenant_id, first, last, prefetch=ROWS_AHEAD):
+        yield _signed_seal(sealed)
+        while row is not None and row["seq"] <= sealed["seq_to"]:
+            yield _member(row)
+            row = await anext(members, None)
+    while row is not None:
+        yield _member(row)
+        row = await anext(members, None)
+
+
+def _signed_seal(row: asyncpg.Record) -> SignedSeal:
+    fields: dict[str, Any] = {name: row[name] for name in Seal.__slots__}
+    fields["kind"] = Kind(row["kind"])
+    return SignedSeal(seal=Seal(**fields), digest=row["digest"], attestation=row["attestation"])
+
+
+def _member(row: asyncpg.Record) -> Member:
+    fields = {name: row[name] for name in Event.__slots__}
+    return Member(
+        seq=row["seq"],
+        event_id=row["event_id"],
+        occurred_at=row["occurred_at"],
+        leaf=row["leaf"],
+        event=Event(**fields) if row["there"] else None,
+    )

@@ -1,0 +1,177 @@
+"""How an attempt is over: ended, tried again or sent again; each within its caller's transaction.
+
+An adapter's word (results.py), a person's (control.py), the clock (timeouts.py) and a saga
+(conductor.py) all end an attempt here, with its command locked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.policy import Dedupe, ToolPolicy
+from app.commands.envelope import COMMANDS, DEADLETTER, RESULTS, instant
+from app.commands.state import Event, State
+from app.commands.store import commands, heads, outbox
+from app.commands.store.commands import Command
+
+PURGED: Final = (
+    "The command ended as its state says; its arguments, result and error text were kept for a"
+    " time and are purged. Do not repeat the call to get them: it would do the work again."
+)
+"""What the owner of a purged command is told in place of its result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word:
+    """The answer to a progress or result: what the broker made of it."""
+
+    command: Command
+    cancel_requested: bool = False
+    repeated: bool = False
+    woken: tuple[UUID, ...] = ()  # commands whose row changed, for the wakeup
+    outbox: bool = False  # whether outbox rows became ready
+
+
+async def conclude(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    policy: ToolPolicy,
+    actor: str,
+    result: Any,
+    error: Mapping[str, Any] | None,
+    random: Random,
+) -> Word:
+    """End the current attempt by a result: succeeded, tried again, failed or cancelled."""
+    if error is None:
+        return await end(
+            conn, command, policy=policy, event=Event.RESULT_OK, actor=actor, result=result
+        )
+    if command.cancel_target is not None:
+        event = Event.CANCEL if command.cancel_target == State.CANCELLED else Event.EXPIRE
+        return await end(conn, command, policy=policy, event=event, actor=actor, error=error)
+    again = policy.retry.on_error and error.get("retryable", True)
+    if again and command.attempt < command.attempts_max:
+        return await retry(
+            conn, command, policy=policy, actor=actor, reason="error", error=error, random=random
+        )
+    exhausted = command.attempts_max > 1 and again
+    event = Event.EXHAUST if exhausted else Event.RESULT_ERROR
+    return await end(conn, command, policy=policy, event=event, actor=actor, error=error)
+
+
+async def end(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    policy: ToolPolicy,
+    event: Event,
+    actor: str,
+    result: Any = None,
+    error: Mapping[str, Any] | None = None,
+    lost: bool = False,
+) -> Word:
+    """End a locked command: its state, its audit event, its outbox rows and its key, at once.
+
+    The key's head must be locked already. `lost` says that nobody told what the attempt did: the
+    outcome is unknown then, unless it may simply be done again, and blocks the key where the tool
+    says so.
+    """
+    outcome_unknown = lost and not (policy.idempotent or command.repeatable)
+    body: dict[str, Any] = {} if error is None else {"error": dict(error)}
+    keeps_dedupe = policy.dedupe is Dedupe.WINDOW and event is Event.RESULT_OK
+    ended = await commands.end(
+        conn,
+        command,
+        event=event,
+        actor=actor,
+        result=result,
+        error=error,
+        body=body,
+        outcome_unknown=outcome_unknown,
+        lost=lost,
+        dedupe_s=policy.dedupe_window_s if keeps_dedupe else None,
+    )
+    assert ended is not None, "the row is locked and its state was read under the lock"
+    await outbox.withdraw(conn, ended.id)
+    said = outcome(ended)
+    await outbox.append(conn, ended, kind="result", topic=RESULTS, payload=said)
+    if ended.state is State.DEAD_LETTERED:
+        await outbox.append(conn, ended, kind="deadletter", topic=DEADLETTER, payload=said)
+    released: list[UUID] = []
+    if ended.ordering_key is not None:
+        blocks = outcome_unknown and policy.on_unknown == "block"
+        await heads.free(
+            conn,
+            tenant_id=ended.tenant_id,
+            ordering_key=ended.ordering_key,
+            command_id=ended.id,
+            blocked_reason=blocked_reason(ended) if blocks else None,
+        )
+        released = await heads.release(conn, [(ended.tenant_id, ended.ordering_key)])
+    return Word(command=ended, woken=(ended.id, *released), outbox=True)
+
+
+async def retry(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+    error: Mapping[str, Any] | None = None,
+    random: Random,
+    lost: bool = False,
+) -> Word:
+    """Give up a locked command's attempt and queue the next after a pause; its key stays taken."""
+    # A redrive grants a round of attempts: its pauses begin anew, not where the last round ended.
+    earlier = max(0, command.attempts_max - policy.retry.attempts_max)
+    pause_s = policy.retry.pause_s(max(1, command.attempt - earlier), random)
+    body = {"reason": reason, "error": error, "pause_s": pause_s, "attempt_over": command.attempt}
+    queued = await commands.requeue(
+        conn, command, event=Event.RETRY, actor=actor, body=body, lost=lost
+    )
+    assert queued is not None, "the row is locked and its state was read under the lock"
+    await outbox.withdraw(conn, queued.id)
+    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
+    return Word(command=queued, woken=(queued.id,), outbox=True)
+
+
+async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> Word:
+    """Send a locked command's unclaimed attempt once more; the claim still takes it once."""
+    body = {"reason": "unclaimed"}
+    queued = await commands.requeue(conn, command, event=Event.REDELIVER, actor=actor, body=body)
+    assert queued is not None, "the row is locked and its state was read under the lock"
+    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=0)
+    return Word(command=queued, woken=(queued.id,), outbox=True)
+
+
+def outcome(command: Command) -> dict[str, Any]:
+    """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
+    assert command.finished_at is not None
+    purged: dict[str, Any] = {}
+    if command.purged_at is not None:
+        purged = {"purged_at": instant(command.purged_at), "note": PURGED}
+    return purged | {
+        "correlation_id": str(command.id),
+        "tenant_id": command.tenant_id,
+        "tool": command.tool,
+        "method": command.method,
+        "ordering_key": command.ordering_key,
+        "attempt": command.attempt,
+        "state": str(command.state),
+        "status": "ok" if command.state is State.SUCCEEDED else "error",
+        "result": command.result,
+        "error": command.error,
+        "outcome_unknown": command.outcome_unknown,
+        "finished_at": instant(command.finished_at),
+    }
+
+
+def blocked_reason(command: Command) -> str:
+    """What a key says that waits for this command's outcome; only its own word lifts it."""
+    return f"outcome of {command.id} unknown"

@@ -1,0 +1,252 @@
+"""What users and operators may do to a command: cancel, approve, redrive, discard, resolve.
+
+Each takes a command that `locked` gave, in the caller's transaction.
+"""
+
+from typing import Final, Literal
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.policy import ToolPolicy
+from app.commands.attempts import Word, blocked_reason, end
+from app.commands.envelope import COMMANDS, CONTROL
+from app.commands.state import Event, State
+from app.commands.store import commands, dead_letters, heads, outbox
+from app.commands.store.commands import Command
+from app.errors import NotCancellableError
+from app.sagas.store import sagas
+
+FOREVER_S: Final = 1e9
+"""No grace ends a saga: it is over when its last undo is."""
+
+
+async def cancel(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+    grace_s: float,
+) -> Word:
+    """Cancel a locked command: at once where no adapter has it, else ask the adapter to stop.
+
+    A command that has ended, or was asked before, is left as it is. A saga's own command is
+    asked to stop, too: it ends when what was done is undone.
+
+    Raises:
+        NotCancellableError: it undoes, or carries forward, what a saga has begun.
+    """
+    if command.repeatable and not command.final:
+        raise NotCancellableError(
+            f"Command {command.id} brings saga {command.saga_id} to its end ({command.saga_role})"
+            " and is not cancelled."
+        )
+    return await stop(
+        conn,
+        command,
+        event=Event.CANCEL,
+        policy=policy,
+        actor=actor,
+        reason=reason,
+        grace_s=grace_s,
+    )
+
+
+async def stop(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    event: Event,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+    grace_s: float,
+) -> Word:
+    """Cancel or expire a locked command, by the same rule."""
+    assert event in {Event.CANCEL, Event.EXPIRE}
+    if command.final:
+        return Word(command=command, repeated=True)
+    if command.state is not State.RUNNING:
+        code = "cancelled" if event is Event.CANCEL else "deadline"
+        error = {"code": code, "message": reason}
+        return await end(conn, command, policy=policy, event=event, actor=actor, error=error)
+    goal = State.CANCELLED if event is Event.CANCEL else State.TIMED_OUT
+    asked = await commands.request_cancel(
+        conn,
+        command,
+        cancel_target=goal,
+        reason=reason,
+        actor=actor,
+        grace_s=FOREVER_S if command.saga_role == "saga" else grace_s,
+    )
+    if asked is None:
+        return Word(command=command, cancel_requested=True, repeated=True)
+    if asked.saga_role == "saga":
+        await sagas.turn_of(conn, asked)
+        return Word(command=asked, cancel_requested=True, woken=(asked.id,))
+    said = {
+        "action": "cancel",
+        "correlation_id": str(asked.id),
+        "tenant_id": asked.tenant_id,
+        "tool": asked.tool,
+        "method": asked.method,
+        "attempt": asked.attempt,
+        "adapter": asked.adapter,
+        "reason": reason,
+    }
+    await outbox.append(conn, asked, kind="control", topic=CONTROL, payload=said)
+    return Word(command=asked, cancel_requested=True, woken=(asked.id,), outbox=True)
+
+
+async def decide(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    approve: bool,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+) -> Word:
+    """Let a command go that waits for an approval, or end it.
+
+    Raises:
+        NotCancellableError: it does not wait for one.
+    """
+    decision = "approved" if approve else "denied"
+    decided = await commands.decide(conn, command, decision=decision, actor=actor, reason=reason)
+    if decided is None:
+        raise NotCancellableError(f"Command {command.id} does not wait for an approval.")
+    if not approve:
+        error = {"code": "denied", "message": reason}
+        return await end(conn, decided, policy=policy, event=Event.CANCEL, actor=actor, error=error)
+    if not decided.held:
+        await outbox.make_ready(conn, decided.id)
+    if decided.saga_id is not None:  # its progress says what is waited for
+        await sagas.turn(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
+    return Word(command=decided, woken=(decided.id,), outbox=True)
+
+
+async def redrive(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    policy: ToolPolicy,
+    actor: str,
+    reason: str,
+    deadline_s: float,
+    pause_s: float = 0,
+) -> Word:
+    """Give a dead letter a new attempt after a pause: its key, arguments and place in order stay.
+
+    Where its outcome was unknown, this is the operator's word that it may be done again.
+
+    Raises:
+        NotCancellableError: it is no dead letter, was settled, belongs to a saga (which has
+            gone on without it), or its arguments have been purged.
+    """
+    must_be_redrivable(command)
+    queued = await commands.requeue(
+        conn,
+        command,
+        event=Event.REDRIVE,
+        actor=actor,
+        body={"reason": reason, "pause_s": pause_s},
+        attempts_max=command.attempt + policy.retry.attempts_max,
+        deadline_s=deadline_s + pause_s,
+        held=command.ordering_key is not None,
+    )
+    assert queued is not None, "the row is locked and its state was read under the lock"
+    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
+    # Its number is lower than that of whatever waits, so it is the next of its key.
+    released = await _go_on(conn, command)
+    return Word(command=queued, woken=(queued.id, *released), outbox=True)
+
+
+def must_be_redrivable(command: Command) -> None:
+    """Whether `redrive` would take it. Raises what `redrive` raises."""
+    _must_be_dead(command)
+    if command.saga_id is not None:
+        raise NotCancellableError(
+            f"Command {command.id} is a step of saga {command.saga_id}, which has gone on without "
+            "it; act on the saga instead."
+        )
+    if command.args is None:
+        raise NotCancellableError(
+            f"The arguments of command {command.id} were purged after their retention; call the "
+            "tool anew."
+        )
+
+
+async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason: str) -> Word:
+    """Settle a dead letter by hand: it leaves the list.
+
+    Raises:
+        NotCancellableError: it is no dead letter, was settled, or its key waits for its outcome.
+    """
+    _must_be_dead(command)
+    if command.ordering_key is not None and await heads.blocks(
+        conn,
+        tenant_id=command.tenant_id,
+        ordering_key=command.ordering_key,
+        blocked_reason=blocked_reason(command),
+    ):
+        raise NotCancellableError(
+            f"Ordering key {command.ordering_key!r} waits to know what command {command.id} did. "
+            "Find out and resolve it (succeeded or failed), or redrive it."
+        )
+    discarded = await dead_letters.discard(conn, command, actor=actor, reason=reason)
+    assert discarded is not None, "the row is locked and its state was read under the lock"
+    return Word(command=discarded, woken=(discarded.id,))
+
+
+def _must_be_dead(command: Command) -> None:
+    if command.state is not State.DEAD_LETTERED or command.discarded_at is not None:
+        raise NotCancellableError(f"Command {command.id} is not among the dead letters.")
+
+
+async def resolve(
+    conn: AsyncConnection,
+    command: Command,
+    *,
+    outcome: Literal["succeeded", "failed"],
+    actor: str,
+    reason: str,
+) -> Word:
+    """Say what a command did that ended in doubt: its key goes on, and its state stays.
+
+    The state stays because its caller was told it; `error.resolved` tells what was found out.
+
+    Raises:
+        NotCancellableError: its outcome is not in doubt.
+    """
+    resolved = await dead_letters.resolve(
+        conn, command, outcome=outcome, actor=actor, reason=reason
+    )
+    if resolved is None:
+        raise NotCancellableError(f"The outcome of command {command.id} is not in doubt.")
+    released = await _go_on(conn, command)
+    return Word(command=resolved, woken=(resolved.id, *released), outbox=True)
+
+
+async def _go_on(conn: AsyncConnection, command: Command) -> list[UUID]:
+    """Lift the block that an unknown outcome put on its key, and release the key's next."""
+    if command.ordering_key is None:
+        return []
+    await heads.unblock(
+        conn,
+        tenant_id=command.tenant_id,
+        ordering_key=command.ordering_key,
+        blocked_reason=blocked_reason(command),
+    )
+    return await heads.release(conn, [(command.tenant_id, command.ordering_key)])
+
+
+async def locked(conn: AsyncConnection, command: Command) -> Command:
+    """The command as it is now, its key's head and its row locked, in that order."""
+    if command.ordering_key is not None:
+        await heads.lock(conn, tenant_id=command.tenant_id, ordering_key=command.ordering_key)
+    found = await commands.lock(conn, command.id)
+    assert found is not None, "commands are never deleted while they are read"
+    return found

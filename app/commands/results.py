@@ -1,0 +1,277 @@
+"""What adapters say: claim, progress, result, reject. Each is one transaction, fenced."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.catalog.policy import Identity, ToolPolicy, allowed_by_binding
+from app.commands.attempts import Word, blocked_reason, conclude, end
+from app.commands.state import Event, State
+from app.commands.store import commands, heads
+from app.commands.store.commands import Command
+from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAttemptError
+from app.postgres.engine import tenant_transaction
+
+ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The answer to a claim: go on with these arguments, or stop before any side effect."""
+
+    proceed: bool
+    command: Command
+    lease_s: float = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leases:
+    """How long an adapter may be silent, where its tool's policy does not say."""
+
+    lease_s: float
+    cancel_grace_s: float
+
+
+async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str:
+    """The tenant of a command that this adapter may speak for.
+
+    Raises:
+        NotFoundError: no such command, or one of a tenant that the adapter is not bound to.
+    """
+    async with engine.connect() as conn:
+        tenant_id = await commands.tenant_of(conn, command_id)
+    if tenant_id is None:
+        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    if adapter.tenants is not None and tenant_id not in adapter.tenants:
+        raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    return tenant_id
+
+
+async def subject(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> Command:
+    """A command that this adapter may speak for, as it is now.
+
+    Raises:
+        NotFoundError: no such command of the adapter's tenants and tools.
+    """
+    tenant_id = await owner(engine, adapter, command_id)
+    async with tenant_transaction(engine, tenant_id) as conn:
+        command = await commands.find(conn, command_id)
+    if command is None:
+        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    if not allowed_by_binding(adapter, command.tool, command.method):
+        raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    return command
+
+
+async def _locked(conn: AsyncConnection, adapter: Identity | None, command_id: UUID) -> Command:
+    found = await commands.find(conn, command_id)
+    if found is not None and found.ordering_key is not None:
+        await heads.lock(conn, tenant_id=found.tenant_id, ordering_key=found.ordering_key)
+    command = None if found is None else await commands.lock(conn, command_id)
+    if (
+        command is None
+        or command.saga_role == "saga"
+        or not allowed_by_binding(adapter, command.tool, command.method)
+    ):
+        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
+    return command
+
+
+async def claim(
+    engine: AsyncEngine,
+    *,
+    adapter: Identity,
+    policy: ToolPolicy,
+    command_id: UUID,
+    attempt: int,
+    run: str,
+    leases: Leases,
+) -> Claim:
+    """Let one run of an adapter take an attempt; a repeat by the same run gets the same answer.
+
+    `run` names one run, not one program: it is what tells a redelivered event from a lost answer.
+    """
+    lease_s = policy.lease_s or leases.lease_s
+    tenant_id = await owner(engine, adapter, command_id)
+    async with tenant_transaction(engine, tenant_id) as conn:
+        command = await _locked(conn, adapter, command_id)
+        if command.state is State.RUNNING and (command.attempt, command.adapter) == (attempt, run):
+            return Claim(proceed=True, command=command, lease_s=lease_s)
+        taken = await commands.claim(
+            conn,
+            command,
+            attempt=attempt,
+            adapter=run,
+            actor=f"adapter:{adapter.client_id}",
+            lease_s=lease_s,
+            max_runtime_s=policy.max_runtime_s,
+        )
+        if taken is not None:
+            return Claim(proceed=True, command=taken, lease_s=lease_s)
+        reason = refusal(command, attempt)
+        body = {"reason": reason, "attempt": attempt, "run": run}
+        actor = f"adapter:{adapter.client_id}"
+        await commands.note(conn, command, kind="claim.refused", actor=actor, body=body)
+        return Claim(proceed=False, command=command, reason=reason)
+
+
+def refusal(command: Command, attempt: int) -> str:
+    """Why a claim was refused: a word for the machine."""
+    if command.final:
+        return f"ended_{command.state}"
+    if attempt != command.attempt:
+        return "stale_attempt"
+    if command.state is State.RUNNING:
+        return "already_claimed"
+    if command.cancel_requested_at is not None:
+        return "cancelled"
+    if command.held or command.approval in {"pending", "denied"}:
+        return "not_released"
+    return "deadline_passed"
+
+
+async def progress(
+    engine: AsyncEngine,
+    *,
+    adapter: Identity,
+    policy: ToolPolicy,
+    command_id: UUID,
+    attempt: int | None,
+    stage: str,
+    percent: float | None,
+    message: str | None,
+    leases: Leases,
+) -> Word:
+    """Record progress and renew the lease. Without an attempt it counts for the current one.
+
+    Raises:
+        StaleAttemptError: the attempt is not the current one, or the command has ended.
+        NotFoundError: no such command of the adapter's tenants and tools.
+    """
+    tenant_id = await owner(engine, adapter, command_id)
+    async with tenant_transaction(engine, tenant_id) as conn:
+        command = await _locked(conn, adapter, command_id)
+        if not command.final and command.attempt == (attempt or command.attempt):
+            running = await _running(conn, command, adapter, policy, leases)
+            if running is not None:
+                await commands.progress(
+                    conn,
+                    running,
+                    stage=stage,
+                    percent=percent,
+                    message=message,
+                    lease_s=policy.lease_s or leases.lease_s,
+                )
+                asked = running.cancel_requested_at is not None
+                return Word(command=running, cancel_requested=asked, woken=(running.id,))
+    raise StaleAttemptError(
+        f"Attempt {attempt or command.attempt} of command {command_id} is over: "
+        f"{refusal(command, attempt or command.attempt)}. Stop the work.",
+        correlation_id=str(command_id),
+        state=str(command.state),
+        attempt=command.attempt,
+    )
+
+
+async def _running(
+    conn: AsyncConnection,
+    command: Command,
+    adapter: Identity,
+    policy: ToolPolicy,
+    leases: Leases,
+) -> Command | None:
+    """The command, running. An adapter that spoke without a claim claims by speaking."""
+    if command.state is State.RUNNING:
+        return command
+    return await commands.claim(
+        conn,
+        command,
+        attempt=command.attempt,
+        adapter=f"unclaimed:{adapter.client_id}",
+        actor=f"adapter:{adapter.client_id}",
+        lease_s=policy.lease_s or leases.lease_s,
+        max_runtime_s=policy.max_runtime_s,
+    )
+
+
+async def finish(
+    engine: AsyncEngine,
+    *,
+    adapter: Identity,
+    policy: ToolPolicy,
+    command_id: UUID,
+    attempt: int | None,
+    result: Any = None,
+    error: Mapping[str, Any] | None = None,
+    random: Random,
+) -> Word:
+    """Apply an adapter's last word: the first one wins.
+
+    A repeat changes nothing and says so. A word for an older attempt, or against the one that
+    ended the command, is recorded in the audit trail and then refused.
+
+    Raises:
+        StaleAttemptError, ContradictionError, NotFoundError
+    """
+    actor = f"adapter:{adapter.client_id}"
+    tenant_id = await owner(engine, adapter, command_id)
+    async with tenant_transaction(engine, tenant_id) as conn:
+        command = await _locked(conn, adapter, command_id)
+        current = command.attempt == (attempt or command.attempt)
+        if current and not command.final:
+            return await conclude(
+                conn, command, policy=policy, actor=actor, result=result, error=error, random=random
+            )
+        if current and _same_word(command, result, error):
+            return Word(command=command, repeated=True)
+        said = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
+        await commands.note(conn, command, kind="result.late", actor=actor, body=said)
+        if current and command.outcome_unknown and command.ordering_key is not None:
+            # What was unknown is known now: the key that waited for it may go on.
+            await heads.unblock(
+                conn,
+                tenant_id=command.tenant_id,
+                ordering_key=command.ordering_key,
+                blocked_reason=blocked_reason(command),
+            )
+            await heads.release(conn, [(command.tenant_id, command.ordering_key)])
+    fields = {"correlation_id": str(command_id), "state": str(command.state)}
+    if current:
+        raise ContradictionError(
+            f"Command {command_id} has ended {command.state}; your word is recorded, not applied.",
+            **fields,
+        )
+    raise StaleAttemptError(
+        f"Attempt {attempt} of command {command_id} was given up; your word is recorded.", **fields
+    )
+
+
+def _same_word(command: Command, result: Any, error: Mapping[str, Any] | None) -> bool:
+    if error is not None:
+        return command.state in ENDED_BADLY and (command.error or {}) == dict(error)
+    return command.state is State.SUCCEEDED and command.result == result
+
+
+async def reject(
+    engine: AsyncEngine, *, adapter: Identity, policy: ToolPolicy, command_id: UUID, reason: str
+) -> Word:
+    """No rule takes this command: it goes to the dead letters, unless it has ended.
+
+    Raises:
+        NotFoundError: no such command of the adapter's tenants and tools.
+    """
+    tenant_id = await owner(engine, adapter, command_id)
+    async with tenant_transaction(engine, tenant_id) as conn:
+        command = await _locked(conn, adapter, command_id)
+        if command.final:
+            return Word(command=command, repeated=True)
+        error = {"code": "unroutable", "message": reason}
+        actor = f"adapter:{adapter.client_id}"
+        return await end(
+            conn, command, policy=policy, event=Event.EXHAUST, actor=actor, error=error
+        )

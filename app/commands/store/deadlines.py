@@ -1,0 +1,72 @@
+"""The commands table as the clock sees it: what is late, and that a deadline was missed."""
+
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.commands.store.commands import AUDIT, COLUMNS, Command, audited
+
+PAST_DEADLINE: Final = text("""
+    SELECT id
+      FROM commands
+     WHERE state IN ('queued', 'dispatched', 'running') AND deadline_missed_at IS NULL
+       AND deadline_at <= now()
+     ORDER BY deadline_at
+     LIMIT :limit
+""")
+
+MISS_DEADLINE: Final = text(f"""
+    WITH moved AS (
+        UPDATE commands c
+           SET deadline_missed_at = now()
+         WHERE c.id = :id AND c.deadline_missed_at IS NULL
+        RETURNING {COLUMNS}
+    ), audited AS ({AUDIT})
+    SELECT 1 FROM moved
+""")
+
+PAST_LEASE: Final = text("""
+    SELECT id
+      FROM commands
+     WHERE state IN ('dispatched', 'running') AND lease_until <= now()
+     ORDER BY lease_until
+     LIMIT :limit
+""")
+
+LEASE_IS_OVER: Final = text("""
+    SELECT state IN ('dispatched', 'running') AND lease_until <= clock_timestamp()
+      FROM commands
+     WHERE id = :id
+""")
+
+RUNTIME_IS_OVER: Final = text("""
+    SELECT hard_stop_at <= clock_timestamp() FROM commands WHERE id = :id
+""")
+
+
+async def past_deadline(conn: AsyncConnection, *, limit: int) -> list[UUID]:
+    """Open commands whose deadline has passed and is not recorded, longest past first."""
+    return list((await conn.execute(PAST_DEADLINE, {"limit": limit})).scalars())
+
+
+async def miss_deadline(conn: AsyncConnection, command: Command, *, actor: str) -> bool:
+    """Record that the deadline passed; once a command."""
+    values = audited(command, kind="command.deadline_missed", actor=actor, body={})
+    return bool(await conn.scalar(MISS_DEADLINE, values))
+
+
+async def past_lease(conn: AsyncConnection, *, limit: int) -> list[UUID]:
+    """Commands whose adapter, or whose delivery, has been silent for too long."""
+    return list((await conn.execute(PAST_LEASE, {"limit": limit})).scalars())
+
+
+async def lease_is_over(conn: AsyncConnection, command_id: UUID) -> bool:
+    """Whether the locked command's lease has ended, by the database's clock."""
+    return bool(await conn.scalar(LEASE_IS_OVER, {"id": command_id}))
+
+
+async def runtime_is_over(conn: AsyncConnection, command_id: UUID) -> bool:
+    """Whether the locked command has run for as long as its tool may."""
+    return bool(await conn.scalar(RUNTIME_IS_OVER, {"id": command_id}))

@@ -1,0 +1,144 @@
+"""What time does to commands: deadlines, lost leases, deliveries that nobody took.
+
+Called by the relay's clock, on any number of relays: each command is looked at again under its
+locks, in a transaction of its own, so a second relay finds nothing left to do.
+"""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.catalog.policy import ToolPolicy
+from app.commands import control
+from app.commands.attempts import Word, end, redeliver, retry
+from app.commands.state import Event, State
+from app.commands.store import commands, deadlines
+from app.commands.store.commands import Command
+from app.sagas.store import sagas
+
+Policies = Callable[[str, str], Awaitable[ToolPolicy]]
+"""(tool, method) -> policy."""
+
+BATCH_MAX: Final = 200
+ACTOR: Final = "clock"
+
+
+async def expire_deadlines(
+    engine: AsyncEngine, policies: Policies, *, grace_s: float
+) -> list[Word]:
+    """End what is past its deadline, or record the miss where the caller went on (accept_async)."""
+    async with engine.connect() as conn:
+        late = await deadlines.past_deadline(conn, limit=BATCH_MAX)
+    return [word for one in late if (word := await _expire(engine, one, policies, grace_s))]
+
+
+async def _expire(
+    engine: AsyncEngine, command_id: UUID, policies: Policies, grace_s: float
+) -> Word | None:
+    async with engine.begin() as conn:
+        command = await _current(conn, command_id)
+        if command is None or command.final:
+            return None
+        if not await deadlines.miss_deadline(conn, command, actor=ACTOR):
+            return None
+        if command.untimed:
+            await sagas.turn_of(conn, command)
+            return None
+        return await control.stop(
+            conn,
+            command,
+            event=Event.EXPIRE,
+            policy=await policies(command.tool, command.method),
+            actor=ACTOR,
+            reason="The deadline passed.",
+            grace_s=grace_s,
+        )
+
+
+async def expire_leases(
+    engine: AsyncEngine, policies: Policies, *, grace_s: float, random: Random
+) -> list[Word]:
+    """Decide on attempts that nobody speaks for any more."""
+    async with engine.connect() as conn:
+        silent = await deadlines.past_lease(conn, limit=BATCH_MAX)
+    return [
+        word for one in silent if (word := await _silent(engine, one, policies, grace_s, random))
+    ]
+
+
+async def _silent(
+    engine: AsyncEngine, command_id: UUID, policies: Policies, grace_s: float, random: Random
+) -> Word | None:
+    async with engine.begin() as conn:
+        command = await _current(conn, command_id)
+        if command is None or not await deadlines.lease_is_over(conn, command_id):
+            return None
+        policy = await policies(command.tool, command.method)
+        if command.state is State.DISPATCHED:
+            # Nobody claimed it, so nothing was done: EDA is behind, or lost it in a crash.
+            return await redeliver(conn, command, actor=ACTOR)
+        assert command.state is State.RUNNING
+        if command.cancel_target is not None:
+            return await _grace_over(conn, command, policy)
+        if await deadlines.runtime_is_over(conn, command_id):
+            return await control.stop(
+                conn,
+                command,
+                event=Event.EXPIRE,
+                policy=policy,
+                actor=ACTOR,
+                reason="The longest running time of the tool passed.",
+                grace_s=grace_s,
+            )
+        return await _lost(conn, command, policy, random)
+
+
+async def _grace_over(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+    """The adapter was asked to stop and did not answer: it may still be at work."""
+    event = Event.CANCEL if command.cancel_target == State.CANCELLED else Event.EXPIRE
+    message = f"{command.cancel_reason} The adapter did not acknowledge in time."
+    error = {"code": f"{command.cancel_target}_unacknowledged", "message": message}
+    return await end(
+        conn,
+        command,
+        policy=policy,
+        event=event,
+        actor=ACTOR,
+        error=error,
+        lost=True,
+    )
+
+
+async def _lost(
+    conn: AsyncConnection, command: Command, policy: ToolPolicy, random: Random
+) -> Word:
+    """The lease is lost: what the adapter did is unknown, not failed."""
+    if (policy.idempotent or command.repeatable) and command.attempt < command.attempts_max:
+        return await retry(
+            conn,
+            command,
+            policy=policy,
+            actor=ACTOR,
+            reason="lease_lost",
+            random=random,
+            lost=True,
+        )
+    message = "The adapter fell silent; what it did is unknown."
+    error = {"code": "lease_lost", "message": message, "adapter": command.adapter}
+    return await end(
+        conn,
+        command,
+        policy=policy,
+        event=Event.EXHAUST,
+        actor=ACTOR,
+        error=error,
+        lost=True,
+    )
+
+
+async def _current(conn: AsyncConnection, command_id: UUID) -> Command | None:
+    found = await commands.find(conn, command_id)
+    return None if found is None else await control.locked(conn, found)

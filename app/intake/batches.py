@@ -1,0 +1,307 @@
+"""Accepting a call: one transaction for the command, its outbox row and its audit event.
+
+Calls that arrive together share a transaction (a micro-batch), so one fsync carries many; a call
+that the database refuses fails alone, as the batch is then written one by one.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from app.commands.envelope import Call
+from app.errors import (
+    BrokerError,
+    CorrelationConflictError,
+    IdempotencyConflictError,
+    UnavailableError,
+)
+from app.intake import store as intake_store
+from app.intake.store import Written
+from app.postgres.wakeups import Notifier
+
+logger = logging.getLogger(__name__)
+
+BATCHES_IN_FLIGHT: Final = 2
+"""One batch is gathered while the other commits; more only make the batches smaller.
+
+Each takes its share of the calls that are on their way. Were it all that wait, then callers that
+call again once answered would be one batch of nearly all, and nothing would be gathered beside it:
+at 64 callers a fifth fewer calls a second, at 256 a third.
+"""
+
+BATCH_MIN: Final = 16
+"""Calls below which a batch is not split for the sake of the next."""
+
+TRIES: Final = 3
+"""For a call whose earlier twin lets go of its key between two statements, or in them."""
+
+SCOPE: Final = "SELECT set_config('app.tenants', $1::text[]::text, true)"
+
+LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+Write = Callable[[PoolConnectionProxy], Awaitable[Written | None]]
+"""Writes a call and what belongs to it; None as `intake.write` returns it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A call on its way into a batch."""
+
+    call: Call
+    done: "asyncio.Future[Written]"
+
+
+class Intake:
+    """The way in. `accept` returns once the call is durable."""
+
+    def __init__(
+        self, pool: asyncpg.Pool, notifier: Notifier, *, batch_max: int, queue_max: int
+    ) -> None:
+        self._pool = pool
+        self._notifier = notifier
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._queue: deque[Waiting] = deque()
+        self._some = asyncio.Event()
+        self._in_flight = 0  # calls in the batches that are being written
+        self._stopping = False
+
+    async def accept(self, call: Call) -> Written:
+        """Write the call, or find the command that its idempotency key names.
+
+        Cancelling this leaves either a whole command or none; a retry with the same key tells.
+
+        Raises:
+            IdempotencyConflictError: the key was used for another request.
+            CorrelationConflictError: the correlation id is another command's.
+            UnavailableError: the database is away, or too many calls wait for it.
+        """
+        if self._stopping or len(self._queue) >= self._queue_max:
+            raise UnavailableError("The broker cannot take calls now; try again in a second.")
+        waiting = Waiting(call=call, done=asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._some.set()
+        return _same_request(call, await waiting.done)
+
+    async def accept_with(self, call: Call, write: Write) -> Written:
+        """Accept a call that is written with more than itself: in a transaction of its own.
+
+        Raises as `accept`, and what `write` raises.
+        """
+        if self._stopping:
+            raise UnavailableError("The broker cannot take calls now; try again in a second.")
+        for _ in range(TRIES):
+            try:
+                written = await self._written_with(call, write)
+            except LOST as error:
+                raise _away(error) from error
+            except asyncpg.PostgresError as error:
+                logger.exception("call refused by the database")
+                raise UnavailableError(f"The call was not accepted ({code_of(error)}).") from error
+            if written is not None:
+                self._notifier.outbox()
+                self._notifier.sagas()
+                return _same_request(call, written)
+        raise _foreign_id(call)
+
+    async def _written_with(self, call: Call, write: Write) -> Written | None:
+        """Nothing stays of a transaction in which the call itself was not written."""
+        async with self._pool.acquire() as conn:
+            transaction = conn.transaction()
+            await transaction.start()
+            try:
+                await conn.execute(SCOPE, [call.tenant_id])
+                written = await write(conn)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            if written is not None and written.new:
+                await transaction.commit()
+            else:
+                await transaction.rollback()
+        if written is not None:
+            return written
+        async with self._acquired([call.tenant_id]) as conn:
+            [found] = await intake_store.meet(conn, [call])
+        return found
+
+    async def earlier(self, call: Call) -> Written | None:
+        """The command that the call's idempotency key names already, if there is one.
+
+        Raises:
+            IdempotencyConflictError: the key was used for another request.
+            UnavailableError: the database is away.
+        """
+        try:
+            async with self._acquired([call.tenant_id]) as conn:
+                [found] = await intake_store.find_earlier(conn, [call])
+        except LOST as error:
+            raise _away(error) from error
+        return None if found is None else _same_request(call, found)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Serve `accept` inside the block; what was queued is written before it is left."""
+        workers = [asyncio.create_task(self._work()) for _ in range(BATCHES_IN_FLIGHT)]
+        try:
+            yield
+        finally:
+            self._stopping = True
+            self._some.set()
+            await asyncio.gather(*workers)
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queue:
+                if self._stopping:
+                    return
+                self._some.clear()
+                await self._some.wait()
+            batch = self._take()
+            self._in_flight += len(batch)
+            try:
+                await self._write(batch)
+            except Exception as error:
+                logger.exception("intake batch failed")
+                _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
+            finally:
+                self._in_flight -= len(batch)
+
+    def _take(self) -> list[Waiting]:
+        """The next batch: no correlation id in it twice, as the statement tells calls by it."""
+        batch: list[Waiting] = []
+        seen = set[object]()
+        share = ceil((len(self._queue) + self._in_flight) / BATCHES_IN_FLIGHT)
+        most = min(self._batch_max, max(share, BATCH_MIN))
+        while self._queue and len(batch) < most:
+            if self._queue[0].call.correlation_id in seen:
+                break
+            seen.add(self._queue[0].call.correlation_id)
+            batch.append(self._queue.popleft())
+        return [waiting for waiting in batch if not waiting.done.cancelled()]
+
+    async def _write(self, batch: Sequence[Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            written = await self._transact([waiting.call for waiting in batch])
+        except LOST as error:
+            _fail(batch, _away(error))
+            return
+        except asyncpg.PostgresError as error:
+            if len(batch) == 1:
+                logger.exception("call refused by the database")
+                _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
+                return
+            logger.warning(
+                "a batch of %d calls is written one by one: %s", len(batch), code_of(error)
+            )
+            for waiting in batch:
+                await self._write([waiting])
+            return
+        self._notifier.outbox()
+        for waiting, outcome in zip(batch, written, strict=True):
+            if outcome is not None and not waiting.done.done():
+                waiting.done.set_result(outcome)
+        met = [waiting for waiting in batch if not waiting.done.done()]
+        if met:
+            await self._meet(met)
+
+    async def _meet(self, batch: Sequence[Waiting]) -> None:
+        """Find what the keys name of calls that were not written.
+
+        In a transaction of its own, and not for a key that waits: the statement that wrote
+        waited for whoever held the key, and that one's commit is seen from here on.
+        """
+        try:
+            async with self._acquired([waiting.call.tenant_id for waiting in batch]) as conn:
+                found = await intake_store.meet(conn, [waiting.call for waiting in batch])
+        except LOST as error:
+            _fail(batch, _away(error))
+            return
+        for waiting, outcome in zip(batch, found, strict=True):
+            await self._settle(waiting, outcome)
+
+    async def _settle(self, waiting: Waiting, outcome: Written | None) -> None:
+        for _ in range(TRIES):
+            if outcome is not None:
+                break
+            [outcome] = await self._transact([waiting.call])
+            if outcome is None:
+                async with self._acquired([waiting.call.tenant_id]) as conn:
+                    [outcome] = await intake_store.meet(conn, [waiting.call])
+            else:
+                self._notifier.outbox()
+        if outcome is not None:
+            if not waiting.done.done():
+                waiting.done.set_result(outcome)
+            return
+        _fail([waiting], _foreign_id(waiting.call))
+
+    async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
+        """Write a batch in one transaction; that of a single statement commits itself."""
+        keys = sorted({(c.tenant_id, c.ordering_key) for c in calls if c.ordering_key is not None})
+        async with self._pool.acquire() as conn:
+            if not keys:
+                return await intake_store.write(conn, calls)
+            async with conn.transaction():
+                written = await intake_store.write(conn, calls)
+                await intake_store.release(conn, keys)
+                return written
+
+    @asynccontextmanager
+    async def _acquired(self, tenants: Sequence[str]) -> AsyncGenerator[PoolConnectionProxy]:
+        """A connection within a transaction of these tenants."""
+        async with self._pool.acquire() as conn, conn.transaction():
+            await conn.execute(SCOPE, tenants)
+            yield conn
+
+
+def _same_request(call: Call, written: Written) -> Written:
+    if written.fingerprint != call.fingerprint:
+        raise IdempotencyConflictError(
+            f"Idempotency key {call.idempotency_key!r} was used for another request: command"
+            f" {written.id}. To repeat that request send it unchanged; for a new request use"
+            " a new key.",
+            correlation_id=str(written.id),
+        )
+    return written
+
+
+def _foreign_id(call: Call) -> BrokerError:
+    error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
+    return CorrelationConflictError(error, correlation_id=str(call.correlation_id))
+
+
+def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:
+    for waiting in batch:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)
+
+
+def _away(error: Exception) -> UnavailableError:
+    return UnavailableError(f"The database is away; nothing is lost ({code_of(error)}).")
+
+
+def code_of(error: Exception) -> str:
+    """What a caller or a log may learn of a failure: its words can quote any call of the batch."""
+    return str(getattr(error, "sqlstate", None) or type(error).__name__)

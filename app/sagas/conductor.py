@@ -1,0 +1,402 @@
+"""A saga's turn: what became of its steps, what is to be done next, in one transaction.
+
+Locks are taken in one order: the saga, then heads, then commands. A turn makes one move that needs
+heads; what follows from it is the next turn's.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.audit.store import events
+from app.catalog.policy import ToolPolicy
+from app.commands import attempts, control
+from app.commands.attempts import Word
+from app.commands.envelope import Call as Intent
+from app.commands.state import Event as CommandEvent
+from app.commands.state import State as CommandState
+from app.commands.store import commands, dead_letters, heads
+from app.commands.store.commands import Command
+from app.intake import store as intake_store
+from app.sagas import view
+from app.sagas.definition import Definition, StepKind
+from app.sagas.parse import parse
+from app.sagas.state import (
+    FINAL,
+    Action,
+    Cancel,
+    Do,
+    Event,
+    Move,
+    Reason,
+    Saga,
+    State,
+    Step,
+    StepEvent,
+    StepState,
+    after,
+    decide,
+    step_after,
+)
+from app.sagas.step_calls import ACTOR, Tools, Turn, UnmadeError, intent
+from app.sagas.store import sagas
+from app.sagas.store.sagas import StepRow
+
+ISSUED: Final[Mapping[StepEvent, str]] = {
+    StepEvent.START: "command_id",
+    StepEvent.RECONCILE: "reconcile_id",
+    StepEvent.UNDO: "undo_id",
+}
+"""Where a step keeps the command that was written for it."""
+
+
+async def advance(
+    engine: AsyncEngine, saga_id: UUID, *, tools: Tools, deadline_s: float, grace_s: float
+) -> Word | None:
+    """Take a saga's turn; None where another relay has it, or it is over.
+
+    The word's command is one that changed; `woken` names all of them.
+    """
+    async with engine.begin() as conn:
+        saga = await sagas.lock(conn, saga_id, skip_locked=True)
+        if saga is None:
+            return None
+        await sagas.taken(conn, saga_id)
+        if saga.state in FINAL:
+            return None
+        rows = await sagas.steps(conn, saga_id)
+        known = await _commands(conn, rows)
+        turn = Turn(
+            conn=conn,
+            tools=tools,
+            deadline_s=deadline_s,
+            grace_s=grace_s,
+            saga=saga,
+            root=await commands.find(conn, saga_id) if saga.kind == "declared" else None,
+            definition=None if saga.plan is None else _definition(orjson.dumps(saga.plan)),
+            steps={row.step: row for row in rows},
+            commands=known,
+            woken=[],
+            asking={one.id for one in known.values() if one.asks},
+        )
+        await _absorb(turn)
+        actions = decide(_seen(turn))
+        while actions and isinstance(actions[0], Move):  # a move comes alone
+            await _move(turn, actions[0])
+            actions = decide(_seen(turn))
+        await _do(turn, actions)
+        await sagas.save(conn, turn.saga)
+        await _tell(turn)
+    shown = turn.root or next(iter(turn.commands.values()), None)
+    return None if shown is None else Word(command=shown, woken=tuple(turn.woken), outbox=True)
+
+
+@lru_cache(maxsize=1024)
+def _definition(plan: bytes) -> Definition:
+    """Read once, however many turns and sagas have it."""
+    return parse(orjson.loads(plan))
+
+
+async def _commands(conn: AsyncConnection, rows: Sequence[StepRow]) -> dict[UUID, Command]:
+    wanted = [
+        one
+        for row in rows
+        for one in (row.command_id, row.reconcile_id, row.undo_id)
+        if one is not None
+    ]
+    return {one.id: one for one in await commands.find_many(conn, wanted)}
+
+
+async def _absorb(turn: Turn) -> None:
+    """Take in what has ended since, in the order in which it ended."""
+    ended: list[tuple[Command, StepRow, StepEvent]] = []
+    for row in turn.steps.values():
+        of = {
+            StepState.DISPATCHED: (row.command_id, outcome),
+            StepState.RECONCILING: (row.reconcile_id, found_out),
+            StepState.COMPENSATING: (row.undo_id, undone),
+        }.get(row.state)
+        command = None if of is None or of[0] is None else turn.commands[of[0]]
+        if of is not None and command is not None and command.final:
+            ended.append((command, row, of[1](command)))
+    for command, row, event in sorted(ended, key=lambda one: (one[0].finished_at, one[0].id)):
+        said = None
+        if event in {StepEvent.FAIL, StepEvent.LOSE, StepEvent.UNDO_FAIL}:
+            said = str((command.error or {}).get("message") or command.state)
+        changed = row
+        if event in {StepEvent.DONE, StepEvent.LOSE} and row.done_seq is None:
+            turn.saga = replace(turn.saga, steps_done=turn.saga.steps_done + 1)
+            changed = replace(row, done_seq=turn.saga.steps_done)
+        await _step(turn, changed, event, reason=said, command_id=command.id)
+
+
+def outcome(command: Command) -> StepEvent:
+    """What a step's ended command says of the step.
+
+    Unknown is what nobody told: an attempt that fell silent, or running work that was cut off.
+    """
+    if command.state is CommandState.SUCCEEDED:
+        return StepEvent.DONE
+    cut = command.state in {CommandState.CANCELLED, CommandState.TIMED_OUT}
+    if command.outcome_unknown or command.attempts_lost or (cut and command.started_at is not None):
+        return StepEvent.LOSE
+    return StepEvent.FAIL
+
+
+def found_out(command: Command) -> StepEvent:
+    """What a reconcile call says: `{"done": true | false}`; anything else tells nothing."""
+    said = command.result.get("done") if isinstance(command.result, dict) else None
+    if command.state is not CommandState.SUCCEEDED or not isinstance(said, bool):
+        return StepEvent.LOSE
+    return StepEvent.DONE if said else StepEvent.FAIL
+
+
+def undone(command: Command) -> StepEvent:
+    """What an undo's ended command says."""
+    ok = command.state is CommandState.SUCCEEDED
+    return StepEvent.UNDONE if ok else StepEvent.UNDO_FAIL
+
+
+def _seen(turn: Turn) -> Saga:
+    stop = turn.saga.stop
+    if turn.root is not None and stop is None:
+        stop = _asked_of(turn.root)
+    return Saga(
+        state=turn.saga.state,
+        closed=turn.saga.closed,
+        stop=None if stop is None else Reason(code=stop["code"], message=stop["message"]),
+        steps=[_seen_step(turn, row) for row in turn.steps.values()],
+    )
+
+
+def _asked_of(root: Command) -> dict[str, str] | None:
+    if root.cancel_requested_at is not None:
+        return {"code": "cancelled", "message": root.cancel_reason or "It was cancelled."}
+    if root.deadline_missed_at is not None:
+        return {"code": "deadline", "message": "The deadline passed."}
+    return None
+
+
+def _seen_step(turn: Turn, row: StepRow) -> Step:
+    defined = None if turn.definition is None else turn.definition.step(row.step)
+    if defined is None:
+        return Step(
+            id=row.step,
+            kind=StepKind.COMPENSATABLE,
+            state=row.state,
+            undoable=row.compensation is not None,
+            done_seq=row.done_seq,
+        )
+    return Step(
+        id=row.step,
+        kind=defined.kind,
+        state=row.state,
+        needs=defined.needs,
+        undoable=defined.compensate is not None,
+        reconcilable=defined.reconcile is not None and row.reconcile_id is None,
+        done_seq=row.done_seq,
+    )
+
+
+async def _step(
+    turn: Turn, row: StepRow, event: StepEvent, *, reason: str | None, command_id: UUID | None
+) -> None:
+    """Move a step, with its audit event."""
+    changed = replace(row, state=step_after(row.state, event), reason=reason)
+    turn.steps[row.step] = changed
+    await sagas.save_step(turn.conn, changed)
+    body = {"step": row.step, "from": row.state, "to": changed.state, "reason": reason}
+    await _audit(turn, "saga.step", body, command_id=command_id)
+
+
+async def _audit(
+    turn: Turn, kind: str, body: Mapping[str, Any], *, command_id: UUID | None = None
+) -> None:
+    await events.append(
+        turn.conn,
+        tenant_id=turn.saga.tenant_id,
+        kind=kind,
+        actor=ACTOR,
+        user_id=turn.saga.user_id,
+        command_id=command_id,
+        saga_id=turn.saga.id,
+        body={name: value for name, value in body.items() if value is not None},
+    )
+
+
+async def _move(turn: Turn, move: Move) -> None:
+    """Move the saga itself; at its end its keys are free and its own command ends."""
+    before = turn.saga.state
+    state = after(before, move.event)
+    reason = turn.saga.reason
+    if move.reason is not None and (reason is None or state is not State.COMPENSATION_FAILED):
+        reason = _told(turn, move.reason)
+    if move.event is Event.PIVOTED:
+        reason = None
+    turn.saga = replace(turn.saga, state=state, reason=reason)
+    body: dict[str, Any] = {"from": before, "to": state, "reason": reason}
+    if state is State.COMPENSATION_FAILED and move.reason is not None:
+        body["undo"] = _told(turn, move.reason)
+    await _audit(turn, f"saga.{state}", body)
+    if state in FINAL:
+        freed = await heads.let_go(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
+        turn.woken += freed
+    if state in FINAL or state is State.COMPENSATION_FAILED:
+        await _end_root(turn)
+
+
+def _told(turn: Turn, reason: Reason) -> dict[str, Any]:
+    said = reason.as_json()
+    row = None if reason.step is None else turn.steps[reason.step]
+    if row is not None and row.reason is not None:
+        said["message"] = f"{reason.message} {row.reason}"
+    return said
+
+
+async def _end_root(turn: Turn) -> None:
+    """End the saga's own command: with its results, or with why there are none."""
+    if turn.root is None:
+        return
+    root = await commands.lock(turn.conn, turn.root.id)
+    assert root is not None, "commands are never deleted while they are read"
+    if root.final:
+        # It was given up when an undo failed; now an operator has seen to that.
+        await dead_letters.discard(turn.conn, root, actor=ACTOR, reason="the saga is settled")
+        return
+    event, result, error = view.ending(turn.saga, list(turn.steps.values()), turn.commands)
+    word = await attempts.end(
+        turn.conn,
+        root,
+        policy=ToolPolicy(),
+        event=event,
+        actor=ACTOR,
+        result=result,
+        error=error,
+    )
+    turn.root = word.command
+    turn.woken += word.woken
+
+
+async def _do(turn: Turn, actions: Sequence[Action]) -> None:
+    cancels = [one.step for one in actions if isinstance(one, Cancel)]
+    if cancels:
+        await _cancel(turn, cancels)
+        return
+    calls: list[tuple[StepRow, StepEvent, Intent]] = []
+    for one in actions:
+        assert isinstance(one, Do)
+        row = turn.steps[one.step]
+        try:
+            calls.append((row, one.event, await intent(turn, row, one.event)))
+        except UnmadeError as error:
+            await _unmade(turn, row, one.event, str(error))
+    if calls:
+        await _issue(turn, calls)
+
+
+async def _unmade(turn: Turn, row: StepRow, event: StepEvent, reason: str) -> None:
+    """A step's call could not be made: it did nothing, and the next turn goes on from that."""
+    if event is StepEvent.RECONCILE:
+        # It was tried, and what is not known stays so.
+        turn.steps[row.step] = replace(row, reconcile_id=row.command_id, reason=reason)
+        await sagas.save_step(turn.conn, turn.steps[row.step])
+    else:
+        fail = StepEvent.UNDO_FAIL if event is StepEvent.UNDO else StepEvent.FAIL
+        await _step(turn, row, fail, reason=reason, command_id=None)
+    await sagas.turn(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
+
+
+async def _cancel(turn: Turn, names: Sequence[str]) -> None:
+    """Ask each open step's command to stop: at once where no adapter has it."""
+    found = [
+        turn.commands[row.command_id]
+        for row in map(turn.steps.__getitem__, names)
+        if row.command_id
+    ]
+    await _lock_heads(turn, [one.ordering_key for one in found])
+    for one in sorted(found, key=lambda command: command.id):
+        locked = await commands.lock(turn.conn, one.id)
+        assert locked is not None, "commands are never deleted while they are read"
+        tool = await turn.tools(one.tool, one.method)
+        word = await control.stop(
+            turn.conn,
+            locked,
+            event=CommandEvent.CANCEL,
+            policy=ToolPolicy() if tool is None else tool.tool.policy,
+            actor=ACTOR,
+            reason=f"The saga stops: {(turn.saga.reason or {}).get('message', '')}",
+            grace_s=turn.grace_s,
+        )
+        turn.woken += word.woken
+
+
+async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]]) -> None:
+    """Write the commands, and that their steps have them."""
+    doubtful = [one for row, _, _ in calls for one in _doubtful(turn, row)]
+    if doubtful:
+        # `write` takes heads in order, too: what is locked before must be all of them.
+        keys_of = [*doubtful, *(made for _, _, made in calls)]
+        await _lock_heads(turn, [one.ordering_key for one in keys_of])
+    for command in doubtful:
+        await _unblock(turn, command)
+    raw = (await turn.conn.get_raw_connection()).driver_connection
+    intents = [made for _, _, made in calls]
+    written = await intake_store.write(raw, intents)  # pyright: ignore[reportArgumentType]
+    keys = sorted({(one.tenant_id, one.ordering_key) for one in intents if one.ordering_key})
+    if keys:
+        await intake_store.release(raw, keys)  # pyright: ignore[reportArgumentType]
+    for (row, event, made), one in zip(calls, written, strict=True):
+        assert one is not None, "the key names this saga, step and issue"
+        changed = replace(row, issues=row.issues + 1, **{ISSUED[event]: made.correlation_id})
+        await _step(turn, changed, event, reason=None, command_id=made.correlation_id)
+        turn.woken.append(made.correlation_id)
+        if made.approval == "pending":
+            turn.asking.add(made.correlation_id)
+
+
+def _doubtful(turn: Turn, row: StepRow) -> list[Command]:
+    """Commands of a step that its key waits for, as nobody knows what they did."""
+    found = [turn.commands.get(one) for one in (row.command_id, row.undo_id) if one is not None]
+    return [one for one in found if one is not None and one.ordering_key and one.outcome_unknown]
+
+
+async def _unblock(turn: Turn, command: Command) -> None:
+    """The key that waits for this outcome is the saga's: what it does now settles that."""
+    assert command.ordering_key is not None
+    await heads.unblock(
+        turn.conn,
+        tenant_id=command.tenant_id,
+        ordering_key=command.ordering_key,
+        blocked_reason=attempts.blocked_reason(command),
+    )
+
+
+async def _lock_heads(turn: Turn, keys: Iterable[str | None]) -> None:
+    """Lock keys, in the order in which everybody does."""
+    for key in sorted({one for one in keys if one is not None}):
+        await heads.lock(turn.conn, tenant_id=turn.saga.tenant_id, ordering_key=key)
+
+
+async def _tell(turn: Turn) -> None:
+    """Progress of the whole, on the saga's own command."""
+    if turn.root is None or turn.root.final:
+        return
+    stage, percent, message = view.progress(
+        turn.saga, list(turn.steps.values()), asking=turn.asking
+    )
+    if (stage, percent, message) == (turn.root.stage, turn.root.percent, turn.root.message):
+        return
+    await commands.progress(
+        turn.conn,
+        turn.root,
+        stage=stage,
+        percent=percent,
+        message=message,
+        lease_s=control.FOREVER_S,
+    )
+    turn.woken.append(turn.root.id)

@@ -1,0 +1,192 @@
+"""What a saga's turn knows, and the calls that it makes of that: to start, find out, or undo a step."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import uuid_utils.compat as uuid_utils
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.cache import Compiled
+from app.catalog.policy import Ordering, ToolPolicy
+from app.catalog.redaction import redact
+from app.commands.envelope import Call as Intent
+from app.commands.envelope import Priority, fingerprint
+from app.commands.state import State as CommandState
+from app.commands.store.commands import Command
+from app.sagas.definition import Call, Definition, StepKind
+from app.sagas.definition import Step as DefinedStep
+from app.sagas.state import StepEvent
+from app.sagas.store.sagas import SagaRow, StepRow
+from app.sagas.template import TemplateError, render
+
+ACTOR: Final = "saga"
+UNDO_ATTEMPTS: Final = 5
+"""An undo is tried at least so often, whatever its tool says."""
+FORWARD_ATTEMPTS: Final = 20
+"""A retriable step is, before an operator is asked."""
+
+Tools = Callable[[str, str], Awaitable[Compiled | None]]
+"""(tool, method) -> the tool, None where it is out of service."""
+
+
+class UnmadeError(Exception):
+    """A step's call could not be made; the message says why."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """One saga in one transaction."""
+
+    conn: AsyncConnection
+    tools: Tools
+    deadline_s: float
+    grace_s: float
+    saga: SagaRow
+    root: Command | None
+    definition: Definition | None
+    steps: dict[str, StepRow]
+    commands: dict[UUID, Command]
+    woken: list[UUID]
+    asking: set[UUID]
+    """Commands that wait for somebody's approval."""
+
+
+async def intent(turn: Turn, row: StepRow, event: StepEvent) -> Intent:
+    """The call that starts, finds out about, or undoes a step.
+
+    Raises:
+        UnmadeError: a reference finds nothing, the arguments do not fit, or the tool is gone.
+    """
+    defined = None if turn.definition is None else turn.definition.step(row.step)
+    call, role = _call(row, defined, event)
+    try:
+        args = render(call.args, _scope(turn)) if defined is not None else dict(call.args)
+        key = _ordering_key(turn, row, defined, event)
+    except TemplateError as error:
+        raise UnmadeError(str(error)) from error
+    found = await turn.tools(call.tool, call.method)
+    tool = None if found is None else found.tool
+    if tool is None and event is not StepEvent.UNDO:
+        raise UnmadeError(f"There is no tool {call.path!r} any more.")
+    if found is not None:
+        for problem in found.validator.iter_errors(args):
+            raise UnmadeError(f"{found.tool.name}: {problem.message}")
+    policy = ToolPolicy() if tool is None else tool.policy
+    if key is None and event is StepEvent.START and tool is not None:
+        key = tool.key_of(args)
+    return Intent(
+        correlation_id=uuid_utils.uuid7(),
+        tenant_id=turn.saga.tenant_id,
+        user_id=turn.saga.user_id,
+        actor=ACTOR,
+        tool=call.tool,
+        method=call.method,
+        args=args,
+        args_audited=redact(args, None if tool is None else tool.input_schema),
+        idempotency_key=f"saga:{turn.saga.id}:{row.step}:{row.issues + 1}",
+        key_source="saga",
+        dedupe_key=None,
+        fingerprint=fingerprint(
+            user_id=turn.saga.user_id,
+            tool=call.tool,
+            method=call.method,
+            args=args,
+            ordering_key=key,
+            saga_id=turn.saga.id,
+            saga_step=row.step,
+        ),
+        ordering_key=key,
+        ordering=None if key is None else _ordering(policy, event),
+        deadline_s=_timeout_s(defined, event) or policy.deadline_s or turn.deadline_s,
+        priority=Priority.CRITICAL if role != "step" else Priority.named(policy.priority),
+        accept_async=False,
+        accept_partials=False,
+        attempts_max=_attempts(policy, defined, role),
+        approval=_approval(policy, defined) if event is StepEvent.START else None,
+        saga_id=turn.saga.id,
+        saga_step=row.step,
+        saga_role=role,
+        traceparent=None if turn.root is None else turn.root.traceparent,
+    )
+
+
+def _call(row: StepRow, defined: DefinedStep | None, event: StepEvent) -> tuple[Call, Any]:
+    match event:
+        case StepEvent.START:
+            assert defined is not None, "an ad hoc step comes with its command"
+            role = "retriable" if defined.kind is StepKind.RETRIABLE else "step"
+            return defined.call, role
+        case StepEvent.RECONCILE:
+            assert defined is not None
+            assert defined.reconcile is not None
+            return defined.reconcile, "reconcile"
+        case _:
+            if defined is None:
+                assert row.compensation is not None
+                said = row.compensation
+                return Call(tool=said["tool"], method=said["method"], args=said["args"]), "undo"
+            assert defined.compensate is not None
+            return defined.compensate, "undo"
+
+
+def _scope(turn: Turn) -> dict[str, Any]:
+    done = {
+        row.step: {"result": result}
+        for row in turn.steps.values()
+        if row.done_seq is not None and (result := _result(turn, row)) is not None
+    }
+    return {"input": turn.saga.input or {}, "steps": done, "saga": {"id": str(turn.saga.id)}}
+
+
+def _result(turn: Turn, row: StepRow) -> Any:
+    """What a step came to; where its outcome was asked for, what the answer says of it."""
+    command = turn.commands.get(row.command_id) if row.command_id else None
+    if command is not None and command.state is CommandState.SUCCEEDED:
+        return command.result
+    asked = turn.commands.get(row.reconcile_id) if row.reconcile_id else None
+    if asked is not None and isinstance(asked.result, dict):
+        return asked.result.get("result")
+    return None
+
+
+def _ordering_key(
+    turn: Turn, row: StepRow, defined: DefinedStep | None, event: StepEvent
+) -> str | None:
+    """An undo waits where its step did; what finds out waits for nobody."""
+    if event is StepEvent.RECONCILE:
+        return None
+    if event is StepEvent.UNDO:
+        command = turn.commands.get(row.command_id) if row.command_id else None
+        return None if command is None else command.ordering_key
+    assert defined is not None
+    if defined.ordering_key is None:
+        return None
+    return str(render(defined.ordering_key, _scope(turn)))[:255]
+
+
+def _ordering(policy: ToolPolicy, event: StepEvent) -> Ordering:
+    return Ordering.COMPLETION if event is StepEvent.UNDO else policy.ordering
+
+
+def _timeout_s(defined: DefinedStep | None, event: StepEvent) -> float | None:
+    return defined.timeout_s if defined is not None and event is StepEvent.START else None
+
+
+def _attempts(policy: ToolPolicy, defined: DefinedStep | None, role: str) -> int:
+    asked = None if defined is None else defined.attempts_max
+    match role:
+        case "undo":
+            return max(policy.retry.attempts_max, UNDO_ATTEMPTS)
+        case "retriable":
+            return asked or max(policy.retry.attempts_max, FORWARD_ATTEMPTS)
+        case "step":
+            return asked or policy.retry.attempts_max
+        case _:
+            return policy.retry.attempts_max
+
+
+def _approval(policy: ToolPolicy, defined: DefinedStep | None) -> Any:
+    asks = policy.approval != "none" or (defined is not None and defined.approval != "none")
+    return "pending" if asks else None

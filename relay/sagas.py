@@ -1,0 +1,87 @@
+"""Sagas on their way: takes the turns that steps leave when they end. Safe on many relays at once."""
+
+import asyncio
+import logging
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.config import Settings
+from app.postgres.engine import AWAY
+from app.postgres.wakeups import Notifier
+from app.sagas import conductor
+from app.sagas.store import sagas
+from relay import waits
+from relay.clock import Toolbox
+
+logger = logging.getLogger(__name__)
+
+BATCH_MAX: Final = 100
+AT_ONCE: Final = 4
+BACKOFF_S: Final = 1.0
+PAUSE_S: Final = 5.0
+"""A saga whose turn failed waits so long, and the others go first."""
+
+
+class Conductor:
+    """Takes sagas' turns for as long as `run` runs."""
+
+    def __init__(self, engine: AsyncEngine, notifier: Notifier, settings: Settings) -> None:
+        self._engine = engine
+        self._notifier = notifier
+        self._settings = settings
+        self._toolbox = Toolbox(engine)
+        self._woken = asyncio.Event()
+
+    def wake(self, _payload: str = "") -> None:
+        """Some saga may have a turn."""
+        self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Take turns until told to stop."""
+        while not stop.is_set():
+            self._woken.clear()
+            try:
+                moved = await self.tick()
+            except AWAY as error:
+                logger.warning("sagas wait for postgres: %r", error)
+                await waits.until(stop, BACKOFF_S)
+                continue
+            if not moved:
+                await waits.until(self._woken, self._settings.poll_s)
+
+    async def tick(self) -> int:
+        """Take the turns that are due, some at once; returns how many moved something."""
+        async with self._engine.connect() as conn:
+            due = await sagas.due(conn, limit=BATCH_MAX)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(saga_id: UUID) -> bool:
+            async with gate:
+                return await self._turn(saga_id)
+
+        return sum(await asyncio.gather(*(one(saga_id) for saga_id in due)))
+
+    async def _turn(self, saga_id: UUID) -> bool:
+        try:
+            word = await conductor.advance(
+                self._engine,
+                saga_id,
+                tools=self._toolbox.find,
+                deadline_s=self._settings.deadline_s,
+                grace_s=self._settings.cancel_grace_s,
+            )
+        except Exception as error:
+            if isinstance(error, AWAY) and not isinstance(error, DBAPIError):
+                raise
+            logger.exception("a saga's turn failed", extra={"saga_id": str(saga_id)})
+            async with self._engine.begin() as conn:
+                await sagas.postpone(conn, saga_id, pause_s=PAUSE_S)
+            return False
+        if word is None:
+            return False
+        self._notifier.commands(word.woken)
+        self._notifier.outbox()
+        return True
