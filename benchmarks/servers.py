@@ -24,7 +24,7 @@ from app.edges.server import open_broker
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import ISSUER, DevIssuer
-from tests import stack
+from tests.support import stack
 
 ADA: Final = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))
 EVE: Final = Identity(

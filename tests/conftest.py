@@ -15,8 +15,8 @@ from app.edges.server import open_broker
 from app.trust import Issuer
 from devstack.stack import Dsns
 from devstack.tokens import ISSUER, DevIssuer
-from tests import stack
-from tests.stack import PostgresServer
+from tests.support import stack
+from tests.support.stack import PostgresServer
 
 AUDIENCE = "http://testserver/mcp"
 

@@ -17,8 +17,8 @@ from app.audit.proof import Anchor, Check, Report
 from app.audit.store import export
 from devstack.stack import Dsns
 from relay.sealer import Sealer
-from tests import stack
-from tests.stack import PostgresServer
+from tests.support import stack
+from tests.support.stack import PostgresServer
 
 LOG = "broker.test/audit"
 

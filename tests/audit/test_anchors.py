@@ -17,10 +17,10 @@ from devstack.tokens import DevIssuer
 from relay import anchors
 from tests.audit.conftest import open_log, sealer
 from tests.audit.tampering import EVENT, tamper
-from tests.audit.test_cli import broker_audit, finding
+from tests.cli.test_audit import broker_audit, finding
 from tests.conftest import settings_of
 from tests.relay.conftest import open_relay
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 
 @pytest.fixture

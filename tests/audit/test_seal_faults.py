@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from tests.audit.conftest import Log, sealer
-from tests.faults import InjectedFaultError, faulty_pool
+from tests.support.faults import InjectedFaultError, faulty_pool
 
 SEALED = """
     SELECT (SELECT count(*) FROM audit.seals) AS seals,

@@ -16,7 +16,7 @@ from app.audit.store import seals as audit_seals
 from relay import gauges
 from relay.sealer import Sealer, SignerError
 from tests.audit.conftest import LOG, Log, sealer
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 COUNTS = (
     "SELECT count(*) AS n, coalesce(max(seq), 0) AS top FROM audit.members WHERE tenant_id = $1"

@@ -11,7 +11,7 @@ from jgo.env import EnvironmentBuilder
 
 from devstack import kafka as module
 from devstack.kafka import EmbeddedKafka
-from tests.stack import alive, wait_for
+from tests.support.stack import alive, wait_for
 
 TOPIC = "devstack"
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.stack import left_behind
+from tests.support.stack import left_behind
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -12,7 +12,7 @@ import pytest
 
 from devstack.postgres import PORTS, EmbeddedPostgres, free_port, wheel_binaries
 from devstack.process import STOP_S, descendants
-from tests.stack import alive, wait_for
+from tests.support.stack import alive, wait_for
 
 SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")
 LONG = "SELECT count(*) FROM generate_series(1, 10_000_000_000)"

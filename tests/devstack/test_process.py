@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from devstack.process import NotReadyError, Process
-from tests.stack import alive, wait_for
+from tests.support.stack import alive, wait_for
 
 # The child leads a session of its own, as a PostgreSQL backend does: no group kill reaches it.
 PARENT = """

@@ -23,10 +23,10 @@ from benchmarks.http import LEGACY, MODERN, mcp_call, mcp_headers
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
-from tests.faults import STEPS_MAX
-from tests.kernel.calls import fetch
-from tests.mcp.wire import message
-from tests.stack import PostgresServer, listening, wait_for
+from tests.edges.mcp.wire import message
+from tests.support.calls import fetch
+from tests.support.faults import STEPS_MAX
+from tests.support.stack import PostgresServer, listening, wait_for
 
 NOBODY = "01a208ca-483f-77da-84f2-da2218258fda"
 CALL = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}

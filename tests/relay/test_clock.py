@@ -10,9 +10,9 @@ from app.commands.store import commands
 from app.edges.parts import Broker, cancel
 from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
-from tests.kernel.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
 from tests.relay.conftest import Relay
-from tests.stack import wait_for
+from tests.support.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
+from tests.support.stack import wait_for
 
 LATE = "UPDATE commands SET {column} = now() - interval '1 second' WHERE id = $1"
 

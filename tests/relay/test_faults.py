@@ -23,8 +23,8 @@ from app.postgres.engine import open_database, tenant_transaction
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
-from tests.faults import InjectedFaultError, fail_at_each_statement, faulty_pool
-from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish
+from tests.support.calls import ADA, ADAPTER, accept, claim, echo, finish
+from tests.support.faults import InjectedFaultError, fail_at_each_statement, faulty_pool
 
 EVERYTHING = """
     SELECT (SELECT json_agg(c ORDER BY c.id)::text FROM commands c) AS commands,

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from devstack.stack import Dsns
 from relay import gauges
-from tests.stack import wait_for
+from tests.support.stack import wait_for
 
 EVERY_S = 0.02
 

@@ -13,11 +13,11 @@ from app.postgres.engine import AWAY
 from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
-from tests import stack
 from tests.conftest import settings_of
-from tests.kernel.calls import accept, echo, fetch
 from tests.relay.conftest import open_relay
-from tests.stack import wait_for
+from tests.support import stack
+from tests.support.calls import accept, echo, fetch
+from tests.support.stack import wait_for
 
 
 @pytest.mark.guarantee("postgres:away")

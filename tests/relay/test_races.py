@@ -20,9 +20,9 @@ from app.postgres.engine import open_database
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
-from tests.faults import hold_at_statement
-from tests.kernel.calls import ADA, ADAPTER, accept, claim, echo, finish, redrive
-from tests.stack import wait_for
+from tests.support.calls import ADA, ADAPTER, accept, claim, echo, finish, redrive
+from tests.support.faults import hold_at_statement
+from tests.support.stack import wait_for
 
 ROWS = "SELECT attempt, status FROM outbox WHERE kind = 'command' AND command_id = $1"
 LAPSE = "UPDATE outbox SET claimed_until = now() - interval '1 s' WHERE status = 'claimed'"

@@ -1,0 +1,180 @@
+"""What adapters say: fenced, idempotent, and whole at every fault."""
+
+import asyncio
+
+import pytest
+
+from app.catalog.policy import Identity
+from app.commands import results
+from app.edges.parts import Broker
+from app.errors import ContradictionError, NotFoundError, StaleAttemptError
+from devstack.stack import Dsns
+from tests.support.calls import (
+    ADAPTER,
+    accept,
+    claim,
+    counts,
+    delete,
+    echo,
+    fetch,
+    finish,
+    policy_of,
+    redrive,
+    state_of,
+)
+
+
+@pytest.mark.guarantee("claim:fenced")
+async def test_one_run_gets_the_attempt_and_a_redelivery_does_not(broker: Broker) -> None:
+    one = (await accept(broker, echo())).written.id
+    assert (await claim(broker, one, run="a")).proceed
+    assert (await claim(broker, one, run="a")).proceed, "the same run, its answer was lost"
+    assert (await claim(broker, one, run="b")).reason == "already_claimed"
+    assert (await claim(broker, one, run="b", attempt=2)).reason == "stale_attempt"
+
+
+@pytest.mark.guarantee("audit:words-bounded")
+async def test_refused_words_without_end_are_few_events_and_their_number(
+    broker: Broker, database: Dsns
+) -> None:
+    one = (await accept(broker, echo())).written.id
+    assert (await claim(broker, one, run="a")).proceed
+    for n in range(60):
+        assert (await claim(broker, one, run=f"b{n}")).reason == "already_claimed"
+    await finish(broker, one, result={"text": "x"})
+    for _ in range(10):
+        with pytest.raises(ContradictionError):
+            await finish(broker, one, error={"message": "no"})
+    rows = await fetch(
+        database.owner,
+        "SELECT type, CAST(body ->> 'nth' AS integer) AS nth FROM audit.events"
+        " WHERE type IN ('claim.refused', 'result.late') ORDER BY occurred_at, xid",
+    )
+    assert [row["nth"] for row in rows] == [*range(1, 21), 32, 64]
+    assert [row["type"] for row in rows][-2:] == ["claim.refused", "result.late"]
+    [row] = await fetch(database.owner, "SELECT words_refused FROM commands WHERE id = $1", one)
+    assert row["words_refused"] == 70
+
+
+@pytest.mark.guarantee("claim:fenced")
+async def test_of_twenty_concurrent_claims_one_proceeds(broker: Broker) -> None:
+    one = (await accept(broker, echo())).written.id
+    claims = await asyncio.gather(*(claim(broker, one, run=f"r{n}") for n in range(20)))
+    assert sum(each.proceed for each in claims) == 1
+
+
+async def test_the_claim_brings_the_arguments(broker: Broker) -> None:
+    one = (await accept(broker, echo("secret"))).written.id
+    assert (await claim(broker, one)).command.args == {"text": "secret"}
+
+
+@pytest.mark.guarantee("result:first-word-wins")
+async def test_a_repeated_result_is_the_same_answer_and_a_contradiction_is_recorded(
+    broker: Broker, database: Dsns
+) -> None:
+    one = (await accept(broker, echo())).written.id
+    assert not (await finish(broker, one, result={"text": "x"})).repeated
+    before = await counts(database.owner)
+    assert (await finish(broker, one, result={"text": "x"})).repeated
+    assert await counts(database.owner) == before
+    with pytest.raises(ContradictionError):
+        await finish(broker, one, error={"message": "no"})
+    late = await fetch(database.owner, "SELECT * FROM audit.events WHERE type = 'result.late'")
+    assert len(late) == 1
+    assert await state_of(database.owner, one) == "succeeded"
+
+
+async def test_an_adapter_that_never_claims_may_just_report(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    policy = await policy_of(broker, one)
+    word = await results.progress(
+        broker.database.engine,
+        adapter=ADAPTER,
+        policy=policy,
+        command_id=one,
+        attempt=None,
+        stage="half",
+        percent=50,
+        message=None,
+        leases=broker.leases,
+    )
+    assert not word.cancel_requested
+    assert await state_of(database.owner, one) == "running"
+    await finish(broker, one, result={"text": "x"})
+    assert await state_of(database.owner, one) == "succeeded"
+
+
+@pytest.mark.guarantee("retry:attempts")
+async def test_errors_are_retried_until_the_attempts_are_used_up_then_dead_lettered(
+    broker: Broker, database: Dsns
+) -> None:
+    one = (await accept(broker, echo())).written.id  # the catalog gives probe.echo 3 attempts
+    for attempt in (1, 2):
+        await finish(broker, one, attempt=attempt, error={"message": "boom"})
+        assert await state_of(database.owner, one) == "queued"
+        with pytest.raises(StaleAttemptError):
+            await finish(broker, one, attempt=attempt, result={"text": "late"})
+    await finish(broker, one, attempt=3, error={"message": "boom"})
+    assert await state_of(database.owner, one) == "dead_lettered"
+    kinds = await fetch(database.owner, "SELECT kind FROM outbox ORDER BY id")
+    assert [row["kind"] for row in kinds] == ["result", "deadletter"]
+
+
+@pytest.mark.guarantee("retry:attempts")
+async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    await finish(broker, one, attempt=1, error={"message": "boom"})
+    [row] = await fetch(
+        database.owner,
+        "SELECT status, available_at > created_at + interval '0.4 s' AS later FROM outbox",
+    )
+    assert (row["status"], row["later"]) == ("delayed", True)
+
+
+@pytest.mark.guarantee("retry:attempts")
+async def test_a_redriven_dead_letter_pauses_as_a_new_one_not_as_its_last_attempt(
+    broker: Broker, database: Dsns
+) -> None:
+    """Else each redrive begins at the longest pause, and holds up its key for as long."""
+    one = (await accept(broker, echo())).written.id
+    policy = await policy_of(broker, one)
+    for attempt in range(1, 8):
+        await finish(broker, one, attempt=attempt, error={"message": "boom"})
+        if attempt % policy.retry.attempts_max == 0:
+            await redrive(broker, one, policy=policy)
+    pauses = await fetch(
+        database.owner,
+        "SELECT (body ->> 'pause_s')::float8 AS s FROM audit.events"
+        " WHERE type = 'command.retry' ORDER BY occurred_at",
+    )
+    assert len(pauses) == 5
+    assert pauses[4]["s"] <= policy.retry.backoff_s
+
+
+async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: Dsns) -> None:
+    one = (await accept(broker, echo())).written.id
+    await finish(broker, one, error={"message": "boom", "retryable": False})
+    assert await state_of(database.owner, one) == "failed"
+
+
+@pytest.mark.guarantee("ordering:completion")
+async def test_a_retry_keeps_its_place_before_the_next_of_its_key(
+    broker: Broker, database: Dsns
+) -> None:
+    first = (await accept(broker, delete("a", ordering_key="k"))).written.id
+    second = (await accept(broker, delete("b", ordering_key="k"))).written.id
+    await finish(broker, first, attempt=1, error={"message": "boom"})
+    assert (await claim(broker, second)).reason == "not_released"
+    assert (await claim(broker, first, attempt=2)).proceed
+    await finish(broker, first, attempt=2, result={"path": "a", "deleted": True})
+    assert (await claim(broker, second)).proceed
+
+
+async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: Broker) -> None:
+    one = (await accept(broker, echo())).written.id
+    for bound in (
+        Identity(tenant_id="x", user_id="x", client_id="x", tenants=frozenset({"other"})),
+        Identity(tenant_id="x", user_id="x", client_id="x", tools=("git/*",)),
+    ):
+        with pytest.raises(NotFoundError):
+            await results.subject(broker.database.engine, bound, one)

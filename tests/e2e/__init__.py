@@ -1,1 +1,0 @@
-"""The whole path; a package, so that its stack ends with it."""

@@ -1,0 +1,146 @@
+"""Definitions over HTTP: registered in versions, listed, shown, tried out dry."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from app.config import Settings
+from app.edges.parts import Broker
+from app.edges.server import build
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
+from tests.edges.conftest import auth
+from tests.sagas.test_check import EXAMPLE
+from tests.support.calls import fetch
+from tests.support.stack import wait_for
+
+
+@pytest.fixture
+async def http(
+    settings: Settings, broker: Broker, issuer: DevIssuer
+) -> AsyncIterator[httpx.AsyncClient]:
+    """An operator of tenant demo."""
+    transport = httpx.ASGITransport(app=build(settings, broker), raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://testserver",
+        headers=auth(issuer, "olga", "tools", "operator"),
+    ) as client:
+        yield client
+
+
+async def register(http: httpx.AsyncClient, text: str = EXAMPLE) -> httpx.Response:
+    return await http.post("/sagas/definitions", content=text)
+
+
+async def at_once(
+    database: Dsns, *requests: Coroutine[Any, Any, httpx.Response]
+) -> list[httpx.Response]:
+    """Let these go once each of them waits for the name `service`."""
+
+    async def waiting() -> bool:
+        [row] = await fetch(
+            database.owner,
+            "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        )
+        return row["n"] == len(requests)
+
+    conn = await asyncpg.connect(database.owner)
+    try:
+        await conn.execute("SELECT pg_advisory_lock(hashtextextended('demo:service', 7041))")
+        tasks = [asyncio.ensure_future(one) for one in requests]
+        try:
+            await wait_for(waiting, 5)
+        finally:
+            await conn.close()
+        return await asyncio.gather(*tasks)
+    finally:
+        await conn.close()
+
+
+@pytest.mark.guarantee("saga:versions")
+async def test_each_change_is_a_new_version_and_the_same_again_is_none(
+    http: httpx.AsyncClient, database: Dsns
+) -> None:
+    first = await register(http)
+    assert (first.status_code, first.json()["version"]) == (201, 1)
+    again = await register(http)
+    assert (again.status_code, again.json()) == (200, first.json())
+    changed = EXAMPLE.replace("deadline_s: 600", "deadline_s: 700")
+    answers = await at_once(database, *(register(http, changed) for _ in range(2)))
+    assert sorted(one.status_code for one in answers) == [200, 201]
+    assert {one.json()["version"] for one in answers} == {2}
+    old = await http.get("/sagas/definitions/service", params={"version": 1})
+    assert old.json() == first.json()
+    newest = await http.get("/sagas/definitions/service")
+    assert newest.json()["definition"]["deadline_s"] == 700
+    [listed] = (await http.get("/sagas/definitions")).json()["definitions"]
+    assert (listed["name"], listed["version"]) == ("service", 2)
+    events = await fetch(
+        database.owner,
+        "SELECT actor, body ->> 'name' AS name, (body ->> 'version')::int AS version"
+        " FROM audit.events WHERE type = 'saga.registered' ORDER BY version",
+    )
+    assert [tuple(event) for event in events] == [
+        ("user:olga", "service", 1),
+        ("user:olga", "service", 2),
+    ]
+
+
+@pytest.mark.guarantee("saga:registered")
+async def test_what_cannot_be_run_is_refused_with_every_place_and_leaves_nothing(
+    http: httpx.AsyncClient, issuer: DevIssuer, database: Dsns
+) -> None:
+    wrong = EXAMPLE.replace("method: enable\n", "method: enabel\n").replace(
+        'settings: "{{ input.settings }}"', "settings: 3"
+    )
+    answer = await register(http, wrong)
+    assert answer.status_code == 422
+    body = answer.json()
+    assert body["code"] == "invalid_definition"
+    assert {one["at"] for one in body["problems"]} == {"steps[1].args.settings", "steps[2].tool"}
+    assert (await register(http, "steps: [")).status_code == 422
+    assert (await register(http, EXAMPLE.replace("name: service", ""))).status_code == 400
+    caller = auth(issuer, "ada", "tools")
+    refused = await http.post("/sagas/definitions", content=EXAMPLE, headers=caller)
+    assert refused.status_code == 403, "an agent's token cannot change what a name means"
+    for table in ("saga_definitions", "audit.events WHERE type = 'saga.registered'"):
+        [count] = await fetch(database.owner, f"SELECT count(*) AS n FROM {table}")
+        assert count["n"] == 0
+
+
+async def test_another_tenant_sees_nothing_of_it(
+    http: httpx.AsyncClient, issuer: DevIssuer
+) -> None:
+    await register(http)
+    other = auth(issuer, "olga", "tools", "operator", tenant="other")
+    assert (await http.get("/sagas/definitions", headers=other)).json()["definitions"] == []
+    answer = await http.get("/sagas/definitions/service", headers=other)
+    assert answer.status_code == 404
+
+
+async def test_a_dry_run_checks_input_and_starts_nothing(
+    http: httpx.AsyncClient, database: Dsns
+) -> None:
+    await register(http)
+    told = await http.post("/sagas/dry-run", json={"name": "service", "input": {"name": "web"}})
+    assert told.status_code == 200
+    assert [one["undoes"] for one in told.json()["undo_plan"]] == [
+        "enable",
+        "configure",
+        "provision",
+    ]
+    bad = await http.post("/sagas/dry-run", json={"name": "service", "input": {"name": "A B"}})
+    assert (bad.status_code, bad.json()["code"]) == (422, "invalid_arguments")
+    plan = {"steps": [{"id": "a", "tool": "git_delete", "args": {"dest": "x"}}]}
+    refused = await http.post("/sagas/dry-run", json={"plan": plan})
+    assert "could not be undone" in refused.json()["detail"]
+    neither = await http.post("/sagas/dry-run", json={"input": {}})
+    assert neither.status_code == 400
+    [count] = await fetch(database.owner, "SELECT count(*) AS n FROM sagas")
+    assert count["n"] == 0

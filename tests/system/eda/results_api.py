@@ -1,0 +1,101 @@
+"""A results API that records what adapters say, and answers as a test tells it."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Self
+from uuid import uuid4
+
+from tests.system.eda.http_server import serving
+
+TOKEN = "the-adapters-token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """One word of an adapter."""
+
+    correlation_id: str
+    word: str  # claim, progress, result, error or reject
+    body: Any
+    token: str | None
+
+
+@dataclass(slots=True)
+class ResultsApi:
+    """The server; `said` grows, the other fields are the test's to change."""
+
+    said: list[Said] = field(default_factory=list[Said])
+    args: dict[str, Any] = field(default_factory=dict[str, Any])
+    refused: dict[str, str] = field(default_factory=dict[str, str])
+    cancelled: set[str] = field(default_factory=set[str])
+    lease_s: float = 60
+    failing: int = 0  # answers 503 to so many requests
+    deaf: bool = False  # answers 503 to progress
+    token: str = ""  # answers 401 to any other, if set
+    unauthorized: int = 0
+    url: str = ""
+    _serving: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        self.url = self._serving.enter_context(serving(self.answer))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._serving.close()
+
+    def answer(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        """Record a word and answer it."""
+        if method != "POST":
+            return 501, {}
+        if self.failing > 0:
+            self.failing -= 1
+            return 503, {}
+        if self.token and token != self.token:
+            self.unauthorized += 1
+            return 401, {}
+        return self._answer(path, body, token)
+
+    def _answer(self, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        _, _, correlation_id, *rest = path.split("/")
+        word = rest[0] if rest else {"ok": "result", "error": "error"}[body["status"]]
+        said = Said(correlation_id=correlation_id, word=word, body=body, token=token)
+        self.said.append(said)
+        match word:
+            case "claim" if correlation_id in self.refused:
+                return 409, {"proceed": False, "reason": self.refused[correlation_id]}
+            case "claim":
+                granted = {"proceed": True, "args": self.args[correlation_id], "attempt": 1}
+                return 200, granted | {"lease_s": self.lease_s, "deadline_at": "2030-01-01T00:00Z"}
+            case "progress" if self.deaf:
+                return 503, {}
+            case "progress":
+                return 200, {"ok": True, "cancel_requested": correlation_id in self.cancelled}
+            case _:
+                return 200, {"ok": True, "state": "succeeded", "repeated": False}
+
+    def command(self, tool: str, method: str, args: Any, **changes: Any) -> dict[str, Any]:
+        """A command's envelope, which this API will grant once it is claimed."""
+        correlation_id = str(uuid4())
+        self.args[correlation_id] = args
+        made = {
+            "envelope_version": "1.0",
+            "correlation_id": correlation_id,
+            "idempotency_key": "key",
+            "tenant_id": "demo",
+            "user_id": "ada",
+            "tool": tool,
+            "method": method,
+            "args": args,
+            "ordering_key": None,
+            "attempt": 1,
+        }
+        return made | changes
+
+    def of(self, command: Mapping[str, Any]) -> list[Said]:
+        """What was said about a command."""
+        return [said for said in self.said if said.correlation_id == command["correlation_id"]]
+
+    def words(self, command: Mapping[str, Any]) -> list[str]:
+        """The kinds of what was said about a command."""
+        return [said.word for said in self.of(command)]

@@ -1,0 +1,24 @@
+"""The MCP tests' app, with jobs that its clients end."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from tests.edges.mcp.adapter import serving
+from tests.edges.mcp.conftest import Front, front, offer
+from tests.system.interop.jobs import Jobs
+
+__all__ = ["front"]
+
+
+@pytest.fixture(scope="module")
+async def jobs(front: Front) -> AsyncGenerator[Jobs]:
+    """An adapter that serves tools.yml."""
+    await offer(front.dsns.owner, Path(__file__).with_name("tools.yml"))
+    made = Jobs()
+    async with (
+        front.http("eda", "results:write", tenant="adapters") as http,
+        serving(owner_dsn=front.dsns.owner, http=http, tools=made.tools),
+    ):
+        yield made

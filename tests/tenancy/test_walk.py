@@ -1,0 +1,392 @@
+"""Nothing of another tenant is readable, countable or guessable: every table, route and method.
+
+What there is to walk comes from the database, the OpenAPI document and the MCP server, so a new
+table, route or method fails here until it is classified.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx2
+import pytest
+from uuid_utils.compat import uuid7
+
+from app.catalog.cache import Request
+from app.edges import sagas
+from app.edges.mcp import command_tools, saga_tools
+from app.edges.mcp.front import Front
+from app.edges.parts import Broker
+from app.edges.sagas import Which
+from devstack.stack import Dsns
+from devstack.tokens import DevIssuer
+from tests.edges.mcp import wire
+from tests.support.calls import ADA, EVE, accept, claim, delete, echo, fetch, finish
+from tests.support.served import ADAPTER, OPERATOR, Served, served
+
+REASON = {"reason": "r"}
+RESULT = {"status": "ok", "result": {"text": "x"}}
+
+# What each route is, and what is sent to it; {id} is the id of a command.
+BY_ID: dict[tuple[str, str], Any] = {
+    ("get", "/commands/{correlation_id}"): None,
+    ("get", "/commands/{correlation_id}/events"): None,
+    ("post", "/commands/{correlation_id}/cancel"): {},
+    ("post", "/results/{correlation_id}/claim"): {"attempt": 1, "adapter": "run-1"},
+    ("post", "/results/{correlation_id}/progress"): {"stage": "s"},
+    ("post", "/results/{correlation_id}"): RESULT,
+    ("post", "/results/{correlation_id}/reject"): REASON,
+    ("post", "/operator/commands/{correlation_id}/approve"): REASON,
+    ("post", "/operator/commands/{correlation_id}/deny"): REASON,
+    ("post", "/operator/commands/{correlation_id}/resolve"): {"outcome": "failed", "reason": "r"},
+    ("get", "/operator/dead-letters/{correlation_id}"): None,
+    ("get", "/auditor/commands/{correlation_id}"): None,
+    ("get", "/sagas/{correlation_id}"): None,
+    ("post", "/sagas/{correlation_id}/commit"): None,
+    ("post", "/sagas/{correlation_id}/cancel"): {},
+    ("post", "/operator/sagas/{correlation_id}/steps/a"): {"verb": "retry", "reason": "r"},
+    ("post", "/operator/dead-letters/{correlation_id}/redrive"): REASON,
+    ("post", "/operator/dead-letters/{correlation_id}/discard"): REASON,
+}
+LISTS: dict[tuple[str, str], Any] = {
+    ("get", "/commands"): {"before": "{id}", "everyone": "true"},
+    ("get", "/operator/dead-letters"): {"after": "{id}"},
+    ("get", "/operator/keys/blocked"): {"after": "{id}"},
+    ("get", "/auditor/events"): {"before": "2999-01-01T00:00:00+00:00_{id}"},
+    ("get", "/admin/tenant"): {},
+    ("get", "/sagas"): {"before": "{id}", "everyone": "true"},
+    ("get", "/sagas/definitions"): {},
+}
+BULK: dict[tuple[str, str], Any] = {
+    ("post", "/operator/dead-letters/redrive"): {"reason": "r", "dry_run": False, "limit": 100},
+}
+OPEN = {("get", "/healthz"), ("get", "/readyz")}
+CALLS = {
+    ("post", "/mcp/tools/call"),
+    ("post", "/sagas"),
+    ("post", "/sagas/dry-run"),
+    ("post", "/sagas/definitions"),
+    ("get", "/sagas/definitions/{name}"),  # by a name of the caller's own tenant
+}
+
+BUILT_IN = ("command_status", "command_cancel", "command_list")
+
+# MCP methods that name a command, and the ones that say nothing of any.
+NAMING = {"tools/call", "resources/read", "tasks/get", "tasks/update", "tasks/cancel"}
+NAMELESS = {
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "resources/list",
+    "resources/templates/list",
+    "subscriptions/listen",  # walked in tests/edges/mcp/test_listen.py, as its answer is a stream
+}
+
+GLOBAL = {
+    "alembic_version",
+    "tools",
+    "leases",
+    "audit.keys",
+    "audit.watermark",
+    "audit.retirements",
+}
+"""Relations of no tenant; what each role may do with them is in test_roles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Theirs:
+    """What tenant demo has: a command in each state that some route asks for."""
+
+    queued: UUID
+    running: UUID
+    done: UUID
+    dead: UUID
+    saga: UUID
+
+    @property
+    def ids(self) -> tuple[UUID, ...]:
+        return (self.queued, self.running, self.done, self.dead, self.saga)
+
+
+async def fill(broker: Broker) -> Theirs:
+    """Commands of demo in every state, and one of the other tenant."""
+    queued = (await accept(broker, delete("theirs", idempotency_key="their-key"))).written.id
+    running = (await accept(broker, echo("running"))).written.id
+    await claim(broker, running)
+    done = (await accept(broker, echo("done", ordering_key="their-order"))).written.id
+    await finish(broker, done, result={"text": "their result"})
+    dead = (await accept(broker, echo("dead"))).written.id
+    for attempt in (1, 2, 3):
+        await finish(broker, dead, attempt=attempt, error={"code": "boom"})
+    step = {"id": "a", "tool": "probe_echo", "kind": "readonly", "args": {"text": "their step"}}
+    which = Which.model_validate({"plan": {"steps": [step]}})
+    request = Request(tool="saga", method="run", args=which.model_dump(exclude_none=True))
+    saga = (await sagas.run(broker, ADA, which, request)).written.id
+    mine = (await accept(broker, echo("mine"), EVE)).written.id
+    await finish(broker, mine, result={"text": "my result"})
+    return Theirs(queued=queued, running=running, done=done, dead=dead, saga=saga)
+
+
+def plain(answer: httpx2.Response, named: UUID) -> tuple[int, dict[str, str], str]:
+    """An answer, byte for byte but for the id that was asked for."""
+    headers = {name: value for name, value in answer.headers.items() if name != "date"}
+    return answer.status_code, headers, answer.text.replace(str(named), "ID")
+
+
+@asynccontextmanager
+async def strangers(app: Served) -> AsyncGenerator[dict[str, httpx2.AsyncClient]]:
+    """Whoever must not see demo's commands, each with all the rights of their own tenant."""
+    async with (
+        app.client("eve", *OPERATOR, *ADAPTER, tenant="other") as eve,
+        app.client("ada", *OPERATOR, *ADAPTER, tenant="other", tenants=["other"]) as namesake,
+        app.client("eda", *ADAPTER, tenant="adapters", tenants=["other"]) as bound,
+        app.client("eda", *ADAPTER, tenant="adapters", tools=["none/*"]) as narrow,
+    ):
+        yield {"caller": eve, "namesake": namesake, "bound": bound, "narrow": narrow}
+
+
+async def ask(
+    http: httpx2.AsyncClient, route: tuple[str, str], body: Any, named: UUID
+) -> tuple[int, dict[str, str], str]:
+    method, path = route
+    url = path.replace("{correlation_id}", str(named))
+    sent = {"json": body} if body is not None else {}
+    return plain(await http.request(method, url, **sent), named)
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_every_route_is_classified(broker: Broker, issuer: DevIssuer) -> None:
+    async with served(broker, issuer) as app:
+        document = app.api.openapi()
+    named = {"{saga_id}": "{correlation_id}", "{step}": "a"}
+    routes = {
+        (method, renamed(path, named)) for path, one in document["paths"].items() for method in one
+    }
+    assert routes == {*BY_ID, *LISTS, *BULK, *OPEN, *CALLS}
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_a_foreign_id_is_answered_byte_for_byte_like_one_that_never_was(
+    broker: Broker, issuer: DevIssuer, database: Dsns
+) -> None:
+    theirs = await fill(broker)
+    before = await state(database)
+    async with served(broker, issuer) as app, strangers(app) as who:
+        for route, body in BY_ID.items():
+            adapters = route[1].startswith("/results/")
+            names = ("namesake", "bound", "narrow") if adapters else ("caller", "namesake")
+            for name in names:
+                never = await ask(who[name], route, body, uuid7())
+                assert never[0] == 404, (route, name, never)
+                for one in theirs.ids:
+                    assert await ask(who[name], route, body, one) == never, (route, name)
+        # A user of the same tenant is a stranger too, to what only its owner may see.
+        async with app.client("bob") as bob:
+            for route, body in BY_ID.items():
+                never = await ask(bob, route, body, uuid7())
+                for one in theirs.ids:
+                    assert await ask(bob, route, body, one) == never, route
+    assert await state(database) == before, "and nothing has moved"
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_no_list_holds_or_counts_or_pages_by_what_is_another_tenants(
+    broker: Broker, issuer: DevIssuer, database: Dsns
+) -> None:
+    theirs = await fill(broker)
+    before = await state(database)
+    async with served(broker, issuer) as app, strangers(app) as who:
+        for name in ("caller", "namesake"):
+            http = who[name]
+            for (_, path), query in LISTS.items():
+                whole = await http.get(
+                    path, params={"everyone": "true"} if "everyone" in query else {}
+                )
+                assert whole.status_code == 200
+                assert not [one for one in theirs.ids if str(one) in whole.text], path
+                for at in theirs.ids:
+                    # Its neighbour in time that never was: the order of ids is the same.
+                    never = UUID(int=at.int ^ 1)
+                    pages = [await http.get(path, params=filled(query, one)) for one in (at, never)]
+                    assert plain(pages[0], at) == plain(pages[1], never), path
+            for (method, path), body in BULK.items():
+                done = await http.request(method, path, json=body)
+                assert (done.status_code, done.json()["commands"]) == (200, []), path
+    assert await state(database) == before
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_a_call_meets_no_key_order_or_duplicate_of_another_tenant(
+    broker: Broker, issuer: DevIssuer
+) -> None:
+    theirs = await fill(broker)
+    async with served(broker, issuer) as app, app.client("ada", tenant="other") as http:
+        same = {"tool": "git", "method": "delete", "args": {"dest": "theirs"}}
+        for more in ({"idempotency_key": "their-key"}, {}, {"ordering_key": "their-order"}):
+            answer = await http.post(
+                "/mcp/tools/call", json={**same, **more}, headers={"Prefer": "respond-async"}
+            )
+            assert answer.status_code == 202, answer.text
+            assert "idempotent-replayed" not in answer.headers
+            assert answer.json()["correlation_id"] not in map(str, theirs.ids)
+        # Ids are unique for all: that one is taken is said, and not whose it is.
+        taken = [
+            plain(
+                await http.post(
+                    "/mcp/tools/call",
+                    json={**same, "correlation_id": str(one), "idempotency_key": f"k{n}"},
+                    headers={"Prefer": "respond-async"},
+                ),
+                one,
+            )
+            for n, one in enumerate(theirs.ids)
+        ]
+        assert {status for status, _, _ in taken} == {409}
+        assert len({body for _, _, body in taken}) == 1
+        for name in ("tenant_id", "user_id"):
+            said = await http.post("/mcp/tools/call", json={**same, name: "demo"})
+            assert said.status_code == 403
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_every_mcp_method_and_built_in_tool_is_classified(broker: Broker) -> None:
+    served_methods = set(vars(Front(broker).server())["_request_handlers"])
+    assert served_methods - NAMELESS == NAMING
+    assert set(command_tools.SCHEMAS) == {*BUILT_IN, "saga_status", "saga_cancel"}
+    assert {tool.name for tool in saga_tools.TOOLS} == {"saga_run", "saga_status", "saga_cancel"}
+
+
+async def said(http: httpx2.AsyncClient, verb: str, one: UUID) -> str:
+    """What a method answers for an id, but for the id."""
+    match verb:
+        case "command_status":
+            found = await wire.call(http, verb, {"command_id": str(one), "wait_s": 0})
+        case "command_cancel":
+            found = await wire.call(http, verb, {"command_id": str(one)})
+        case "command_list":
+            found = await wire.call(http, verb, {"before": str(one)})
+        case "saga_status" | "saga_cancel":
+            found = await wire.call(http, verb, {"saga_id": str(one)})
+        case "resources/read":
+            uri = f"command://{one}"
+            found = wire.message(await wire.send(http, verb, {"uri": uri}, name=uri))
+        case _:
+            found = await wire.task(http, verb.removeprefix("tasks/"), str(one))
+    assert isinstance(found, Mapping)
+    rest = {name: value for name, value in found.items() if name != "id"}
+    return str(rest).replace(str(one), "ID")
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_every_mcp_method_answers_for_a_foreign_id_as_for_one_that_never_was(
+    broker: Broker, issuer: DevIssuer, database: Dsns
+) -> None:
+    theirs = await fill(broker)
+    before = await state(database)
+    verbs = [*BUILT_IN, "saga_status", "saga_cancel", *sorted(NAMING - {"tools/call"})]
+    async with (
+        served(broker, issuer) as app,
+        app.client("eve", *OPERATOR, tenant="other") as eve,
+        app.client("bob") as bob,
+    ):
+        for http in (eve, bob):
+            for verb in verbs:
+                for one in (theirs.queued, theirs.done, theirs.saga):
+                    never = await said(http, verb, UUID(int=one.int ^ 1))
+                    assert await said(http, verb, one) == never, verb
+                    assert verb == "command_list" or "not" in never.lower() or "no " in never
+    assert await state(database) == before
+
+
+async def state(database: Dsns) -> list[Any]:
+    """Every command of demo as it is, and how many events there are."""
+    rows = await fetch(
+        database.owner,
+        "SELECT to_jsonb(c) AS c FROM commands c WHERE tenant_id = 'demo' ORDER BY id",
+    )
+    events = await fetch(
+        database.owner,
+        "SELECT count(*) AS n FROM audit.events"
+        " WHERE tenant_id = 'demo' AND command_id IS NOT NULL",
+    )
+    return [*(row["c"] for row in rows), events[0]["n"]]
+
+
+def renamed(path: str, names: Mapping[str, str]) -> str:
+    for old, new in names.items():
+        path = path.replace(old, new)
+    return path
+
+
+def filled(query: Mapping[str, str], one: UUID) -> dict[str, str]:
+    return {name: value.replace("{id}", str(one)) for name, value in query.items()}
+
+
+TENANTED = """
+    SELECT CASE n.nspname WHEN 'public' THEN '' ELSE 'audit.' END || c.relname AS name,
+           EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')
+               AS tenanted, c.relrowsecurity AND c.relforcerowsecurity AS forced
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname IN ('public', 'audit') AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+"""
+OTHERS = """
+    INSERT INTO sagas (id, tenant_id, user_id, kind) VALUES (gen_random_uuid(), 'other', 'e', 'adhoc');
+    INSERT INTO saga_steps (saga_id, step, tenant_id, position) SELECT id, 's', 'other', 1 FROM sagas
+     WHERE tenant_id = 'other';
+    INSERT INTO saga_turns (tenant_id, saga_id) VALUES ('other', gen_random_uuid());
+    INSERT INTO saga_definitions (tenant_id, name, version, definition, digest, registered_by)
+         VALUES ('other', 'n', 1, '{}', '', 'e');
+    INSERT INTO tenant_budgets (tenant_id, tokens) VALUES ('other', 1);
+    INSERT INTO audit.holds (tenant_id, reason, placed_by) VALUES ('other', 'r', 'x');
+    INSERT INTO audit.auditors VALUES ('x', 'other'), ('broker_auditor_login', 'demo');
+    INSERT INTO audit.members VALUES ('other', 1, gen_random_uuid(), now(), '');
+    INSERT INTO audit.seals (tenant_id, seal_no, seq_from, seq_to, root, frontier, previous, key_id,
+        sealed_at, checkpoint, digest, attestation)
+         VALUES ('other', 1, 1, 1, '', '', '', 'k', now(), '', '', '')
+"""
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
+    broker: Broker, database: Dsns
+) -> None:
+    await fill(broker)
+    mine = (await accept(broker, echo("mine", ordering_key="k"), EVE)).written.id
+    owner = await asyncpg.connect(database.owner)
+    await owner.execute(OTHERS)
+    await owner.execute(
+        "INSERT INTO progress (command_id, seq, tenant_id, attempt, stage)"
+        " VALUES ($1, 1, 'other', 1, 's')",
+        mine,
+    )
+    tables = await owner.fetch(TENANTED)
+    assert {row["name"] for row in tables if not row["tenanted"]} == GLOBAL
+    walked = {"app": 0, "auditor": 0}
+    for table in (row for row in tables if row["tenanted"]):
+        name = table["name"]
+        assert table["forced"], name
+        count = f"SELECT count(*) FROM {name} WHERE tenant_id = 'other'"
+        assert await owner.fetchval(count) > 0, f"{name}: there is a row that could be seen"
+        for role in walked:
+            conn = await asyncpg.connect(getattr(database, role))
+            await conn.execute("SET app.tenants = '{demo}'")
+            try:
+                assert await conn.fetchval(count) == 0, (name, role)
+                walked[role] += 1
+            except asyncpg.InsufficientPrivilegeError:
+                pass  # not readable at all; test_roles says by whom
+            for verb in (f"UPDATE {name} SET tenant_id = 'demo'", f"DELETE FROM {name}"):
+                try:
+                    done = await conn.execute(f"{verb} WHERE tenant_id = 'other'")
+                    assert re.fullmatch(r"(UPDATE|DELETE) 0", done), (name, role)
+                except asyncpg.InsufficientPrivilegeError:
+                    continue
+            await conn.close()
+    await owner.close()
+    assert walked == {"app": 12, "auditor": 5}
+    assert ADA.tenant_id == "demo"
