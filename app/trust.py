@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from app.commands.envelope import Tenant, Text
+from app.contract import Tenant, Text
 
 DEV_ISSUER: Final = "https://dev-issuer.invalid"
 """The embedded stack's own issuer, whose key lies in a folder: trusted on loopback only."""

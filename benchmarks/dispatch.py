@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from app.commands.envelope import COMMANDS
+from app.contract import COMMANDS
 from app.edges.parts import Broker, submit
 from benchmarks import peers
 from benchmarks.fairness import new_id

@@ -16,11 +16,11 @@ from pydantic import SecretStr
 
 from app.audit import keys
 from app.catalog.cache import Request
-from app.catalog.policy import Identity
-from app.commands.envelope import COMMANDS
 from app.config import Issuer, Settings
+from app.contract import COMMANDS
 from app.edges.parts import Broker
 from app.edges.server import open_broker
+from app.identity import Identity
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import ISSUER, DevIssuer

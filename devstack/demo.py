@@ -16,8 +16,8 @@ from mcp.client.streamable_http import streamable_http_client
 from rich.console import Console
 from rich.table import Table
 
-from app.audit.event import key_id_of, signers_of
 from app.audit.keys import load_public
+from app.audit.note import key_id_of, signers_of
 from devstack.stack import TENANT, Stack
 
 PROTOCOL: Final = "2026-07-28"

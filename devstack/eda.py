@@ -10,7 +10,7 @@ from typing import Final
 import orjson
 
 from app import assets
-from app.commands.envelope import COMMANDS
+from app.contract import COMMANDS
 from devstack.kafka import java_env
 from devstack.process import Process
 

@@ -14,8 +14,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from app.audit.bundle import AnchorLine
-from app.commands.envelope import AUDIT
 from app.config import Settings
+from app.contract import AUDIT
 from relay.kafka import security
 
 logger = logging.getLogger(__name__)

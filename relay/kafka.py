@@ -12,8 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from aiokafka.helpers import create_ssl_context
 
-from app.commands.envelope import AUDIT, TOPICS
 from app.config import Settings
+from app.contract import AUDIT, TOPICS
 from app.trust import KafkaSecurity
 
 logger = logging.getLogger(__name__)

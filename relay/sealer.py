@@ -19,9 +19,10 @@ from uuid import uuid4
 import asyncpg
 import orjson
 
-from app.audit import event as audit
-from app.audit.event import Kind, Seal
+from app.audit import note
+from app.audit import seal as audit_seal
 from app.audit.keys import Signer
+from app.audit.seal import Kind, Seal
 from app.audit.store import retention
 from app.audit.store import seals as audit_seals
 from app.audit.store.seals import Head, Pending, Sealed, Watermark
@@ -70,11 +71,11 @@ class Sealer:
     ) -> None:
         """`log` names this broker in origins; the first signer is the one that seals name."""
         assert signers, "a seal is signed"
-        assert audit.origin_of(log, "tenant"), "a log's name that no note can carry fails at start"
+        assert note.origin_of(log, "tenant"), "a log's name that no note can carry fails at start"
         self._pool = pool
         self._signers = tuple(signers)
-        self._keys = {audit.key_id_of(one.public_key): one.public_key for one in signers}
-        self._key_id = audit.key_id_of(signers[0].public_key)
+        self._keys = {note.key_id_of(one.public_key): one.public_key for one in signers}
+        self._key_id = note.key_id_of(signers[0].public_key)
         self._log = log
         self._interval_s = interval_s
         self._batch_max = batch_max
@@ -167,8 +168,8 @@ class Sealer:
         self, pending: Pending, head: Head, retired_before: datetime | None
     ) -> Sealed:
         tree = head.tree.grown(pending.leaves)
-        name = audit.origin_of(self._log, pending.tenant_id)
-        text = audit.checkpoint_text(origin=name, size=tree.size, root=tree.root)
+        name = note.origin_of(self._log, pending.tenant_id)
+        text = note.checkpoint_text(origin=name, size=tree.size, root=tree.root)
         seal = Seal(
             tenant_id=pending.tenant_id,
             seal_no=head.seal_no + 1,
@@ -183,7 +184,7 @@ class Sealer:
             sealed_at=head.now,
             checkpoint=await self._note(text, name),
         )
-        text = audit.attestation_text(
+        text = audit_seal.attestation_text(
             tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=seal.digest
         )
         return Sealed(seal=seal, attestation=await self._note(text, name), pending=pending)
@@ -193,10 +194,10 @@ class Sealer:
         signatures: dict[bytes, bytes] = {}
         for signer in self._signers:
             signature = await signer.sign(text.encode())
-            if not audit.signed(text.encode(), signature, signer.public_key):
+            if not note.signed(text.encode(), signature, signer.public_key):
                 raise SignerError("A signer gave a signature that is not its key's.")
             signatures[signer.public_key] = signature
-        return audit.signed_note(text, signatures, name=name)
+        return note.signed_note(text, signatures, name=name)
 
     async def _write(self, epoch: int, sealed: Sequence[Sealed], mark: Watermark | None) -> bool:
         async with self._pool.acquire() as conn, conn.transaction():

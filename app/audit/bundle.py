@@ -20,8 +20,9 @@ from pydantic import (
     ValidationError,
 )
 
-from app.audit.event import Event, Kind, Seal
+from app.audit.event import Event
 from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
+from app.audit.seal import Kind, Seal
 
 VERSION: Final = 2
 

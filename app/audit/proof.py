@@ -12,7 +12,12 @@ from typing import Final
 from uuid import UUID
 
 from app.audit import event as audit
-from app.audit.event import NOTHING, Event, Kind, Seal, Tree
+from app.audit import note as audit_note
+from app.audit import seal as audit_seal
+from app.audit import tree
+from app.audit.event import Event
+from app.audit.seal import NOTHING, Kind, Seal
+from app.audit.tree import Tree
 
 FORK: Final = "two signed seals of one number exist: the log was forked"
 
@@ -190,11 +195,11 @@ class Check:
     def _know(self, anchor: Anchor) -> None:
         if anchor.tenant_id != self._tenant_id:
             return
-        text = audit.attestation_text(
+        text = audit_seal.attestation_text(
             tenant_id=anchor.tenant_id, seal_no=anchor.seal_no, digest=anchor.digest
         )
         note = anchor.attestation
-        if audit.note_text(note) != text or not audit.signers_of(note, self._keys):
+        if audit_note.note_text(note) != text or not audit_note.signers_of(note, self._keys):
             self._anchors_unsigned += 1
             if self._pinned:
                 return  # anyone who can write to the topic could have put it there
@@ -217,21 +222,21 @@ class Check:
     def _unlike(self, line: SignedSeal) -> Fault | None:
         """A seal that is not what it says, in itself."""
         seal = line.seal
-        origin = audit.origin_of_note(seal.checkpoint)
-        checkpoint = audit.checkpoint_text(origin=origin, size=seal.seq_to, root=seal.root)
-        attestation = audit.attestation_text(
+        origin = audit_note.origin_of_note(seal.checkpoint)
+        checkpoint = audit_note.checkpoint_text(origin=origin, size=seal.seq_to, root=seal.root)
+        attestation = audit_seal.attestation_text(
             tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=line.digest
         )
         count = seal.seq_to - seal.seq_from + 1
         if seal.digest != line.digest:
             reason = "seal was altered: its fields do not give its digest"
-        elif len(seal.frontier) != audit.HASH_BYTES * seal.seq_to.bit_count():
+        elif len(seal.frontier) != tree.HASH_BYTES * seal.seq_to.bit_count():
             reason = "seal was altered: its frontier does not fit its size"
         elif Tree.of(seal.seq_to, seal.frontier).root != seal.root:
             reason = "seal was altered: its frontier does not give its root"
-        elif audit.note_text(seal.checkpoint) != checkpoint:
+        elif audit_note.note_text(seal.checkpoint) != checkpoint:
             reason = "checkpoint does not say what its seal says"
-        elif audit.note_text(line.attestation) != attestation:
+        elif audit_note.note_text(line.attestation) != attestation:
             reason = "attestation is not over the digest of its seal"
         elif (seal.kind is Kind.EVENTS) != (count > 0) or count < 0:
             reason = "seal has a size that its kind does not have"
@@ -244,7 +249,7 @@ class Check:
         seal = line.seal
         before = None if self._head is None else self._head.seal
         number = 1 if before is None else before.seal_no + 1
-        origin = audit.origin_of_note(seal.checkpoint)
+        origin = audit_note.origin_of_note(seal.checkpoint)
         if seal.tenant_id != self._tenant_id or not origin.endswith(f"/{self._tenant_id}"):
             reason = "seal is of another log"
         elif seal.seal_no != number:
@@ -253,7 +258,7 @@ class Check:
             reason = "seal does not continue the seal before it"
         elif seal.seq_from != self._tree.size + 1:
             reason = "seal does not start where the seal before it ends"
-        elif before is not None and origin != audit.origin_of_note(before.checkpoint):
+        elif before is not None and origin != audit_note.origin_of_note(before.checkpoint):
             reason = "log changes its origin"
         else:
             return None
@@ -262,9 +267,9 @@ class Check:
     def _unsigned(self, line: SignedSeal) -> Fault | None:
         """A seal without a known key's signatures, or not the one that was published."""
         seal = line.seal
-        signers = audit.signers_of(line.attestation, self._keys)
+        signers = audit_note.signers_of(line.attestation, self._keys)
         reason = None
-        if not signers or not audit.signers_of(seal.checkpoint, self._keys):
+        if not signers or not audit_note.signers_of(seal.checkpoint, self._keys):
             reason = f"seal is not signed by a known key; it names {seal.key_id}"
         anchor = self._anchors.get(seal.seal_no)
         if reason is None and anchor is not None:

@@ -18,11 +18,11 @@ import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import store as catalog_store
-from app.catalog.policy import Dedupe, Grant, Identity, Tool, ToolPolicy, allowed
+from app.catalog.policy import Dedupe, Grant, Tool, ToolPolicy, allowed
 from app.catalog.redaction import REDACTED, marks, redact, secrets
 from app.catalog.store import Tenant
-from app.commands.envelope import Call, Priority, fingerprint
 from app.config import Settings
+from app.contract import Priority
 from app.errors import (
     BadRequestError,
     ForbiddenError,
@@ -30,6 +30,8 @@ from app.errors import (
     OversizeError,
     UnknownToolError,
 )
+from app.identity import Identity
+from app.intake.call import Call, fingerprint
 from app.intake.queues import Queues, Shared
 from app.postgres.engine import tenant_transaction
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import store as catalog_store
 from app.catalog.policy import APPROVE, Tool, ToolPolicy, wire_name
-from app.commands.envelope import Method, Name
+from app.contract import Method, Name
 from app.errors import BadRequestError
 
 SHIPPED: Final = Path(__file__).with_name("catalog.yml")

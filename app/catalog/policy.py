@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.identity import Identity
+
 NAME_MAX: Final = 64
 """Characters of a tool's name on the MCP wire."""
 APPROVE: Final = "approve"
@@ -100,19 +102,6 @@ class ToolPolicy(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who is asking, by a verified token; nothing of it comes from a body."""
-
-    tenant_id: str
-    user_id: str
-    client_id: str
-    groups: frozenset[str] = frozenset()
-    scopes: frozenset[str] = frozenset()
-    tenants: frozenset[str] | None = None  # an adapter's or auditor's binding; None is any
-    tools: tuple[str, ...] | None = None  # an adapter's binding: patterns of tool/method
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """One line of who may call what: a pattern over `tool/method`, `*` within it."""
 
@@ -181,10 +170,3 @@ def allowed(path: str, grants: Iterable[Grant], identity: Identity) -> bool:
                 return False
             found = True
     return found
-
-
-def allowed_by_binding(adapter: Identity | None, tool: str, method: str) -> bool:
-    """Whether an adapter's token lets it speak for a tool; the broker itself always may."""
-    if adapter is None or adapter.tools is None:
-        return True
-    return any(fnmatchcase(f"{tool}/{method}", pattern) for pattern in adapter.tools)

@@ -16,8 +16,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from app.audit import bundle, keys
-from app.audit import event as audit
+from app.audit import bundle, keys, note
 from app.audit.bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
 from app.audit.proof import Anchor, Check, Fault, Report, SignedSeal
 from app.audit.store import export as audit_export
@@ -191,9 +190,9 @@ def keygen(
         return keys.generate(private, public or private.with_suffix(".pub.pem"))
 
     made = run(work())
-    typer.echo(f"key {audit.key_id_of(made)}")
+    typer.echo(f"key {note.key_id_of(made)}")
     for one in name or ():
-        typer.echo(audit.verifier_key(one, made))
+        typer.echo(note.verifier_key(one, made))
 
 
 @asynccontextmanager
@@ -211,7 +210,7 @@ def load_keys(pinned: Path | None) -> Mapping[str, bytes] | None:
     """The reader's own keys, by key id."""
     if pinned is None:
         return None
-    return {audit.key_id_of(key): key for key in keys.load_public(pinned)}
+    return {note.key_id_of(key): key for key in keys.load_public(pinned)}
 
 
 def load_anchors(path: Path | None) -> list[Anchor]:

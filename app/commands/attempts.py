@@ -13,10 +13,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import Dedupe, ToolPolicy
-from app.commands.envelope import COMMANDS, DEADLETTER, RESULTS, instant
 from app.commands.state import Event, State
 from app.commands.store import commands, heads, outbox
 from app.commands.store.commands import Command
+from app.contract import COMMANDS, DEADLETTER, RESULTS, instant
 
 PURGED: Final = (
     "The command ended as its state says; its arguments, result and error text were kept for a"

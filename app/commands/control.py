@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import ToolPolicy
 from app.commands.attempts import Word, blocked_reason, end
-from app.commands.envelope import COMMANDS, CONTROL
 from app.commands.state import Event, State
 from app.commands.store import commands, dead_letters, heads, outbox
 from app.commands.store.commands import Command
+from app.contract import COMMANDS, CONTROL
 from app.errors import NotCancellableError
 from app.sagas.store import sagas
 

@@ -8,12 +8,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.catalog.policy import Identity, ToolPolicy, allowed_by_binding
+from app.catalog.policy import ToolPolicy
 from app.commands.attempts import Word, blocked_reason, conclude, end
 from app.commands.state import Event, State
 from app.commands.store import commands, heads
 from app.commands.store.commands import Command
 from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAttemptError
+from app.identity import Identity, allowed_by_binding
 from app.postgres.engine import tenant_transaction
 
 ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})

@@ -7,7 +7,6 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.catalog.policy import Identity
 from app.edges import failures
 from app.edges.auth.certificates import thumbprint
 from app.edges.auth.tokens import (
@@ -28,6 +27,7 @@ from app.errors import (
     NotBoundError,
     OversizeError,
 )
+from app.identity import Identity
 
 PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
 SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {

@@ -12,23 +12,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import metrics
 from app.catalog.cache import Catalog, Request
-from app.catalog.policy import Identity, Tool, ToolPolicy
+from app.catalog.policy import Tool, ToolPolicy
 from app.catalog.store import Tenant
 from app.commands import control
 from app.commands.attempts import PURGED, Word
-from app.commands.envelope import Call, Priority, instant
 from app.commands.results import Leases
 from app.commands.state import State
 from app.commands.store import commands
 from app.commands.store.commands import Command
 from app.commands.watch import Hub
 from app.config import Settings
+from app.contract import Priority, instant
 from app.edges.auth.certificates import Certificates
 from app.edges.auth.refusals import Refusals
 from app.edges.auth.tokens import OPERATE, Verifier
 from app.edges.mcp.legacy.sessions import Stops
 from app.errors import NotFoundError, QueueFullError
+from app.identity import Identity
 from app.intake.batches import Intake, Write
+from app.intake.call import Call
 from app.intake.store import Written
 from app.postgres.engine import Database, tenant_transaction
 from app.postgres.wakeups import Notifier

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.cache import Compiled, Request
-from app.catalog.policy import Identity, Tool, ToolPolicy
+from app.catalog.policy import Tool, ToolPolicy
 from app.edges.parts import Accepted, Broker, accept, cancel, may_see, whose
 from app.errors import NotFoundError
+from app.identity import Identity
 from app.intake.store import Written
 from app.postgres.engine import tenant_transaction
 from app.sagas import registry, runs

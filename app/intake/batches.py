@@ -16,7 +16,6 @@ from typing import Final
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from app.commands.envelope import Call
 from app.errors import (
     BrokerError,
     CorrelationConflictError,
@@ -24,6 +23,7 @@ from app.errors import (
     UnavailableError,
 )
 from app.intake import store as intake_store
+from app.intake.call import Call
 from app.intake.store import Written
 from app.postgres.wakeups import Notifier
 

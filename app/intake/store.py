@@ -15,9 +15,11 @@ import orjson
 from asyncpg.pool import PoolConnectionProxy
 from uuid_utils import uuid4
 
-from app.commands.envelope import COMMANDS, Call, partition_key
+from app.commands.envelope import partition_key
 from app.commands.state import State
 from app.commands.store.heads import RELEASE_SQL
+from app.contract import COMMANDS
+from app.intake.call import Call
 from app.postgres.engine import dump
 
 # The transaction's tenants are set by the statement itself, before it makes a row: so a batch whose

@@ -17,12 +17,12 @@ from app.audit.store import events
 from app.catalog.policy import ToolPolicy
 from app.commands import attempts, control
 from app.commands.attempts import Word
-from app.commands.envelope import Call as Intent
 from app.commands.state import Event as CommandEvent
 from app.commands.state import State as CommandState
 from app.commands.store import commands, dead_letters, heads
 from app.commands.store.commands import Command
 from app.intake import store as intake_store
+from app.intake.call import Call as Intent
 from app.sagas import view
 from app.sagas.definition import Definition, StepKind
 from app.sagas.parse import parse

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.audit.store import events
 from app.catalog.cache import Catalog
-from app.catalog.policy import Identity
 from app.errors import BadRequestError, NotFoundError
+from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 from app.sagas.check import Tools, named, prepared_input, problems
 from app.sagas.definition import INLINE, Call, Definition, Step, as_json, call_json

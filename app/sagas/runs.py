@@ -12,9 +12,9 @@ from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.store import events
-from app.commands.envelope import Call
 from app.errors import NotCancellableError, NotFoundError, SagaClosedError
 from app.intake import store as intake_store
+from app.intake.call import Call
 from app.intake.store import Written
 from app.sagas.definition import Definition, StepKind, as_json
 from app.sagas.state import BAD, WAITING, Event, State, StepEvent, StepState, after, step_after

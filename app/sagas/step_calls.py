@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.catalog.cache import Compiled
 from app.catalog.policy import Ordering, ToolPolicy
 from app.catalog.redaction import redact
-from app.commands.envelope import Call as Intent
-from app.commands.envelope import Priority, fingerprint
 from app.commands.state import State as CommandState
 from app.commands.store.commands import Command
+from app.contract import Priority
+from app.intake.call import Call as Intent
+from app.intake.call import fingerprint
 from app.sagas.definition import Call, Definition, StepKind
 from app.sagas.definition import Step as DefinedStep
 from app.sagas.state import StepEvent

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from app.commands.envelope import instant
 from app.commands.state import Event
 from app.commands.store.commands import Command
+from app.contract import instant
 from app.sagas.state import OPEN, PASSED, WAITING, State, StepState
 from app.sagas.store.sagas import SagaRow, StepRow
 

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.audit.event import key_id_of
 from app.audit.keys import FileSigner
+from app.audit.note import key_id_of
 from app.audit.proof import Anchor, Check, Report
 from app.audit.store import export
 from devstack.stack import Dsns

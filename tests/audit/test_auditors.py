@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from app import assets
-from app.audit import event as audit
+from app.audit import note, tree
 from app.catalog.cache import Request
 from app.edges.parts import Broker
 from app.errors import UnknownToolError
@@ -205,11 +205,11 @@ async def test_every_event_has_a_proof_that_its_checkpoint_bears_out(
     )
     assert len(rows) == sum(sizes)
     for row in rows:
-        text = audit.note_text(row["checkpoint"])
-        origin = audit.origin_of_note(text)
-        assert text == audit.checkpoint_text(origin=origin, size=row["size"], root=row["root"])
-        assert audit.signers_of(row["checkpoint"], log.keys)
-        assert audit.included(
+        text = note.note_text(row["checkpoint"])
+        origin = note.origin_of_note(text)
+        assert text == note.checkpoint_text(origin=origin, size=row["size"], root=row["root"])
+        assert note.signers_of(row["checkpoint"], log.keys)
+        assert tree.included(
             row["leaf"], index=row["seq"] - 1, size=row["size"], path=row["path"], root=row["root"]
         )
 

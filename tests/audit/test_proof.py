@@ -9,12 +9,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.audit import event as audit
-from app.audit.event import NOTHING, Event, Kind, Seal, Tree
+from app.audit import note as audit_note
+from app.audit import seal as audit_seal
+from app.audit.event import Event
 from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
+from app.audit.seal import NOTHING, Kind, Seal
+from app.audit.tree import Tree
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()
-KEYS = {audit.key_id_of(PUBLIC): PUBLIC}
+KEYS = {audit_note.key_id_of(PUBLIC): PUBLIC}
 NAME = "log/demo"
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 Line = SignedSeal | Member
@@ -22,18 +26,18 @@ Line = SignedSeal | Member
 
 def note(text: str, key: Ed25519PrivateKey = KEY) -> str:
     public = key.public_key().public_bytes_raw()
-    return audit.signed_note(text, {public: key.sign(text.encode())}, name=NAME)
+    return audit_note.signed_note(text, {public: key.sign(text.encode())}, name=NAME)
 
 
 def sign(seal: Seal) -> SignedSeal:
-    text = audit.attestation_text(
+    text = audit_seal.attestation_text(
         tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=seal.digest
     )
     return SignedSeal(seal=seal, digest=seal.digest, attestation=note(text))
 
 
 def checkpoint(size: int, root: bytes, origin: str = NAME) -> str:
-    return note(audit.checkpoint_text(origin=origin, size=size, root=root))
+    return note(audit_note.checkpoint_text(origin=origin, size=size, root=root))
 
 
 def member(seq: int) -> Member:
@@ -137,7 +141,7 @@ WRONG: dict[str, tuple[Callable[[Seal], Seal], str]] = {
     "unsigned checkpoint": (
         lambda seal: replace(
             seal,
-            checkpoint=note(audit.note_text(seal.checkpoint), Ed25519PrivateKey.generate()),
+            checkpoint=note(audit_note.note_text(seal.checkpoint), Ed25519PrivateKey.generate()),
         ),
         "not signed by a known key",
     ),
@@ -168,7 +172,7 @@ def test_an_anchor_counts_if_a_known_key_has_signed_just_that() -> None:
     first = lines[0]
     assert isinstance(first, SignedSeal)
     good = anchor_of(first)
-    text = audit.attestation_text(tenant_id="demo", seal_no=5, digest=NOTHING)
+    text = audit_seal.attestation_text(tenant_id="demo", seal_no=5, digest=NOTHING)
     stranger = note(text, Ed25519PrivateKey.generate())
     false = [
         replace(good, seal_no=5),

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client import REGISTRY
 
-from app.audit import event as audit
+from app.audit import note
 from app.audit.bundle import parse_anchors
 from app.audit.keys import FileSigner, signer
 from app.audit.store import seals as audit_seals
@@ -252,7 +252,7 @@ async def test_a_false_signature_is_not_written(log: Log) -> None:
 
 async def test_a_plug_in_signs_instead_of_a_file(tmp_path: Path) -> None:
     made = signer("tests.audit.test_sealer:key_service")
-    assert audit.signed(b"x", await made.sign(b"x"), made.public_key)
+    assert note.signed(b"x", await made.sign(b"x"), made.public_key)
 
 
 def key_service() -> FileSigner:
@@ -281,7 +281,7 @@ async def test_each_seal_has_its_anchor_in_the_outbox_and_in_the_file(
     assert (row["topic"], row["key"], row["tenant_id"]) == ("mcp.audit", "demo", "demo")
     checkpoint = orjson.loads(row["payload"])["checkpoint"]
     assert checkpoint.startswith(f"{LOG}/demo\n6\n")
-    assert audit.signers_of(checkpoint, log.keys)
+    assert note.signers_of(checkpoint, log.keys)
     assert (await log.check(anchors=anchors)).anchors == 3
 
 

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.audit import event as audit
-from app.audit.event import Event, Tree, leaf_of
+from app.audit import note as audit_note
+from app.audit import seal, tree
+from app.audit.event import Event, leaf_of
+from app.audit.tree import Tree
 
 LEAVES = st.lists(st.binary(min_size=32, max_size=32), max_size=70)
 
@@ -62,13 +65,13 @@ def test_an_inclusion_path_proves_its_own_leaf_at_its_own_place_only(
 ) -> None:
     index = data.draw(st.integers(0, len(leaves) - 1))
     size, root, path = len(leaves), mth(leaves), path_of(index, leaves)
-    assert audit.included(leaves[index], index=index, size=size, path=path, root=root)
+    assert tree.included(leaves[index], index=index, size=size, path=path, root=root)
     other = hashlib.sha256(leaves[index]).digest()
-    assert not audit.included(other, index=index, size=size, path=path, root=root)
-    assert not audit.included(leaves[index], index=size, size=size, path=path, root=root)
+    assert not tree.included(other, index=index, size=size, path=path, root=root)
+    assert not tree.included(leaves[index], index=size, size=size, path=path, root=root)
     if path:
-        assert not audit.included(leaves[index], index=index, size=size, path=path[1:], root=root)
-        assert not audit.included(
+        assert not tree.included(leaves[index], index=index, size=size, path=path[1:], root=root)
+        assert not tree.included(
             leaves[index], index=index, size=size, path=[*path, other], root=root
         )
 
@@ -129,14 +132,14 @@ def test_a_note_that_go_has_signed_is_understood() -> None:
         "then you don't know what your problem is.\n\n\u2014 PeterNeumann "
         "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
     )
-    assert audit.verifier_key("PeterNeumann", public) == verifier
-    assert audit.signers_of(note, {"k": public}) == {"k"}
-    assert audit.signers_of(note.replace("answer", "cause"), {"k": public}) == frozenset()
+    assert audit_note.verifier_key("PeterNeumann", public) == verifier
+    assert audit_note.signers_of(note, {"k": public}) == {"k"}
+    assert audit_note.signers_of(note.replace("answer", "cause"), {"k": public}) == frozenset()
 
 
 def note_by(*keys: Ed25519PrivateKey, text: str = "log/demo\n1\nAAAA\n") -> str:
     signatures = {key.public_key().public_bytes_raw(): key.sign(text.encode()) for key in keys}
-    return audit.signed_note(text, signatures, name="log/demo")
+    return audit_note.signed_note(text, signatures, name="log/demo")
 
 
 def test_a_witness_may_add_a_line_and_a_false_line_of_a_known_key_spoils_the_note() -> None:
@@ -145,17 +148,19 @@ def test_a_witness_may_add_a_line_and_a_false_line_of_a_known_key_spoils_the_not
         "mine": mine.public_key().public_bytes_raw(),
         "witness": witness.public_key().public_bytes_raw(),
     }
-    assert audit.signers_of(note_by(mine, witness), keys) == {"mine", "witness"}
-    assert audit.signers_of(note_by(mine, stranger), keys) == {"mine"}
-    assert audit.signers_of(note_by(stranger), keys) == frozenset()
+    assert audit_note.signers_of(note_by(mine, witness), keys) == {"mine", "witness"}
+    assert audit_note.signers_of(note_by(mine, stranger), keys) == {"mine"}
+    assert audit_note.signers_of(note_by(stranger), keys) == frozenset()
     text = "log/demo\n1\nAAAA\n"
-    forged = audit.signed_note(text, {keys["mine"]: stranger.sign(text.encode())}, name="log/demo")
-    assert audit.signers_of(forged, keys) == frozenset()
+    forged = audit_note.signed_note(
+        text, {keys["mine"]: stranger.sign(text.encode())}, name="log/demo"
+    )
+    assert audit_note.signers_of(forged, keys) == frozenset()
     witnessed = note_by(witness) + forged.rpartition("\n\n")[2]
-    assert audit.signers_of(witnessed, keys) == frozenset()
+    assert audit_note.signers_of(witnessed, keys) == frozenset()
 
 
 def test_a_checkpoint_is_never_taken_for_an_attestation() -> None:
-    checkpoint = audit.checkpoint_text(origin=audit.SEAL_TAG, size=1, root=bytes(32))
-    attestation = audit.attestation_text(tenant_id="1", seal_no=1, digest=bytes(32))
+    checkpoint = audit_note.checkpoint_text(origin=seal.SEAL_TAG, size=1, root=bytes(32))
+    attestation = seal.attestation_text(tenant_id="1", seal_no=1, digest=bytes(32))
     assert checkpoint != attestation

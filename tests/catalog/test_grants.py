@@ -9,7 +9,7 @@ import pytest
 from app.catalog import store as catalog_store
 from app.catalog.policy import Grant
 from app.catalog.store import Limits
-from app.commands.envelope import META_PREFIX
+from app.contract import META_PREFIX
 from app.edges.parts import Broker
 from app.postgres.migrate import connected
 from devstack.stack import Dsns

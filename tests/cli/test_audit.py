@@ -8,8 +8,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.audit import event as audit
-from app.audit import keys
+from app.audit import keys, note
 from app.cli.audit import app
 from tests.audit.conftest import Log
 from tests.audit.tampering import EVENT, tamper
@@ -248,8 +247,8 @@ async def test_keygen_makes_a_key_that_only_its_owner_reads_and_never_overwrites
     assert private.stat().st_mode & 0o777 == 0o600
     made = keys.FileSigner.load(private)
     assert keys.load_public(tmp_path / "seal.pub.pem") == (made.public_key,)
-    assert audit.key_id_of(made.public_key) in result.stdout
-    assert audit.verifier_key("broker.test/audit/demo", made.public_key) in result.stdout
+    assert note.key_id_of(made.public_key) in result.stdout
+    assert note.verifier_key("broker.test/audit/demo", made.public_key) in result.stdout
     before = private.read_bytes()
     assert (await broker_audit("keygen", private)).exit_code == 2
     assert private.read_bytes() == before

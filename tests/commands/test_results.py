@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from app.catalog.policy import Identity
 from app.commands import results
 from app.edges.parts import Broker
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
+from app.identity import Identity
 from devstack.stack import Dsns
 from tests.support.calls import (
     ADAPTER,

@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError
 from cryptography import x509
 
 from app import assets
-from app.commands.envelope import COMMANDS
 from app.config import Settings
+from app.contract import COMMANDS
 from devstack.eda import EmbeddedEda
 from devstack.kafka import EmbeddedKafka, Secured
 from relay.kafka import Publisher, PublishError, Record

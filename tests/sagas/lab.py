@@ -12,7 +12,6 @@ import asyncpg
 
 from app.catalog import file as catalog_file
 from app.catalog.cache import Request
-from app.catalog.policy import Identity
 from app.commands import results, timeouts
 from app.commands.attempts import Word
 from app.commands.results import Claim
@@ -20,6 +19,7 @@ from app.config import Settings
 from app.edges import sagas
 from app.edges.parts import Broker
 from app.edges.sagas import Which
+from app.identity import Identity
 from app.postgres import migrate
 from app.postgres.engine import Database, open_database
 from app.postgres.wakeups import Notifier

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.catalog.policy import Identity
 from app.commands import results
 from app.edges.parts import Broker, cancel, find
 from app.errors import NotFoundError
+from app.identity import Identity
 from tests.support.calls import ADA, BOB, EVE, accept, echo
 
 BOUND = Identity(tenant_id="x", user_id="x", client_id="x", tenants=frozenset({"other"}))

@@ -11,8 +11,9 @@ from uuid import UUID
 
 import asyncpg
 
-from app.audit.event import Event, Kind, Seal
+from app.audit.event import Event
 from app.audit.proof import Member, SignedSeal
+from app.audit.seal import Kind, Seal
 
 ROWS_AHEAD: Final = 2000
 

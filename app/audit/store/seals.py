@@ -13,8 +13,9 @@ from uuid import UUID
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from app.audit.event import NOTHING, Seal, Tree
-from app.commands.envelope import AUDIT
+from app.audit.seal import NOTHING, Seal
+from app.audit.tree import Tree
+from app.contract import AUDIT
 from app.postgres.engine import dump
 
 Connection = asyncpg.Connection | PoolConnectionProxy

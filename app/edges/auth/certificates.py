@@ -21,9 +21,9 @@ from cryptography.x509.verification import (
 from starlette.requests import HTTPConnection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.catalog.policy import Identity
 from app.config import Settings
 from app.edges.auth.tokens import RESULTS, LoginFailedError, Reason, bound_tenants
+from app.identity import Identity
 from app.trust import CertificateClient
 
 HEADER: Final = "client-cert"

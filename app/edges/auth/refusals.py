@@ -24,8 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.audit.store import events
 from app.catalog.cache import Request
-from app.catalog.policy import Identity
 from app.edges.auth.tokens import LoginFailedError
+from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
 logger = logging.getLogger(__name__)

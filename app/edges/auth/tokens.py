@@ -14,11 +14,11 @@ import jwt
 from pydantic import TypeAdapter
 from starlette.requests import HTTPConnection
 
-from app.catalog.policy import Identity
-from app.commands.envelope import Tenant, Text
 from app.config import Settings
+from app.contract import Tenant, Text
 from app.edges.auth.issuer_keys import Key, KeySet
 from app.errors import ForbiddenError, NotAuthenticatedError
+from app.identity import Identity
 from app.trust import EVERY, Issuer
 
 TOKEN_BYTES_MAX: Final = 16 << 10

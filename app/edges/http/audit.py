@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.audit.store import events as audit_events
 from app.catalog import store as catalog_store
-from app.commands.envelope import instant
+from app.contract import instant
 from app.edges.auth.tokens import ADMINISTER, AUDIT, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.parts import Broker

@@ -10,16 +10,16 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.catalog.cache import Request as Call
-from app.catalog.policy import Identity
 from app.commands.attempts import outcome
-from app.commands.envelope import CallBody, Key, instant, traceparent
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.store.progress import Progress
 from app.commands.watch import until_final, words
+from app.contract import CallBody, Key, instant, traceparent
 from app.edges.auth.tokens import CALL, need
 from app.edges.parts import Accepted, Broker, cancel, find, listing, submit, view
 from app.errors import BadRequestError, ForbiddenError
+from app.identity import Identity
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"

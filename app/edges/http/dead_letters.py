@@ -8,17 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.store import events
-from app.catalog.policy import Identity, ToolPolicy
+from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.attempts import Word
-from app.commands.envelope import instant
 from app.commands.store import dead_letters
 from app.commands.store.commands import Command
 from app.commands.store.dead_letters import Wanted
+from app.contract import instant
 from app.edges.http.calls import reply
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.parts import Broker, act, find, view
 from app.errors import NotCancellableError
+from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
 AGE_MAX_S = 10 * 365 * 86_400

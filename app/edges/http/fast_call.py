@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.commands.envelope import CallBody, Key
+from app.contract import CallBody, Key
 from app.edges.failures import framework_problem, invalid, translated
 from app.edges.http.calls import CALL_PATH, called
 from app.edges.parts import Broker

@@ -7,15 +7,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.policy import Identity, ToolPolicy
+from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.attempts import Word
-from app.commands.envelope import instant
 from app.commands.store import heads
 from app.commands.store.commands import Command
+from app.contract import instant
 from app.edges.auth.tokens import OPERATE, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.parts import Broker, act, decide, find, view
+from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
 

@@ -7,15 +7,16 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app import metrics
-from app.catalog.policy import Identity, ToolPolicy
+from app.catalog.policy import ToolPolicy
 from app.catalog.redaction import mask
 from app.commands import results
 from app.commands.attempts import Word
-from app.commands.envelope import instant
 from app.commands.store.commands import Command
+from app.contract import instant
 from app.edges.auth.tokens import RESULTS, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.parts import Broker
+from app.identity import Identity
 
 T = TypeVar("T")
 

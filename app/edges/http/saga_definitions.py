@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from app.commands.envelope import instant
+from app.contract import instant
 from app.edges.auth.tokens import CALL, need
 from app.edges.http.calls import identity_of, reply
 from app.edges.http.operator import operator_of

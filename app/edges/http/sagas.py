@@ -7,8 +7,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 
 from app.catalog.cache import Request as Call
-from app.commands.envelope import Key
-from app.commands.envelope import traceparent as trace_of
+from app.contract import Key
+from app.contract import traceparent as trace_of
 from app.edges import sagas
 from app.edges.auth.tokens import CALL, need
 from app.edges.http.calls import CancelBody, awaited, identity_of, reply, wait_s

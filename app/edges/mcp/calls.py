@@ -11,11 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from app import metrics
 from app.catalog.cache import Request
-from app.catalog.policy import Identity, Tool
-from app.commands.envelope import KEY_META, META_PREFIX, CallMeta, Key, traceparent
+from app.catalog.policy import Tool
+from app.contract import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.edges.failures import translated
 from app.edges.parts import Accepted, Broker, submit
 from app.errors import BadRequestError
+from app.identity import Identity
 from app.postgres.engine import AWAY
 
 Context = ServerRequestContext[Any, Any]

@@ -8,7 +8,6 @@ import jsonschema_rs
 import orjson
 from mcp import types
 
-from app.catalog.policy import Identity
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.watch import until_final
@@ -16,6 +15,7 @@ from app.edges.mcp import saga_tools
 from app.edges.mcp.replies import status_reply
 from app.edges.parts import Broker, cancel, find, listing, view
 from app.errors import InvalidArgumentsError
+from app.identity import Identity
 
 WAIT_S_MAX: Final = 45
 NO_TASK: Final = types.ToolExecution(task_support="forbidden")

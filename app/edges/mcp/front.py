@@ -17,10 +17,9 @@ from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from app.catalog.policy import Identity
-from app.commands.envelope import KEY_META
 from app.commands.store.commands import Command
 from app.commands.watch import Watch
+from app.contract import KEY_META
 from app.edges.auth.tokens import CALL, need
 from app.edges.failures import translated
 from app.edges.mcp import command_tools, fast_call, listen, saga_tools, tasks, tool_changes
@@ -43,6 +42,7 @@ from app.edges.mcp.replies import (
 from app.edges.parts import Accepted, Broker, cancel, find
 from app.edges.sagas import RUN
 from app.errors import BadRequestError, BrokerError
+from app.identity import Identity
 from app.postgres.engine import AWAY
 
 INSTRUCTIONS: Final = (

@@ -15,7 +15,6 @@ from mcp import types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
-from app.catalog.policy import Identity
 from app.edges.auth.tokens import CALL, need
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import URI
@@ -23,6 +22,7 @@ from app.edges.mcp.tasks import Tasks, need_declared
 from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
 from app.edges.parts import Broker, find
 from app.errors import BrokerError
+from app.identity import Identity
 
 Told = tuple[str, dict[str, Any]]
 

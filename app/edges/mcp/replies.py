@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from app import metrics
 from app.catalog.policy import Tool
 from app.commands.attempts import PURGED
-from app.commands.envelope import instant
 from app.commands.state import State
 from app.commands.store.commands import Command
+from app.contract import instant
 from app.edges.parts import Accepted, view
 from app.errors import BrokerError, UnknownToolError
 

@@ -7,15 +7,15 @@ from mcp import types
 from mcp.server import Server
 from mcp.shared.exceptions import MCPError
 
-from app.catalog.policy import Identity
-from app.commands.envelope import instant
 from app.commands.state import State
 from app.commands.store.commands import Command
+from app.contract import instant
 from app.edges.mcp.asking.tasks import answer, asked
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import META, POLL_MS, about, final_reply, line_of, protocol_error
 from app.edges.parts import Accepted, Broker, cancel, find, waiting_for
 from app.errors import BrokerError
+from app.identity import Identity
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 MISSING_CAPABILITY: Final = -32021

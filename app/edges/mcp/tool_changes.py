@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import anyio
 
-from app.catalog.policy import Identity
 from app.edges.parts import Broker
+from app.identity import Identity
 
 
 class TooManyStreamsError(Exception):

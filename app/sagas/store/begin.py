@@ -7,7 +7,7 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from app.commands.envelope import Call
+from app.intake.call import Call
 from app.postgres.engine import dump
 
 Conn = asyncpg.Connection | PoolConnectionProxy

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
-from app.catalog.policy import Identity
 from app.edges.auth.issuer_keys import usable
 from app.edges.auth.tokens import TOKEN_BYTES_MAX, LoginFailedError, Verifier
+from app.identity import Identity
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE, settings_of

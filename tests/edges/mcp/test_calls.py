@@ -13,7 +13,7 @@ import orjson
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from app.commands.envelope import KEY_META
+from app.contract import KEY_META
 from tests.conftest import AUDIENCE
 from tests.edges.mcp.conftest import Front
 from tests.edges.mcp.wire import call, framed, message, send, task

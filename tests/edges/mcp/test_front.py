@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from app.commands.envelope import KEY_META
+from app.contract import KEY_META
 from tests.edges.mcp.conftest import ERAS, Front
 from tests.edges.mcp.wire import call
 from tests.support.calls import fetch

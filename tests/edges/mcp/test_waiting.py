@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from app.catalog.cache import Request
-from app.commands.envelope import KEY_META
+from app.contract import KEY_META
 from app.edges.parts import Broker, submit
 from devstack.stack import Dsns
 from tests.edges.mcp.adapter import Work, serving

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 from aiokafka import AIOKafkaConsumer
 
-from app.commands.envelope import RESULTS
+from app.contract import RESULTS
 from tests.system.chaos.fleet import Fleet
 
 NOT_IDEMPOTENT = {"once", "loose"}

@@ -17,7 +17,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from aiokafka.errors import KafkaError
 
-from app.commands.envelope import COMMANDS
+from app.contract import COMMANDS
 
 AT_ONCE = 16
 CLAIM_TRIES_S = 3.0

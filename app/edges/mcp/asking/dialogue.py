@@ -15,11 +15,12 @@ from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.catalog.cache import Request
-from app.catalog.policy import Identity, Question, Tool
+from app.catalog.policy import Question, Tool
 from app.edges.mcp.asking.approval import ANSWER, QUESTION, decision
 from app.edges.mcp.asking.approval import question as approval_question
 from app.edges.parts import Broker
 from app.errors import ForbiddenError
+from app.identity import Identity
 
 DECLINED: Final = "call.declined"
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from mcp import types
 
-from app.catalog.policy import Identity
 from app.commands.store import commands
 from app.commands.store.commands import Command
 from app.edges.mcp.asking.approval import QUESTION, can_ask, decision, question
 from app.edges.mcp.calls import Context
 from app.edges.parts import Broker, decide
 from app.errors import NotCancellableError
+from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 from app.sagas.store import sagas
 from app.sagas.store.sagas import SagaRow

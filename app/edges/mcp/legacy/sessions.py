@@ -24,7 +24,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.catalog.policy import Identity
+from app.identity import Identity
 
 PATH: Final = "/mcp"
 VERSION_HEADER: Final = "mcp-protocol-version"

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.catalog.policy import Identity
 from app.edges.auth.tokens import CALL, need
 from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
 from app.edges.parts import Broker
+from app.identity import Identity
 
 SSE: Final = "text/event-stream"
 PRIMED: Final = "2025-11-25"
