@@ -7,7 +7,8 @@ from uuid import uuid4
 import asyncpg
 
 from app.audit.keys import signer
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
 from benchmarks.intake import accept_for
 from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns
 from benchmarks.servers import ADA, Servers, echo, execute, fetch

@@ -9,7 +9,8 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.contract import COMMANDS
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
 from benchmarks import peers
 from benchmarks.fairness import new_id
 from benchmarks.intake import empty_database

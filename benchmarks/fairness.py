@@ -11,11 +11,12 @@ import asyncpg
 import uuid_utils.compat as uuid_utils
 from aiokafka import AIOKafkaConsumer
 
-from app.catalog.cache import Request
 from app.commands import results
 from app.commands.store import dispatch_claim, dispatch_record
 from app.commands.store.dispatch_record import Acked
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
+from app.intake.prepare import Request
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import (
     ADA,

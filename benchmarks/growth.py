@@ -5,7 +5,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
 from benchmarks.fairness import finish, take
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, END_DISPATCHED, Servers, echo, execute, fill, settle

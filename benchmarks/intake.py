@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import asyncpg
 
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
 from benchmarks import http
 from benchmarks import peers as others
 from benchmarks.measure import Figure, Stopwatch, at_least, in_turns

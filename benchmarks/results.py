@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 
 from app.commands import results
 from app.commands.watch import until_final
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
 from benchmarks.intake import calls_for
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, ADAPTER, Servers, echo, fetch, fill, settle

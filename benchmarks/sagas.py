@@ -7,17 +7,17 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from app.catalog.cache import Request
+from app.catalog.cache import Tools
+from app.commands.store import turns
 from app.edges import sagas
 from app.edges.parts import Broker
 from app.edges.sagas import Which
+from app.intake.prepare import Request
 from app.postgres.engine import Database, open_database
 from app.sagas import conductor
-from app.sagas.store import sagas as saga_rows
 from benchmarks.fairness import finish
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, Servers
-from relay.clock import Toolbox
 
 AT_ONCE = 8  # the pools have ten connections
 STEPS = 4
@@ -37,7 +37,7 @@ class Side:
 
     broker: Broker
     relay: Database
-    tools: Toolbox
+    tools: Tools
     owner: asyncpg.Connection
 
     async def begin(self) -> UUID:
@@ -85,7 +85,7 @@ async def side(servers: Servers, opened: AsyncExitStack, count: int) -> Side:
     )
     owner = await asyncpg.connect(dsns.owner)
     opened.push_async_callback(owner.close)
-    made = Side(broker=broker, relay=relay, tools=Toolbox(relay.engine), owner=owner)
+    made = Side(broker=broker, relay=relay, tools=Tools(relay.engine, kept_s=5), owner=owner)
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> None:
@@ -94,7 +94,7 @@ async def side(servers: Servers, opened: AsyncExitStack, count: int) -> Side:
 
     await asyncio.gather(*(one() for _ in range(count)))
     async with relay.engine.connect() as conn:
-        assert not await saga_rows.due(conn, limit=1)
+        assert not await turns.due(conn, limit=1)
     await owner.execute("VACUUM ANALYZE")
     return made
 

@@ -15,12 +15,12 @@ from aiokafka import AIOKafkaConsumer
 from pydantic import SecretStr
 
 from app.audit import keys
-from app.catalog.cache import Request
 from app.config import Issuer, Settings
 from app.contract import COMMANDS
 from app.edges.parts import Broker
 from app.edges.server import open_broker
 from app.identity import Identity
+from app.intake.prepare import Request
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import ISSUER, DevIssuer

@@ -147,7 +147,7 @@ async def batch_times(conn: asyncpg.Connection, broker: Broker, size: int, turns
     """The median time of a batch of that size, in seconds."""
     spent: list[float] = []
     for _ in range(turns):
-        calls = [(await broker.catalog.prepare(ADA, echo(uuid4())))[0] for _ in range(size)]
+        calls = [(await broker.preparer.prepare(ADA, echo(uuid4())))[0] for _ in range(size)]
         at = time.perf_counter()
         await intake_store.write(conn, calls)
         spent.append(time.perf_counter() - at)

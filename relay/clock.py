@@ -11,9 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.audit.store import retention as audit_retention
-from app.catalog import store as catalog_store
-from app.catalog.cache import Compiled
-from app.catalog.policy import ToolPolicy
+from app.catalog.cache import Tools
 from app.commands import retention, timeouts
 from app.commands.attempts import Word
 from app.commands.store import dispatch_record
@@ -27,39 +25,11 @@ from relay import waits
 logger = logging.getLogger(__name__)
 
 ROWS_MAX: Final = 1000
-POLICIES_KEPT_S: Final = 5.0
 UPKEEP_S: Final = 3600.0
 ANALYZE_S: Final = 5.0
 DEADLOCKS_S: Final = 1.0
 PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
 ANALYZE_GROWN: Final = text("SELECT broker_analyze_grown()")
-
-
-class Toolbox:
-    """The tools and their policies, read again every few seconds."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._known: dict[tuple[str, str], Compiled] = {}
-        self._digest = b""
-        self._at = float("-inf")
-
-    async def policy(self, tool: str, method: str) -> ToolPolicy:
-        """A tool's policy; the default one where the tool is out of service by now."""
-        found = await self.find(tool, method)
-        return ToolPolicy() if found is None else found.tool.policy
-
-    async def find(self, tool: str, method: str) -> Compiled | None:
-        """A tool; None where it is out of service by now."""
-        if time.monotonic() - self._at > POLICIES_KEPT_S:
-            async with self._engine.connect() as conn:
-                found = await catalog_store.tools(conn)
-            digest = b"".join(one.digest for one in found)
-            if digest != self._digest:
-                self._known = {(one.tool, one.method): Compiled.of(one) for one in found}
-                self._digest = digest
-            self._at = time.monotonic()
-        return self._known.get((tool, method))
 
 
 class Clock:
@@ -79,7 +49,7 @@ class Clock:
         self._notifier = notifier
         self._settings = settings
         self._random = random
-        self._toolbox = Toolbox(engine)
+        self._tools = Tools(engine, kept_s=settings.catalog_kept_s)
         self._analyzed_at = float("-inf")
         self._deadlocks_at = float("-inf")
         self._upkeep_at = float("-inf")
@@ -102,11 +72,11 @@ class Clock:
             self._notifier.outbox()
         grace_s = self._settings.cancel_grace_s
         self._say(
-            await timeouts.expire_deadlines(self._engine, self._toolbox.policy, grace_s=grace_s)
+            await timeouts.expire_deadlines(self._engine, self._tools.policy, grace_s=grace_s)
         )
         self._say(
             await timeouts.expire_leases(
-                self._engine, self._toolbox.policy, grace_s=grace_s, random=self._random
+                self._engine, self._tools.policy, grace_s=grace_s, random=self._random
             )
         )
         async with self._engine.begin() as conn:

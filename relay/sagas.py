@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.catalog.cache import Tools
+from app.commands.store import turns
 from app.config import Settings
 from app.postgres.engine import AWAY
 from app.postgres.wakeups import Notifier
 from app.sagas import conductor
-from app.sagas.store import sagas
 from relay import waits
-from relay.clock import Toolbox
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Conductor:
         self._engine = engine
         self._notifier = notifier
         self._settings = settings
-        self._toolbox = Toolbox(engine)
+        self._tools = Tools(engine, kept_s=settings.catalog_kept_s)
         self._woken = asyncio.Event()
 
     def wake(self, _payload: str = "") -> None:
@@ -55,7 +55,7 @@ class Conductor:
     async def tick(self) -> int:
         """Take the turns that are due, some at once; returns how many moved something."""
         async with self._engine.connect() as conn:
-            due = await sagas.due(conn, limit=BATCH_MAX)
+            due = await turns.due(conn, limit=BATCH_MAX)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(saga_id: UUID) -> bool:
@@ -69,7 +69,7 @@ class Conductor:
             word = await conductor.advance(
                 self._engine,
                 saga_id,
-                tools=self._toolbox.find,
+                tools=self._tools.find,
                 deadline_s=self._settings.deadline_s,
                 grace_s=self._settings.cancel_grace_s,
             )
@@ -78,7 +78,7 @@ class Conductor:
                 raise
             logger.exception("a saga's turn failed", extra={"saga_id": str(saga_id)})
             async with self._engine.begin() as conn:
-                await sagas.postpone(conn, saga_id, pause_s=PAUSE_S)
+                await turns.postpone(conn, saga_id, pause_s=PAUSE_S)
             return False
         if word is None:
             return False

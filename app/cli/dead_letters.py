@@ -7,25 +7,17 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-import httpx
 import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from app.cli.common import AsJson, fail
+from app.cli.http import LOCAL, Reason, Token, Url, ask, echo, known
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 PATH: Final = "/operator/dead-letters"
-TIMEOUT_S: Final = 60.0
-
-Url = Annotated[str, typer.Option("--url", envvar="MCP_BROKER_URL", help="Of the app.")]
-Token = Annotated[
-    str,
-    typer.Option("--token", envvar="MCP_BROKER_TOKEN", help="An operator's.", show_default=False),
-]
-Reason = Annotated[str, typer.Option("--reason", help="For the audit trail.")]
 Tool = Annotated[str | None, typer.Option(help="Of this tool only.")]
 Method = Annotated[str | None, typer.Option(help="Of this method only.")]
 Code = Annotated[str | None, typer.Option(help="With this error code only.")]
@@ -35,28 +27,6 @@ Unknown = Annotated[
 ]
 Older = Annotated[float | None, typer.Option(help="Given up longer ago than this, in seconds.")]
 Newer = Annotated[float | None, typer.Option(help="Given up since so many seconds.")]
-
-LOCAL: Final = "http://127.0.0.1:8080"
-
-
-def ask(url: str, token: str, method: str, path: str, **parts: Any) -> dict[str, Any]:
-    """One request; a refusal is its detail on standard error, and exit code 1."""
-    headers = {"Authorization": f"Bearer {token}"} | parts.pop("headers", {})
-    try:
-        answer = httpx.request(
-            method, url.rstrip("/") + path, headers=headers, timeout=TIMEOUT_S, **parts
-        )
-        body = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise fail(f"{url}: {error}") from error
-    if answer.is_error:
-        raise fail(str(body.get("detail") or body.get("title") or body))
-    return body
-
-
-def known(**values: Any) -> dict[str, Any]:
-    """What was given."""
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def show_letters(found: list[dict[str, Any]]) -> None:
@@ -73,11 +43,6 @@ def show_letters(found: list[dict[str, Any]]) -> None:
             one.get("finished_at", ""),
         )
     Console().print(table)
-
-
-def echo(body: Any) -> None:
-    """As JSON."""
-    typer.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
 
 
 @app.command("list")

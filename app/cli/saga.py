@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.common import AsJson, fail
-from app.cli.dead_letters import LOCAL, Url, ask, echo, known
+from app.cli.http import LOCAL, Url, ask, echo, known
 from app.errors import InvalidDefinitionError
 from app.sagas.parse import load
 

@@ -7,22 +7,17 @@ An adapter's word (results.py), a person's (control.py), the clock (timeouts.py)
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import Dedupe, ToolPolicy
 from app.commands.state import Event, State
-from app.commands.store import commands, heads, outbox
+from app.commands.store import heads, moves, outbox
 from app.commands.store.commands import Command
-from app.contract import COMMANDS, DEADLETTER, RESULTS, instant
-
-PURGED: Final = (
-    "The command ended as its state says; its arguments, result and error text were kept for a"
-    " time and are purged. Do not repeat the call to get them: it would do the work again."
-)
-"""What the owner of a purged command is told in place of its result."""
+from app.commands.view import outcome
+from app.contract import COMMANDS, DEADLETTER, RESULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +79,7 @@ async def end(
     outcome_unknown = lost and not (policy.idempotent or command.repeatable)
     body: dict[str, Any] = {} if error is None else {"error": dict(error)}
     keeps_dedupe = policy.dedupe is Dedupe.WINDOW and event is Event.RESULT_OK
-    ended = await commands.end(
+    ended = await moves.end(
         conn,
         command,
         event=event,
@@ -132,7 +127,7 @@ async def retry(
     earlier = max(0, command.attempts_max - policy.retry.attempts_max)
     pause_s = policy.retry.pause_s(max(1, command.attempt - earlier), random)
     body = {"reason": reason, "error": error, "pause_s": pause_s, "attempt_over": command.attempt}
-    queued = await commands.requeue(
+    queued = await moves.requeue(
         conn, command, event=Event.RETRY, actor=actor, body=body, lost=lost
     )
     assert queued is not None, "the row is locked and its state was read under the lock"
@@ -144,32 +139,10 @@ async def retry(
 async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> Word:
     """Send a locked command's unclaimed attempt once more; the claim still takes it once."""
     body = {"reason": "unclaimed"}
-    queued = await commands.requeue(conn, command, event=Event.REDELIVER, actor=actor, body=body)
+    queued = await moves.requeue(conn, command, event=Event.REDELIVER, actor=actor, body=body)
     assert queued is not None, "the row is locked and its state was read under the lock"
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=0)
     return Word(command=queued, woken=(queued.id,), outbox=True)
-
-
-def outcome(command: Command) -> dict[str, Any]:
-    """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
-    assert command.finished_at is not None
-    purged: dict[str, Any] = {}
-    if command.purged_at is not None:
-        purged = {"purged_at": instant(command.purged_at), "note": PURGED}
-    return purged | {
-        "correlation_id": str(command.id),
-        "tenant_id": command.tenant_id,
-        "tool": command.tool,
-        "method": command.method,
-        "ordering_key": command.ordering_key,
-        "attempt": command.attempt,
-        "state": str(command.state),
-        "status": "ok" if command.state is State.SUCCEEDED else "error",
-        "result": command.result,
-        "error": command.error,
-        "outcome_unknown": command.outcome_unknown,
-        "finished_at": instant(command.finished_at),
-    }
 
 
 def blocked_reason(command: Command) -> str:

@@ -11,11 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.catalog.policy import ToolPolicy
 from app.commands.attempts import Word, blocked_reason, end
 from app.commands.state import Event, State
-from app.commands.store import commands, dead_letters, heads, outbox
+from app.commands.store import commands, dead_letters, heads, moves, outbox, turns
 from app.commands.store.commands import Command
 from app.contract import COMMANDS, CONTROL
 from app.errors import NotCancellableError
-from app.sagas.store import sagas
 
 FOREVER_S: Final = 1e9
 """No grace ends a saga: it is over when its last undo is."""
@@ -73,7 +72,7 @@ async def stop(
         error = {"code": code, "message": reason}
         return await end(conn, command, policy=policy, event=event, actor=actor, error=error)
     goal = State.CANCELLED if event is Event.CANCEL else State.TIMED_OUT
-    asked = await commands.request_cancel(
+    asked = await moves.request_cancel(
         conn,
         command,
         cancel_target=goal,
@@ -84,7 +83,7 @@ async def stop(
     if asked is None:
         return Word(command=command, cancel_requested=True, repeated=True)
     if asked.saga_role == "saga":
-        await sagas.turn_of(conn, asked)
+        await turns.turn_of(conn, asked)
         return Word(command=asked, cancel_requested=True, woken=(asked.id,))
     said = {
         "action": "cancel",
@@ -115,7 +114,7 @@ async def decide(
         NotCancellableError: it does not wait for one.
     """
     decision = "approved" if approve else "denied"
-    decided = await commands.decide(conn, command, decision=decision, actor=actor, reason=reason)
+    decided = await moves.decide(conn, command, decision=decision, actor=actor, reason=reason)
     if decided is None:
         raise NotCancellableError(f"Command {command.id} does not wait for an approval.")
     if not approve:
@@ -124,7 +123,7 @@ async def decide(
     if not decided.held:
         await outbox.make_ready(conn, decided.id)
     if decided.saga_id is not None:  # its progress says what is waited for
-        await sagas.turn(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
+        await turns.turn(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
     return Word(command=decided, woken=(decided.id,), outbox=True)
 
 
@@ -147,7 +146,7 @@ async def redrive(
             gone on without it), or its arguments have been purged.
     """
     must_be_redrivable(command)
-    queued = await commands.requeue(
+    queued = await moves.requeue(
         conn,
         command,
         event=Event.REDRIVE,

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.catalog.policy import ToolPolicy
 from app.commands.attempts import Word, blocked_reason, conclude, end
 from app.commands.state import Event, State
-from app.commands.store import commands, heads
+from app.commands.store import commands, heads, moves
 from app.commands.store.commands import Command
 from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAttemptError
 from app.identity import Identity, allowed_by_binding
@@ -103,7 +103,7 @@ async def claim(
         command = await _locked(conn, adapter, command_id)
         if command.state is State.RUNNING and (command.attempt, command.adapter) == (attempt, run):
             return Claim(proceed=True, command=command, lease_s=lease_s)
-        taken = await commands.claim(
+        taken = await moves.claim(
             conn,
             command,
             attempt=attempt,
@@ -117,7 +117,7 @@ async def claim(
         reason = refusal(command, attempt)
         body = {"reason": reason, "attempt": attempt, "run": run}
         actor = f"adapter:{adapter.client_id}"
-        await commands.note(conn, command, kind="claim.refused", actor=actor, body=body)
+        await moves.note(conn, command, kind="claim.refused", actor=actor, body=body)
         return Claim(proceed=False, command=command, reason=reason)
 
 
@@ -160,7 +160,7 @@ async def progress(
         if not command.final and command.attempt == (attempt or command.attempt):
             running = await _running(conn, command, adapter, policy, leases)
             if running is not None:
-                await commands.progress(
+                await moves.progress(
                     conn,
                     running,
                     stage=stage,
@@ -189,7 +189,7 @@ async def _running(
     """The command, running. An adapter that spoke without a claim claims by speaking."""
     if command.state is State.RUNNING:
         return command
-    return await commands.claim(
+    return await moves.claim(
         conn,
         command,
         attempt=command.attempt,
@@ -231,7 +231,7 @@ async def finish(
         if current and _same_word(command, result, error):
             return Word(command=command, repeated=True)
         said = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
-        await commands.note(conn, command, kind="result.late", actor=actor, body=said)
+        await moves.note(conn, command, kind="result.late", actor=actor, body=said)
         if current and command.outcome_unknown and command.ordering_key is not None:
             # What was unknown is known now: the key that waited for it may go on.
             await heads.unblock(

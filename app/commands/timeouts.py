@@ -15,9 +15,8 @@ from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.attempts import Word, end, redeliver, retry
 from app.commands.state import Event, State
-from app.commands.store import commands, deadlines
+from app.commands.store import commands, deadlines, turns
 from app.commands.store.commands import Command
-from app.sagas.store import sagas
 
 Policies = Callable[[str, str], Awaitable[ToolPolicy]]
 """(tool, method) -> policy."""
@@ -45,7 +44,7 @@ async def _expire(
         if not await deadlines.miss_deadline(conn, command, actor=ACTOR):
             return None
         if command.untimed:
-            await sagas.turn_of(conn, command)
+            await turns.turn_of(conn, command)
             return None
         return await control.stop(
             conn,

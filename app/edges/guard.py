@@ -9,16 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edges import failures
 from app.edges.auth.certificates import thumbprint
-from app.edges.auth.tokens import (
-    ADMINISTER,
-    AUDIT,
-    CALL,
-    OPERATE,
-    RESULTS,
-    LoginFailedError,
-    bearer,
-    need,
-)
+from app.edges.auth.scopes import ADMINISTER, AUDIT, CALL, OPERATE, RESULTS, need
+from app.edges.auth.tokens import LoginFailedError, bearer
 from app.edges.parts import Broker
 from app.errors import (
     BrokerError,

@@ -10,11 +10,14 @@ from asyncpg.pool import PoolConnectionProxy
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.cache import Compiled, Request
+from app.catalog.cache import Compiled
 from app.catalog.policy import Tool, ToolPolicy
-from app.edges.parts import Accepted, Broker, accept, cancel, may_see, whose
+from app.edges.calls import Accepted, accept
+from app.edges.commands import cancel, may_see, whose
+from app.edges.parts import Broker
 from app.errors import NotFoundError
 from app.identity import Identity
+from app.intake.prepare import Request
 from app.intake.store import Written
 from app.postgres.engine import tenant_transaction
 from app.sagas import registry, runs
@@ -156,7 +159,7 @@ async def run(
     given = prepared_input(definition, which.input)
     deadline_s = request.deadline_s or definition.deadline_s
     asked = replace(request, accept_async=False, deadline_s=deadline_s)
-    call = await broker.catalog.prepare_own(who, asked, COMPILED)
+    call = await broker.preparer.prepare_own(who, asked, COMPILED)
     call = replace(call, saga_role="saga", saga_id=call.correlation_id)
 
     async def write(conn: PoolConnectionProxy) -> Written | None:

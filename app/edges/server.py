@@ -21,7 +21,8 @@ from app.config import Settings
 from app.edges import failures
 from app.edges.auth.certificates import Certificates, TlsProtocol, server_context
 from app.edges.auth.refusals import Refusals
-from app.edges.auth.tokens import SCOPES, Verifier
+from app.edges.auth.scopes import SCOPES
+from app.edges.auth.tokens import Verifier
 from app.edges.guard import METADATA, Guard
 from app.edges.http import (
     audit,
@@ -35,9 +36,12 @@ from app.edges.http import (
 )
 from app.edges.http.fast_call import Hot
 from app.edges.mcp.front import Front
-from app.edges.mcp.legacy.sessions import Sessions, Stops
+from app.edges.mcp.legacy.sessions import Sessions
 from app.edges.parts import Broker
+from app.edges.stops import Stops
 from app.intake.batches import Intake
+from app.intake.prepare import Preparer
+from app.intake.queues import Queues
 from app.postgres import migrate, wakeups
 from app.postgres.engine import open_database
 from app.postgres.wakeups import Notifier
@@ -55,7 +59,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         refusals = Refusals(database.engine, period_s=settings.refusals_period_s)
         await stack.enter_async_context(refusals.running())
-        catalog = Catalog(database.engine, settings, refused=refusals.call)
+        catalog = Catalog(database.engine, kept_s=settings.catalog_kept_s)
         hub = Hub(database.engine, poll_s=settings.poll_s)
         stops = Stops(notifier.stop)
         intake = Intake(
@@ -82,6 +86,8 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
             database=database,
             notifier=notifier,
             catalog=catalog,
+            preparer=Preparer(catalog, settings, refused=refusals.call),
+            queues=Queues(database.engine),
             intake=intake,
             hub=hub,
             stops=stops,

@@ -1,14 +1,13 @@
 """Loads that callers share, and the bound of each tenant's queue."""
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import store as catalog_store
+from app.catalog.single_flight import SingleFlight
 from app.catalog.store import Tenant
 from app.errors import QueueFullError
 from app.postgres.engine import tenant_transaction
@@ -23,30 +22,6 @@ SPENT_SHARE: Final = 0.05
 
 RETRY_AFTER_S: Final = 5
 TENANTS_KEPT_MAX: Final = 10_000
-
-
-class Shared:
-    """One load for all who ask for the same thing at the same time."""
-
-    def __init__(self) -> None:
-        self._running: dict[Hashable, asyncio.Task[Any]] = {}
-
-    async def once(self, key: Hashable, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What the load gives, or raises; it goes on where one who waits for it is cancelled."""
-        running = self._running.get(key)
-        if running is None:
-            running = self._running[key] = asyncio.create_task(load())
-            running.add_done_callback(lambda done: self._over(key, done))
-        return await asyncio.shield(running)
-
-    def runs(self, key: Hashable) -> bool:
-        """Whether somebody waits for this load already."""
-        return key in self._running
-
-    def _over(self, key: Hashable, done: "asyncio.Task[Any]") -> None:
-        del self._running[key]
-        if not done.cancelled():
-            done.exception()  # seen, also where all who waited were cancelled
 
 
 @dataclass(slots=True)
@@ -68,7 +43,7 @@ class Queues:
         self._kept_s = kept_s
         self._spent_share = spent_share
         self._counted: dict[str, Counted] = {}
-        self._shared = Shared()
+        self._counts = SingleFlight()
 
     async def admit(self, tenant: Tenant) -> None:
         """Refuse at the tenant's bound, else count one more in.
@@ -83,8 +58,8 @@ class Queues:
         name = tenant.tenant_id
         known = self._counted.get(name)
         # Without a first count everybody waits for it; later only the one who starts the next.
-        if known is None or (time.monotonic() >= known.due and not self._shared.runs(name)):
-            known = await self._shared.once(name, lambda: self._count(tenant))
+        if known is None or (time.monotonic() >= known.due and not self._counts.runs(name)):
+            known = await self._counts.once(name, lambda: self._count(tenant))
         if known.queued >= tenant.queued_max:
             raise QueueFullError(
                 f"Your queue holds {tenant.queued_max} calls, its limit. Nothing was started; try"

@@ -19,30 +19,15 @@ from app.commands import attempts, control
 from app.commands.attempts import Word
 from app.commands.state import Event as CommandEvent
 from app.commands.state import State as CommandState
-from app.commands.store import commands, dead_letters, heads
+from app.commands.store import commands, dead_letters, heads, moves, turns
 from app.commands.store.commands import Command
 from app.intake import store as intake_store
 from app.intake.call import Call as Intent
 from app.sagas import view
+from app.sagas.decide import Action, Cancel, Do, Move, Reason, Saga, Step, decide
 from app.sagas.definition import Definition, StepKind
 from app.sagas.parse import parse
-from app.sagas.state import (
-    FINAL,
-    Action,
-    Cancel,
-    Do,
-    Event,
-    Move,
-    Reason,
-    Saga,
-    State,
-    Step,
-    StepEvent,
-    StepState,
-    after,
-    decide,
-    step_after,
-)
+from app.sagas.state import FINAL, Event, State, StepEvent, StepState, after, step_after
 from app.sagas.step_calls import ACTOR, Tools, Turn, UnmadeError, intent
 from app.sagas.store import sagas
 from app.sagas.store.sagas import StepRow
@@ -66,7 +51,7 @@ async def advance(
         saga = await sagas.lock(conn, saga_id, skip_locked=True)
         if saga is None:
             return None
-        await sagas.taken(conn, saga_id)
+        await turns.taken(conn, saga_id)
         if saga.state in FINAL:
             return None
         rows = await sagas.steps(conn, saga_id)
@@ -308,7 +293,7 @@ async def _unmade(turn: Turn, row: StepRow, event: StepEvent, reason: str) -> No
     else:
         fail = StepEvent.UNDO_FAIL if event is StepEvent.UNDO else StepEvent.FAIL
         await _step(turn, row, fail, reason=reason, command_id=None)
-    await sagas.turn(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
+    await turns.turn(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
 
 
 async def _cancel(turn: Turn, names: Sequence[str]) -> None:
@@ -391,7 +376,7 @@ async def _tell(turn: Turn) -> None:
     )
     if (stage, percent, message) == (turn.root.stage, turn.root.percent, turn.root.message):
         return
-    await commands.progress(
+    await moves.progress(
         turn.conn,
         turn.root,
         stage=stage,

@@ -12,6 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.store import events
+from app.commands.store import turns
 from app.errors import NotCancellableError, NotFoundError, SagaClosedError
 from app.intake import store as intake_store
 from app.intake.call import Call
@@ -173,7 +174,7 @@ async def settle(
         saga = replace(saga, state=after(saga.state, Event.RESUME))
         await sagas.save(conn, saga)
         await _audit(conn, saga, f"saga.{saga.state}", actor, {"reason": reason})
-    await sagas.turn(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
+    await turns.turn(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
 
 
 def _waits(saga: SagaRow, row: StepRow) -> bool:

@@ -9,9 +9,9 @@ import pytest
 
 from app import assets
 from app.audit import note, tree
-from app.catalog.cache import Request
 from app.edges.parts import Broker
 from app.errors import UnknownToolError
+from app.intake.prepare import Request
 from devstack.stack import Dsns
 from tests.audit.conftest import Log, open_log
 from tests.support.calls import BOB, accept, claim, echo, fetch, finish

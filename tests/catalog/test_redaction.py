@@ -138,7 +138,7 @@ async def start(app: Served, database: Dsns, **more: Any) -> tuple[UUID, Any]:
 async def test_no_secret_is_in_audit_logs_or_problems_on_any_way_a_call_can_go(
     broker: Broker, database: Dsns, issuer: DevIssuer, logged: io.StringIO
 ) -> None:
-    await offer(database.owner, Path(__file__).with_name("tools.yml"))
+    await offer(database.owner, assets.root() / "tests" / "tenancy" / "tools.yml")
     broker.catalog.forget()
     said: list[str] = []
     async with served(broker, issuer) as app, app.client("ada") as http:

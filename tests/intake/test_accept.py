@@ -5,7 +5,6 @@ import asyncio
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.catalog.cache import Request
 from app.edges.parts import Broker
 from app.errors import (
     BrokerError,
@@ -16,6 +15,7 @@ from app.errors import (
     UnknownToolError,
 )
 from app.intake.batches import Intake
+from app.intake.prepare import Request
 from devstack.stack import Dsns
 from tests.support.calls import ADA, BOB, EVE, accept, claim, counts, delete, echo, fetch, finish
 
@@ -172,11 +172,11 @@ async def test_batches_with_crossing_keys_of_two_replicas_do_not_deadlock(
     async with second.running():
         for round_ in range(5):
             prepared = [
-                (await broker.catalog.prepare(ADA, echo(idempotency_key=f"{round_}{name}")))[0]
+                (await broker.preparer.prepare(ADA, echo(idempotency_key=f"{round_}{name}")))[0]
                 for name in names
             ]
             others = [
-                (await broker.catalog.prepare(ADA, echo(idempotency_key=f"{round_}{name}")))[0]
+                (await broker.preparer.prepare(ADA, echo(idempotency_key=f"{round_}{name}")))[0]
                 for name in names
             ]
             done = await asyncio.gather(

@@ -55,7 +55,7 @@ async def waited_for(database: Dsns, table: str) -> None:
 
 async def test_a_burst_on_a_cold_catalog_reads_a_tenant_and_the_tools_once(broker: Broker) -> None:
     with statements(broker) as seen:
-        await asyncio.gather(*(broker.catalog.prepare(ADA, echo(str(n))) for n in range(100)))
+        await asyncio.gather(*(broker.preparer.prepare(ADA, echo(str(n))) for n in range(100)))
     assert sum("FROM tenants" in one for one in seen) == 1
     assert sum("FROM tools" in one for one in seen) == 1
 
@@ -125,7 +125,7 @@ async def test_a_batchs_one_statement_writes_each_tenants_rows_and_leaves_no_sco
     broker: Broker, database: Dsns
 ) -> None:
     calls = [
-        (await broker.catalog.prepare(who, echo(str(n), idempotency_key=str(n))))[0]
+        (await broker.preparer.prepare(who, echo(str(n), idempotency_key=str(n))))[0]
         for n, who in enumerate([ADA, EVE, ADA, EVE])
     ]
     pool = broker.database.pool
@@ -176,7 +176,7 @@ async def test_calls_that_come_together_are_shared_by_the_batches_in_flight(
     broker: Broker, database: Dsns, callers: int, sizes: list[int]
 ) -> None:
     """One batch of all would have nothing gathered beside it, and callers would stay in step."""
-    await broker.catalog.prepare(ADA, echo())  # nobody waits for the catalog
+    await broker.preparer.prepare(ADA, echo())  # nobody waits for the catalog
     async with asyncio.TaskGroup() as group:
         for n in range(callers):
             group.create_task(accept(broker, echo(str(n))))

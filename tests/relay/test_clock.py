@@ -7,7 +7,8 @@ import pytest
 
 from app.commands import control
 from app.commands.store import commands
-from app.edges.parts import Broker, cancel
+from app.edges.commands import cancel
+from app.edges.parts import Broker
 from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
 from tests.relay.conftest import Relay

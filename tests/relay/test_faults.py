@@ -332,7 +332,7 @@ async def test_a_fault_at_any_statement_of_a_batch_leaves_nothing_behind(
     await stage.owner.execute(
         "UPDATE commands SET ordering = 'delivery' WHERE ordering_key IS NOT NULL",
     )
-    call, _ = await stage.broker.catalog.prepare(ADA, echo("3", ordering_key="k"))
+    call, _ = await stage.broker.preparer.prepare(ADA, echo("3", ordering_key="k"))
     async with faulty_pool(stage.database.owner) as (pool, faulty):
         claimed = [] if what in {"accept", "claim"} else await rows(stage, pool)
 

@@ -13,7 +13,8 @@ from app.catalog.policy import ToolPolicy
 from app.commands.results import reject
 from app.commands.store import dispatch_record
 from app.commands.store.dispatch_claim import Claimed, claim_commands
-from app.edges.parts import Broker, cancel
+from app.edges.commands import cancel
+from app.edges.parts import Broker
 from app.edges.server import open_broker
 from app.errors import BrokerError
 from app.postgres.engine import open_database

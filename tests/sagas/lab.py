@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from app.catalog import file as catalog_file
-from app.catalog.cache import Request
+from app.catalog.cache import Tools
 from app.commands import results, timeouts
 from app.commands.attempts import Word
 from app.commands.results import Claim
@@ -20,13 +20,13 @@ from app.edges import sagas
 from app.edges.parts import Broker
 from app.edges.sagas import Which
 from app.identity import Identity
+from app.intake.prepare import Request
 from app.postgres import migrate
 from app.postgres.engine import Database, open_database
 from app.postgres.wakeups import Notifier
 from app.sagas import deadlocks
 from app.sagas.store import sagas as saga_rows
 from devstack.stack import Dsns
-from relay.clock import Toolbox
 from relay.sagas import Conductor
 from tests.support.calls import ADA, ADAPTER, fetch
 
@@ -149,11 +149,11 @@ class Lab:
 
     async def tick(self) -> None:
         """What time does, and the turns that come of it."""
-        toolbox = Toolbox(self.relay.engine)
+        tools = Tools(self.relay.engine, kept_s=5)
         grace_s = self.broker.settings.cancel_grace_s
-        await timeouts.expire_deadlines(self.relay.engine, toolbox.policy, grace_s=grace_s)
+        await timeouts.expire_deadlines(self.relay.engine, tools.policy, grace_s=grace_s)
         await timeouts.expire_leases(
-            self.relay.engine, toolbox.policy, grace_s=grace_s, random=Random(1)
+            self.relay.engine, tools.policy, grace_s=grace_s, random=Random(1)
         )
         await deadlocks.break_up(self.relay.engine)
         await self.owner.fetch(

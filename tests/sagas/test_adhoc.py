@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 import uuid_utils.compat as uuid_utils
 
-from app.catalog.cache import Request
-from app.edges import parts as edge
+from app.edges import commands
 from app.edges import sagas as edge_sagas
+from app.edges.calls import submit
 from app.errors import (
     IdempotencyConflictError,
     InvalidArgumentsError,
@@ -18,6 +18,7 @@ from app.errors import (
     SagaClosedError,
     UnknownToolError,
 )
+from app.intake.prepare import Request
 from tests.sagas.lab import Lab
 from tests.sagas.test_runs import CHAIN, FAILED
 from tests.support.calls import ADA, BOB, EVE, counts, fetch
@@ -30,7 +31,7 @@ def call(saga_id: UUID, name: str, **more: Any) -> Request:
 
 
 async def add(lab: Lab, saga_id: UUID, name: str, **more: Any) -> UUID:
-    accepted = await edge.submit(lab.broker, ADA, call(saga_id, name, **more))
+    accepted = await submit(lab.broker, ADA, call(saga_id, name, **more))
     await lab.turns()
     return accepted.written.id
 
@@ -104,10 +105,7 @@ async def test_a_saga_that_is_left_alone_ends_as_it_says(
 async def test_concurrent_first_calls_make_one_saga_with_each_step_once(lab: Lab) -> None:
     saga_id = uuid_utils.uuid7()
     made = await asyncio.gather(
-        *(
-            edge.submit(lab.broker, ADA, call(saga_id, name, idempotency_key=name))
-            for name in "abcab"
-        )
+        *(submit(lab.broker, ADA, call(saga_id, name, idempotency_key=name)) for name in "abcab")
     )
     assert len({one.written.id for one in made}) == 3
     assert set((await lab.saga(saga_id))[1]) == {"a", "b", "c"}
@@ -123,7 +121,7 @@ async def test_what_is_refused_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(IdempotencyConflictError):
         await add(lab, saga_id, "other", idempotency_key="k")
     with pytest.raises(NotFoundError):
-        await edge.submit(lab.broker, BOB, call(saga_id, "b"))
+        await submit(lab.broker, BOB, call(saga_id, "b"))
     with pytest.raises(InvalidArgumentsError):
         await add(lab, saga_id, "b", compensation={"tool": "lab", "method": "undo", "args": {}})
     assert await counts(lab.dsns.owner) == before
@@ -139,7 +137,7 @@ async def test_nobody_adds_to_a_declared_saga_nor_to_another_tenants(lab: Lab) -
     mine = uuid_utils.uuid7()
     await add(lab, mine, "a")
     with pytest.raises((NotFoundError, UnknownToolError)):
-        await edge.submit(lab.broker, EVE, call(mine, "x"))
+        await submit(lab.broker, EVE, call(mine, "x"))
 
 
 @pytest.mark.guarantee("saga:cancel")
@@ -157,7 +155,7 @@ async def test_a_step_that_is_cancelled_or_late_has_the_others_undone_and_itself
     if taken:
         assert (await lab.claim(b)).proceed
     if how == "cancelled":
-        await edge.cancel(lab.broker, ADA, b, reason="not this one")
+        await commands.cancel(lab.broker, ADA, b, reason="not this one")
     else:
         await fetch(lab.dsns.owner, "UPDATE commands SET deadline_at = now() WHERE id = $1", b)
     await lab.tick()

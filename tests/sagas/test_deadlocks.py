@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.commands.store.heads import Wait
-from app.edges import parts as edge
+from app.commands.view import view
 from app.edges import sagas as edge_sagas
+from app.edges.commands import find
 from app.postgres.wakeups import Notifier
 from app.sagas import deadlocks
 from relay.clock import Clock
@@ -68,7 +69,7 @@ async def test_the_younger_of_two_that_wait_for_each_other_is_undone_with_the_re
     await lab.do(older, "b")
     assert (await lab.saga(older))[0] == "completed"
     assert await lab.saga(younger) == ("compensated", {"a": "compensated", "b": "failed"})
-    error = edge.view(await edge.find(lab.broker, ADA, younger))["error"]
+    error = view(await find(lab.broker, ADA, younger))["error"]
     assert error["cause"]["code"] == "deadlock"
     assert "had ordering key 'l' and waited for 'k'" in error["message"]
     [row] = await told(lab)

@@ -10,12 +10,12 @@ import pytest
 import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.catalog.cache import Tools
 from app.postgres.engine import tenant_transaction
 from app.sagas import conductor, deadlocks, registry, runs
 from app.sagas import parse as saga_parse
 from app.sagas.store import sagas as saga_rows
 from app.sagas.store.sagas import SagaRow
-from relay.clock import Toolbox
 from tests.sagas.lab import Lab
 from tests.sagas.test_adhoc import add, call
 from tests.sagas.test_deadlocks import crossing, met
@@ -42,7 +42,7 @@ async def look(lab: Lab) -> list[Any]:
 
 async def turn(lab: Lab, saga_id: UUID) -> int:
     """The saga's turn, broken at each statement, then whole; returns how many it has."""
-    tools = Toolbox(lab.relay.engine)
+    tools = Tools(lab.relay.engine, kept_s=5)
     await tools.find("lab", "do")  # its own reading is no part of the turn
 
     async def advance() -> None:
@@ -156,7 +156,7 @@ async def test_a_fault_at_any_statement_of_an_acceptance_leaves_nothing(
     saga_id = uuid_utils.uuid7()
     if what == "another step":
         await add(lab, saga_id, "a")
-    made, _ = await lab.broker.catalog.prepare(ADA, call(saga_id, "b"))
+    made, _ = await lab.broker.preparer.prepare(ADA, call(saga_id, "b"))
     definition = saga_parse.parse(CHAIN)
     async with faulty_pool(lab.dsns.owner) as (pool, faulty):
 

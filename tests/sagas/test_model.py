@@ -22,15 +22,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from app.catalog.cache import Tools
 from app.config import Settings
-from app.edges import parts as edge
+from app.edges import commands
 from app.edges import sagas as edge_sagas
 from app.edges.server import open_broker
 from app.errors import BrokerError
 from app.sagas import conductor
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
-from relay.clock import Toolbox
 from tests.conftest import settings_of
 from tests.sagas.lab import Lab, open_lab
 from tests.sagas.test_runs import FAILED
@@ -278,7 +278,7 @@ class Sagas(RuleBasedStateMachine):
     def cancel(self, pick: int) -> None:
         found = self.one(pick)
         if found is not None:
-            self.run(edge.cancel(self.lab.broker, ADA, found[0], reason="never mind"))
+            self.run(commands.cancel(self.lab.broker, ADA, found[0], reason="never mind"))
 
     @rule(pick=PICK)
     def too_late(self, pick: int) -> None:
@@ -319,10 +319,10 @@ class Sagas(RuleBasedStateMachine):
             self.run(self._crash(found[0], at))
 
     async def _crash(self, saga_id: UUID, at: int) -> None:
-        toolbox = Toolbox(self.lab.relay.engine)
+        tools = Tools(self.lab.relay.engine, kept_s=5)
         task = asyncio.ensure_future(
             conductor.advance(
-                self.lab.relay.engine, saga_id, tools=toolbox.find, deadline_s=60, grace_s=60
+                self.lab.relay.engine, saga_id, tools=tools.find, deadline_s=60, grace_s=60
             )
         )
         for _ in range(at):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.catalog.cache import Request
 from app.commands.store.dispatch_claim import claim_commands
 from app.edges import sagas as edge_sagas
+from app.intake.prepare import Request
 from app.sagas import registry
 from app.sagas.parse import parse
 from tests.sagas.lab import Lab

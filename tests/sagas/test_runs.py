@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from app.edges import parts as edge
+from app.commands.view import view
+from app.edges import commands
 from app.edges import sagas as edge_sagas
 from app.errors import NotCancellableError, NotFoundError
 from tests.sagas.lab import Lab
@@ -55,7 +56,7 @@ async def test_steps_run_in_the_order_of_their_needs_and_the_result_has_them_all
     assert (state, set(steps.values())) == ("completed", {"succeeded"})
     root = await lab.command(saga_id)
     assert root["state"] == "succeeded"
-    assert set(edge.view(await edge.find(lab.broker, ADA, saga_id))["result"]["steps"]) == set(
+    assert set(view(await commands.find(lab.broker, ADA, saga_id))["result"]["steps"]) == set(
         "abcd"
     )
 
@@ -78,7 +79,7 @@ async def test_a_failed_step_has_the_finished_ones_undone_newest_first(lab: Lab)
         "compensated",
         {"a": "compensated", "b": "compensated", "c": "failed"},
     )
-    ended = edge.view(await edge.find(lab.broker, ADA, saga_id))
+    ended = view(await commands.find(lab.broker, ADA, saga_id))
     assert ended["state"] == "failed"
     assert ended["error"]["code"] == "compensated"
     assert "It broke." in ended["error"]["message"]
@@ -136,7 +137,7 @@ async def test_a_cancel_awaits_what_runs_and_undoes_what_was_done(lab: Lab) -> N
     await lab.do(saga_id, "a")
     b = (await lab.waiting(saga_id))["b"]["id"]
     assert (await lab.claim(b)).proceed
-    word = await edge.cancel(lab.broker, ADA, saga_id, reason="never mind")
+    word = await commands.cancel(lab.broker, ADA, saga_id, reason="never mind")
     assert not word.command.final
     await lab.turns()
     state, steps = await lab.saga(saga_id)
@@ -172,7 +173,7 @@ async def test_after_the_pivot_neither_cancel_nor_deadline_undoes_anything(lab: 
     saga_id = await lab.run(PIVOTED)
     await lab.do(saga_id, "a")
     await lab.do(saga_id, "p")
-    await edge.cancel(lab.broker, ADA, saga_id, reason="too late")
+    await commands.cancel(lab.broker, ADA, saga_id, reason="too late")
     await fetch(
         lab.dsns.owner, "UPDATE commands SET deadline_at = now() WHERE saga_id = $1", saga_id
     )
@@ -180,7 +181,7 @@ async def test_after_the_pivot_neither_cancel_nor_deadline_undoes_anything(lab: 
     assert set(await lab.waiting(saga_id)) == {"r"}
     r = (await lab.waiting(saga_id))["r"]["id"]
     with pytest.raises(NotCancellableError):
-        await edge.cancel(lab.broker, ADA, r, reason="not this either")
+        await commands.cancel(lab.broker, ADA, r, reason="not this either")
     await lab.do(saga_id, "r")
     assert (await lab.saga(saga_id))[0] == "completed"
 
@@ -191,7 +192,7 @@ async def test_a_pivot_that_is_done_while_the_saga_stops_takes_it_forward(lab: L
     await lab.do(saga_id, "a")
     p = (await lab.waiting(saga_id))["p"]["id"]
     assert (await lab.claim(p)).proceed
-    await edge.cancel(lab.broker, ADA, saga_id, reason="just now")
+    await commands.cancel(lab.broker, ADA, saga_id, reason="just now")
     await lab.turns()
     assert (await lab.saga(saga_id))[0] == "stopping"
     await lab.finish(p, result={"made": "p"})
@@ -259,7 +260,7 @@ async def test_a_readonly_step_beside_the_pivot_that_fails_is_skipped_by_an_oper
     await lab.do(saga_id, "r")
     state, steps = await lab.saga(saga_id)
     assert (state, steps["look"]) == ("completed", "skipped")
-    ended = edge.view(await edge.find(lab.broker, ADA, saga_id))
+    ended = view(await commands.find(lab.broker, ADA, saga_id))
     assert set(ended["result"]["steps"]) == {"a", "p", "r"}
 
 

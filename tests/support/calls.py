@@ -6,14 +6,15 @@ from uuid import UUID
 
 import asyncpg
 
-from app.catalog.cache import Request
 from app.catalog.policy import ToolPolicy
 from app.commands import control, results
 from app.commands.attempts import Word
 from app.commands.results import Claim
 from app.commands.store import commands
-from app.edges.parts import Accepted, Broker, submit
+from app.edges.calls import Accepted, submit
+from app.edges.parts import Broker
 from app.identity import Identity
+from app.intake.prepare import Request
 from app.postgres.engine import tenant_transaction
 
 ADA = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))

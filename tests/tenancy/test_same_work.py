@@ -10,7 +10,8 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.commands import results
-from app.edges.parts import Broker, cancel, find
+from app.edges.commands import cancel, find
+from app.edges.parts import Broker
 from app.errors import NotFoundError
 from app.identity import Identity
 from tests.support.calls import ADA, BOB, EVE, accept, echo

@@ -16,12 +16,12 @@ import httpx2
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.catalog.cache import Request
 from app.edges import sagas
 from app.edges.mcp import command_tools, saga_tools
 from app.edges.mcp.front import Front
 from app.edges.parts import Broker
 from app.edges.sagas import Which
+from app.intake.prepare import Request
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.mcp import wire

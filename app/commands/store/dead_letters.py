@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.commands.store.commands import AUDIT, COLUMNS, LIST_MAX, Command, moved
+from app.commands.store.commands import COLUMNS, LIST_MAX, Command
+from app.commands.store.moves import AUDIT, moved
 from app.postgres.engine import dump
 
 

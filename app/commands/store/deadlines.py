@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.commands.store.commands import AUDIT, COLUMNS, Command, audited
+from app.commands.store.commands import COLUMNS, Command
+from app.commands.store.moves import AUDIT, audited
 
 PAST_DEADLINE: Final = text("""
     SELECT id

@@ -22,7 +22,8 @@ from starlette.requests import HTTPConnection
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.config import Settings
-from app.edges.auth.tokens import RESULTS, LoginFailedError, Reason, bound_tenants
+from app.edges.auth.scopes import RESULTS
+from app.edges.auth.tokens import LoginFailedError, Reason, bound_tenants
 from app.identity import Identity
 from app.trust import CertificateClient
 

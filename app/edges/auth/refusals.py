@@ -23,9 +23,9 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.audit.store import events
-from app.catalog.cache import Request
 from app.edges.auth.tokens import LoginFailedError
 from app.identity import Identity
+from app.intake.prepare import Request
 from app.postgres.engine import tenant_transaction
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from app.config import Settings
 from app.contract import Tenant, Text
 from app.edges.auth.issuer_keys import Key, KeySet
-from app.errors import ForbiddenError, NotAuthenticatedError
+from app.errors import NotAuthenticatedError
 from app.identity import Identity
 from app.trust import EVERY, Issuer
 
@@ -30,13 +30,6 @@ VERIFIED_KEPT_MAX: Final = 10_000
 TENANT: Final = TypeAdapter[str](Tenant)
 USER: Final = TypeAdapter[str](Text)
 BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
-
-CALL: Final = "tools"
-RESULTS: Final = "results:write"
-OPERATE: Final = "operator"
-AUDIT: Final = "auditor"
-ADMINISTER: Final = "admin"
-SCOPES: Final = (CALL, RESULTS, OPERATE, AUDIT, ADMINISTER)
 
 
 class Reason(StrEnum):
@@ -369,13 +362,3 @@ def bearer(connection: HTTPConnection) -> str | None:
     if len(said) > 1 or scheme.lower() != "bearer" or not token.strip():
         raise LoginFailedError(Reason.MALFORMED, why="not one bearer token")
     return token.strip()
-
-
-def need(who: Identity, scope: str) -> None:
-    """Check a scope.
-
-    Raises:
-        ForbiddenError: the token lacks it.
-    """
-    if scope not in who.scopes:
-        raise ForbiddenError(f"This needs a token with scope {scope!r}.", scope=scope)

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Request, Response
 from app.audit.store import events as audit_events
 from app.catalog import store as catalog_store
 from app.contract import instant
-from app.edges.auth.tokens import ADMINISTER, AUDIT, need
-from app.edges.http.calls import identity_of, reply
+from app.edges.auth.scopes import ADMINISTER, AUDIT, need
+from app.edges.http.replies import identity_of, reply
 from app.edges.parts import Broker
 from app.errors import BadRequestError, NotFoundError
 from app.postgres.engine import tenant_transaction

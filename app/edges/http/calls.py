@@ -1,62 +1,29 @@
 """Plain HTTP for callers: `POST /mcp/tools/call`, and commands to read, follow and cancel."""
 
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
-from app.catalog.cache import Request as Call
-from app.commands.attempts import outcome
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.store.progress import Progress
+from app.commands.view import outcome, view
 from app.commands.watch import until_final, words
 from app.contract import CallBody, Key, instant, traceparent
-from app.edges.auth.tokens import CALL, need
-from app.edges.parts import Accepted, Broker, cancel, find, listing, submit, view
+from app.edges.auth.scopes import CALL, need
+from app.edges.calls import Accepted, submit
+from app.edges.commands import cancel, find, listing
+from app.edges.http.replies import CancelBody, event, identity_of, reply, wait_s
+from app.edges.parts import Broker
 from app.errors import BadRequestError, ForbiddenError
 from app.identity import Identity
+from app.intake.prepare import Request as Call
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"
-
-
-class CancelBody(BaseModel):
-    """Why a command is cancelled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reason: str = Field(default="cancelled by the caller", min_length=1, max_length=500)
-
-
-def identity_of(request: Request) -> Identity:
-    """Who asks: the middleware has verified the token."""
-    return request.scope["broker.identity"]
-
-
-def reply(status: int, body: Any, **headers: str) -> Response:
-    """JSON, by orjson."""
-    return Response(
-        orjson.dumps(body, default=str),
-        status_code=status,
-        media_type="application/json",
-        headers=headers,
-    )
-
-
-def wait_s(prefer: str | None) -> float | None:
-    """The wait that a `Prefer` header asks for (RFC 7240): `respond-async` or `wait=N` seconds."""
-    for part in (prefer or "").lower().split(","):
-        name, _, value = part.strip().partition("=")
-        if name == "respond-async":
-            return 0
-        if name == "wait" and value.isdigit():
-            return float(value)
-    return None
 
 
 def router(broker: Broker) -> APIRouter:
@@ -229,8 +196,3 @@ async def sse(broker: Broker, command: Command, *, after: int) -> AsyncGenerator
                     yield event("result", word.progress_seq + 1, outcome(word))
     finally:
         await said.aclose()
-
-
-def event(name: str, number: int, data: Any) -> bytes:
-    """One server-sent event."""
-    return b"event: %b\nid: %d\ndata: %b\n\n" % (name.encode(), number, orjson.dumps(data))

@@ -14,10 +14,12 @@ from app.commands.attempts import Word
 from app.commands.store import dead_letters
 from app.commands.store.commands import Command
 from app.commands.store.dead_letters import Wanted
+from app.commands.view import view
 from app.contract import instant
-from app.edges.http.calls import reply
+from app.edges.commands import act, find
 from app.edges.http.operator import ReasonBody, operator_of
-from app.edges.parts import Broker, act, find, view
+from app.edges.http.replies import reply
+from app.edges.parts import Broker
 from app.errors import NotCancellableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction

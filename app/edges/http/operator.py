@@ -12,10 +12,12 @@ from app.commands import control
 from app.commands.attempts import Word
 from app.commands.store import heads
 from app.commands.store.commands import Command
+from app.commands.view import view
 from app.contract import instant
-from app.edges.auth.tokens import OPERATE, need
-from app.edges.http.calls import identity_of, reply
-from app.edges.parts import Broker, act, decide, find, view
+from app.edges.auth.scopes import OPERATE, need
+from app.edges.commands import act, decide, find
+from app.edges.http.replies import identity_of, reply
+from app.edges.parts import Broker
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 

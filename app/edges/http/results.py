@@ -13,8 +13,8 @@ from app.commands import results
 from app.commands.attempts import Word
 from app.commands.store.commands import Command
 from app.contract import instant
-from app.edges.auth.tokens import RESULTS, need
-from app.edges.http.calls import identity_of, reply
+from app.edges.auth.scopes import RESULTS, need
+from app.edges.http.replies import identity_of, reply
 from app.edges.parts import Broker
 from app.identity import Identity
 

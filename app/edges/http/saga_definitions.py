@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.contract import instant
-from app.edges.auth.tokens import CALL, need
-from app.edges.http.calls import identity_of, reply
+from app.edges.auth.scopes import CALL, need
 from app.edges.http.operator import operator_of
+from app.edges.http.replies import identity_of, reply
 from app.edges.parts import Broker
 from app.edges.sagas import Which, definition_for
 from app.postgres.engine import tenant_transaction

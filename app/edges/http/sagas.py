@@ -6,15 +6,16 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 
-from app.catalog.cache import Request as Call
 from app.contract import Key
 from app.contract import traceparent as trace_of
 from app.edges import sagas
-from app.edges.auth.tokens import CALL, need
-from app.edges.http.calls import CancelBody, awaited, identity_of, reply, wait_s
+from app.edges.auth.scopes import CALL, need
+from app.edges.http.calls import awaited
 from app.edges.http.operator import ReasonBody, operator_of
+from app.edges.http.replies import CancelBody, identity_of, reply, wait_s
 from app.edges.parts import Broker
 from app.edges.sagas import Which
+from app.intake.prepare import Request as Call
 from app.sagas import view as saga_view
 from app.sagas.state import State
 

@@ -10,13 +10,14 @@ from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
 from app import metrics
-from app.catalog.cache import Request
 from app.catalog.policy import Tool
 from app.contract import KEY_META, META_PREFIX, CallMeta, Key, traceparent
+from app.edges.calls import Accepted, submit
 from app.edges.failures import translated
-from app.edges.parts import Accepted, Broker, submit
+from app.edges.parts import Broker
 from app.errors import BadRequestError
 from app.identity import Identity
+from app.intake.prepare import Request
 from app.postgres.engine import AWAY
 
 Context = ServerRequestContext[Any, Any]

@@ -10,10 +10,12 @@ from mcp import types
 
 from app.commands.state import State
 from app.commands.store.commands import Command
+from app.commands.view import view
 from app.commands.watch import until_final
+from app.edges.commands import cancel, find, listing
 from app.edges.mcp import saga_tools
 from app.edges.mcp.replies import status_reply
-from app.edges.parts import Broker, cancel, find, listing, view
+from app.edges.parts import Broker
 from app.errors import InvalidArgumentsError
 from app.identity import Identity
 

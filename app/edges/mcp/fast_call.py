@@ -46,10 +46,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.catalog.policy import Tool
 from app.contract import META_PREFIX
+from app.edges.calls import wait_bound_s
 from app.edges.mcp import command_tools
 from app.edges.mcp.legacy.sessions import PATH, VERSION_HEADER
 from app.edges.mcp.legacy.tasks import VERSION as LEGACY_VERSION
-from app.edges.parts import Broker, wait_bound_s
+from app.edges.parts import Broker
 from app.edges.sagas import RUN
 from app.errors import BrokerError
 from app.identity import Identity

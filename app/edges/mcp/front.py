@@ -20,14 +20,16 @@ from starlette.types import ASGIApp
 from app.commands.store.commands import Command
 from app.commands.watch import Watch
 from app.contract import KEY_META
-from app.edges.auth.tokens import CALL, need
+from app.edges.auth.scopes import CALL, need
+from app.edges.calls import Accepted
+from app.edges.commands import cancel, find
 from app.edges.failures import translated
 from app.edges.mcp import command_tools, fast_call, listen, saga_tools, tasks, tool_changes
 from app.edges.mcp.asking import approval, dialogue
 from app.edges.mcp.calls import Context, accept, database_told, granted, identity_of, request_of
 from app.edges.mcp.legacy import stream
 from app.edges.mcp.legacy import tasks as legacy
-from app.edges.mcp.legacy.sessions import PATH, call_name
+from app.edges.mcp.legacy.sessions import PATH
 from app.edges.mcp.replies import (
     URI,
     JustWritten,
@@ -39,8 +41,9 @@ from app.edges.mcp.replies import (
     protocol_error,
     shown_tool,
 )
-from app.edges.parts import Accepted, Broker, cancel, find
+from app.edges.parts import Broker
 from app.edges.sagas import RUN
+from app.edges.stops import call_name
 from app.errors import BadRequestError, BrokerError
 from app.identity import Identity
 from app.postgres.engine import AWAY

@@ -15,12 +15,13 @@ from mcp import types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
-from app.edges.auth.tokens import CALL, need
+from app.edges.auth.scopes import CALL, need
+from app.edges.commands import find
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import URI
 from app.edges.mcp.tasks import Tasks, need_declared
 from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
-from app.edges.parts import Broker, find
+from app.edges.parts import Broker
 from app.errors import BrokerError
 from app.identity import Identity
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from app import metrics
 from app.catalog.policy import Tool
-from app.commands.attempts import PURGED
 from app.commands.state import State
 from app.commands.store.commands import Command
+from app.commands.view import PURGED, view
 from app.contract import instant
-from app.edges.parts import Accepted, view
+from app.edges.calls import Accepted
 from app.errors import BrokerError, UnknownToolError
 
 META: Final = "dev.mcpbroker/command"

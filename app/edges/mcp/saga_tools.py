@@ -9,14 +9,15 @@ import orjson
 from mcp import types
 from pydantic import ValidationError
 
-from app.catalog.cache import Request
 from app.commands.watch import until_final
 from app.edges import sagas
+from app.edges.calls import Accepted
+from app.edges.commands import find as find_command
 from app.edges.mcp.replies import line_of, shown_tool
-from app.edges.parts import Accepted, Broker
-from app.edges.parts import find as find_command
+from app.edges.parts import Broker
 from app.errors import InvalidArgumentsError
 from app.identity import Identity
+from app.intake.prepare import Request
 from app.sagas import registry
 from app.sagas import view as saga_view
 

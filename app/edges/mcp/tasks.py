@@ -9,11 +9,14 @@ from mcp.shared.exceptions import MCPError
 
 from app.commands.state import State
 from app.commands.store.commands import Command
+from app.commands.view import waiting_for
 from app.contract import instant
+from app.edges.calls import Accepted
+from app.edges.commands import cancel, find
 from app.edges.mcp.asking.tasks import answer, asked
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import META, POLL_MS, about, final_reply, line_of, protocol_error
-from app.edges.parts import Accepted, Broker, cancel, find, waiting_for
+from app.edges.parts import Broker
 from app.errors import BrokerError
 from app.identity import Identity
 

@@ -8,7 +8,8 @@ from app.catalog.policy import ToolPolicy
 from app.commands.results import reject
 from app.commands.store import dispatch_record
 from app.commands.store.dispatch_claim import claim_commands
-from app.edges.parts import Broker, cancel
+from app.edges.commands import cancel
+from app.edges.parts import Broker
 from app.errors import ContradictionError
 from app.postgres.engine import open_database
 from app.postgres.wakeups import Notifier

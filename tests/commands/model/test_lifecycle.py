@@ -18,19 +18,19 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.cache import Request
 from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.results import progress, reject
 from app.commands.store.commands import Command
 from app.commands.store.dispatch_claim import Claimed
-from app.edges.parts import cancel
+from app.edges.commands import cancel
 from app.errors import (
     ContradictionError,
     IdempotencyConflictError,
     NotCancellableError,
     StaleAttemptError,
 )
+from app.intake.prepare import Request
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.commands.model.model import KINDS, Model, Modelled

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.config import Settings
-from app.edges.auth.tokens import SCOPES
+from app.edges.auth.scopes import SCOPES
 from app.edges.guard import METADATA, PUBLIC, SCOPES_OF, Guard
 from app.edges.http.fast_call import Hot
 from app.edges.parts import Broker

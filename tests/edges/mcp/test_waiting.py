@@ -9,9 +9,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from app.catalog.cache import Request
 from app.contract import KEY_META
-from app.edges.parts import Broker, submit
+from app.edges.calls import submit
+from app.edges.parts import Broker
+from app.intake.prepare import Request
 from devstack.stack import Dsns
 from tests.edges.mcp.adapter import Work, serving
 from tests.edges.mcp.conftest import ERAS, Front, offer

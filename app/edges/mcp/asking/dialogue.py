@@ -14,13 +14,13 @@ from mcp import types
 from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.catalog.cache import Request
 from app.catalog.policy import Question, Tool
 from app.edges.mcp.asking.approval import ANSWER, QUESTION, decision
 from app.edges.mcp.asking.approval import question as approval_question
 from app.edges.parts import Broker
 from app.errors import ForbiddenError
 from app.identity import Identity
+from app.intake.prepare import Request
 
 DECLINED: Final = "call.declined"
 
@@ -90,7 +90,7 @@ async def _approved(
     so_far: Dialogue,
 ) -> types.InputRequiredResult | Request:
     """The call with its person's approval, or the question; a repeat is not asked again."""
-    call, _ = await broker.catalog.prepare(who, request)
+    call, _ = await broker.preparer.prepare(who, request)
     said = decision(params.input_responses) if so_far.asked == QUESTION else None
     if said is None:
         if await broker.intake.earlier(call) is not None:

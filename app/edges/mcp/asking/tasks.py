@@ -13,9 +13,10 @@ from mcp import types
 
 from app.commands.store import commands
 from app.commands.store.commands import Command
+from app.edges.commands import decide
 from app.edges.mcp.asking.approval import QUESTION, can_ask, decision, question
 from app.edges.mcp.calls import Context
-from app.edges.parts import Broker, decide
+from app.edges.parts import Broker
 from app.errors import NotCancellableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction

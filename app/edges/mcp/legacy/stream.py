@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.edges.auth.tokens import CALL, need
+from app.edges.auth.scopes import CALL, need
 from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
 from app.edges.parts import Broker
 from app.identity import Identity

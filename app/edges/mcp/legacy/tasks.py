@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.watch import until_final
-from app.edges.auth.tokens import CALL, need
+from app.edges.auth.scopes import CALL, need
+from app.edges.commands import cancel, find, listing
 from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp.replies import META, POLL_MS, about, final_reply, protocol_error
 from app.edges.mcp.tasks import described, kept_ms, own_task
-from app.edges.parts import Broker, cancel, find, listing
+from app.edges.parts import Broker
 from app.errors import BrokerError
 
 VERSION: Final = "2025-11-25"

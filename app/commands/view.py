@@ -1,0 +1,77 @@
+"""How a command is shown: while it waits and runs, and as the outcome that it ended with."""
+
+from typing import Any, Final
+
+from app.commands.state import State
+from app.commands.store.commands import Command
+from app.contract import Priority, instant
+
+PURGED: Final = (
+    "The command ended as its state says; its arguments, result and error text were kept for a"
+    " time and are purged. Do not repeat the call to get them: it would do the work again."
+)
+"""What the owner of a purged command is told in place of its result."""
+
+
+def view(command: Command) -> dict[str, Any]:
+    """A command as the HTTP API and `command_status` show it."""
+    shown: dict[str, Any] = {
+        "correlation_id": str(command.id),
+        "tool": command.tool,
+        "method": command.method,
+        "state": str(command.state),
+        "final": command.final,
+        "attempt": command.attempt,
+        "stage": command.stage,
+        "percent": command.percent,
+        "message": command.message,
+        "priority": Priority(command.priority).wire,
+        "ordering_key": command.ordering_key,
+        "waiting_for": waiting_for(command),
+        "idempotency_key": command.idempotency_key,
+        "cancel_requested": command.cancel_requested_at is not None,
+        "saga_id": None if command.saga_id is None else str(command.saga_id),
+        "saga_step": command.saga_step,
+        "created_at": instant(command.created_at),
+        "deadline_at": instant(command.deadline_at),
+        "finished_at": None if command.finished_at is None else instant(command.finished_at),
+    }
+    if command.final:
+        shown |= {"result": command.result, "error": command.error}
+        shown["outcome_unknown"] = command.outcome_unknown
+    if command.purged_at is not None:
+        shown |= {"purged_at": instant(command.purged_at), "note": PURGED}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def waiting_for(command: Command) -> str | None:
+    """Why a queued command does not run yet, in words."""
+    if command.state is not State.QUEUED:
+        return None
+    if command.asks:
+        return "approval by an operator"
+    if command.held:
+        return f"earlier commands of ordering key {command.ordering_key!r}"
+    return "its turn"
+
+
+def outcome(command: Command) -> dict[str, Any]:
+    """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
+    assert command.finished_at is not None
+    purged: dict[str, Any] = {}
+    if command.purged_at is not None:
+        purged = {"purged_at": instant(command.purged_at), "note": PURGED}
+    return purged | {
+        "correlation_id": str(command.id),
+        "tenant_id": command.tenant_id,
+        "tool": command.tool,
+        "method": command.method,
+        "ordering_key": command.ordering_key,
+        "attempt": command.attempt,
+        "state": str(command.state),
+        "status": "ok" if command.state is State.SUCCEEDED else "error",
+        "result": command.result,
+        "error": command.error,
+        "outcome_unknown": command.outcome_unknown,
+        "finished_at": instant(command.finished_at),
+    }

@@ -1,0 +1,114 @@
+"""Accepting a call, whichever protocol brought it."""
+
+import logging
+from dataclasses import dataclass
+
+from asyncpg.pool import PoolConnectionProxy
+
+from app import metrics
+from app.catalog.policy import Tool
+from app.catalog.store import Tenant
+from app.edges.parts import Broker, logger
+from app.errors import QueueFullError
+from app.identity import Identity
+from app.intake.batches import Write
+from app.intake.call import Call
+from app.intake.prepare import Request
+from app.intake.store import Written
+from app.sagas import runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """An accepted call."""
+
+    written: Written
+    tool: Tool
+    deduplicated: bool
+    wait_s: float
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the command was there before this call."""
+        return not self.written.new
+
+
+async def submit(
+    broker: Broker, who: Identity, request: Request, *, wait_s: float | None = None
+) -> Accepted:
+    """Accept a call: durable when this returns.
+
+    Raises:
+        BrokerError: as `Preparer.prepare`, `Queues.admit` and `Intake.accept` say;
+            nothing was written.
+    """
+    call, tool = await broker.preparer.prepare(who, request)
+    if call.compensation is not None:
+        # What could not be called could not undo anything either.
+        undo = Request(**call.compensation)
+        await broker.preparer.prepare(who, undo)
+    return await accept(broker, who, call, tool, wait_s=wait_s)
+
+
+async def accept(
+    broker: Broker,
+    who: Identity,
+    call: Call,
+    tool: Tool,
+    *,
+    write: Write | None = None,
+    wait_s: float | None = None,
+) -> Accepted:
+    """Accept a prepared call; with `write`, in a transaction that writes more than the call.
+
+    Raises as `submit`.
+    """
+    if call.saga_role == "step":
+        write = _adhoc(broker, call)
+    view = await broker.catalog.tenant(who.tenant_id)
+    assert view is not None, "prepare knows the tenant"
+    try:
+        await broker.queues.admit(view.tenant)
+    except QueueFullError:
+        # Who repeats a call whose answer was lost must not be told that nothing was started.
+        earlier = await broker.intake.earlier(call)
+        if earlier is None:
+            raise
+        written = earlier
+    else:
+        written = await (
+            broker.intake.accept(call) if write is None else broker.intake.accept_with(call, write)
+        )
+    (metrics.ACCEPTED_NEW if written.new else metrics.ACCEPTED_AGAIN).inc()
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "accepted" if written.new else "found again",
+            extra={
+                "correlation_id": str(written.id),
+                "tenant_id": who.tenant_id,
+                "tool": call.tool,
+                "method": call.method,
+            },
+        )
+    bound_s = wait_bound_s(broker, tool, view.tenant)
+    return Accepted(
+        written=written,
+        tool=tool,
+        deduplicated=not written.new and call.dedupe_key is not None,
+        wait_s=bound_s if wait_s is None else min(bound_s, wait_s),
+    )
+
+
+def wait_bound_s(broker: Broker, tool: Tool, tenant: Tenant) -> float:
+    """How long a call of the tool waits for its outcome where it does not ask for less."""
+    return tool.policy.inline_wait_s or tenant.inline_wait_s or broker.settings.inline_wait_s
+
+
+def _adhoc(broker: Broker, call: Call) -> Write:
+    async def write(conn: PoolConnectionProxy) -> Written | None:
+        settings = broker.settings
+        return await runs.add(
+            conn, call, on_idle=settings.saga_on_idle, idle_timeout_s=settings.saga_idle_s
+        )
+
+    return write

@@ -1,0 +1,186 @@
+"""From a parsed call to one that only has to be written: tool, grants, schema, key, limits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Literal, Protocol
+from uuid import UUID
+
+import orjson
+import uuid_utils.compat as uuid_utils
+
+from app.catalog.cache import Catalog, Compiled, TenantView
+from app.catalog.policy import Dedupe, Tool, ToolPolicy, allowed
+from app.catalog.redaction import redact
+from app.config import Settings
+from app.contract import Priority
+from app.errors import (
+    BadRequestError,
+    ForbiddenError,
+    InvalidArgumentsError,
+    OversizeError,
+    UnknownToolError,
+)
+from app.identity import Identity
+from app.intake.call import Call, fingerprint
+
+PROBLEMS_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call as an edge parsed it."""
+
+    tool: str
+    method: str
+    args: Mapping[str, Any]
+    idempotency_key: str | None = None
+    key_source: Literal["meta", "header", "body"] = "body"
+    correlation_id: UUID | None = None
+    ordering_key: str | None = None
+    deadline_s: float | None = None
+    priority: str | None = None
+    accept_async: bool = False
+    accept_partials: bool = False
+    saga_id: UUID | None = None
+    saga_step: str | None = None
+    compensation: Mapping[str, Any] | None = None
+    traceparent: str | None = None
+    approved: bool = False
+
+
+class Refused(Protocol):
+    """Has a call audited that made no command."""
+
+    async def __call__(
+        self, who: Identity, request: "Request", *, kind: str, reason: str
+    ) -> None: ...
+
+
+class Preparer:
+    """Makes calls of requests, by the catalog as it is known here."""
+
+    def __init__(self, catalog: Catalog, settings: Settings, *, refused: Refused) -> None:
+        self._catalog = catalog
+        self._settings = settings
+        self._refused = refused
+
+    async def prepare(self, identity: Identity, request: Request) -> tuple[Call, Tool]:
+        """Check a call in full and give it its key, order, deadline and priority.
+
+        Raises:
+            UnknownToolError: also where the identity has no grant for it; the denial is audited.
+            InvalidArgumentsError, OversizeError, BadRequestError, ForbiddenError
+        """
+        view = await self._served(identity, request)
+        found = await self._catalog.find(request.tool, request.method)
+        path = f"{request.tool}/{request.method}"
+        if found is None or not allowed(path, view.grants, identity):
+            reason = "no grant" if found else "no such tool"
+            await self._refused(identity, request, kind="call.denied", reason=reason)
+            raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
+        self._check_args(found, request)
+        return self._call(identity, request, found), found.tool
+
+    async def prepare_own(self, identity: Identity, request: Request, own: Compiled) -> Call:
+        """As `prepare`, for a tool of the broker's own, which needs no grant.
+
+        Raises as `prepare`.
+        """
+        await self._served(identity, request)
+        self._check_args(own, request)
+        return self._call(identity, request, own)
+
+    async def _served(self, identity: Identity, request: Request) -> TenantView:
+        view = await self._catalog.tenant(identity.tenant_id)
+        if view is None:
+            reason = "tenant not known or suspended"
+            await self._refused(identity, request, kind="call.denied", reason=reason)
+            raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
+        return view
+
+    def _check_args(self, found: Compiled, request: Request) -> None:
+        try:
+            written = orjson.dumps(request.args)
+        except TypeError as error:
+            raise InvalidArgumentsError(f"The arguments are not plain JSON: {error}") from error
+        if len(written) > self._settings.args_bytes_max:
+            limit = self._settings.args_bytes_max
+            size = len(written)
+            raise OversizeError(f"The arguments have {size} bytes; at most {limit} are taken.")
+        if b"\\u0000" in written:
+            raise InvalidArgumentsError("The arguments hold a NUL character, which is not kept.")
+        problems = [
+            {"at": "/" + "/".join(map(str, error.instance_path)), "problem": error.message}
+            for error in islice(found.validator.iter_errors(dict(request.args)), PROBLEMS_MAX)
+        ]
+        if problems:
+            first = problems[0]
+            raise InvalidArgumentsError(
+                f"{found.tool.name}: {first['at']}: {first['problem']}. Correct the arguments and"
+                " call again; nothing was started.",
+                problems=problems,
+            )
+
+    def _call(self, identity: Identity, request: Request, found: Compiled) -> Call:
+        tool, policy = found.tool, found.tool.policy
+        deadline_s = request.deadline_s or policy.deadline_s or self._settings.deadline_s
+        if deadline_s > self._settings.deadline_max_s:
+            limit = round(self._settings.deadline_max_s * 1000)
+            raise BadRequestError(f"deadline_ms is over the limit of {limit}.")
+        ordering_key = request.ordering_key
+        if ordering_key is None:
+            ordering_key = tool.key_of(request.args)
+        digest = fingerprint(
+            user_id=identity.user_id,
+            tool=request.tool,
+            method=request.method,
+            args=request.args,
+            ordering_key=ordering_key,
+            saga_id=request.saga_id,
+            saga_step=request.saga_step,
+            compensation=request.compensation,
+        )
+        correlation_id = request.correlation_id or uuid_utils.uuid7()
+        derived = request.idempotency_key is None
+        off = policy.dedupe is Dedupe.OFF or tool.read_only
+        return Call(
+            correlation_id=correlation_id,
+            tenant_id=identity.tenant_id,
+            user_id=identity.user_id,
+            actor=f"user:{identity.user_id}",
+            tool=request.tool,
+            method=request.method,
+            args=request.args,
+            args_audited=(
+                redact(dict(request.args), tool.input_schema) if found.marked else request.args
+            ),
+            idempotency_key=request.idempotency_key or f"auto:{correlation_id}",
+            key_source="derived" if derived else request.key_source,
+            dedupe_key=digest if derived and not off else None,
+            fingerprint=digest,
+            ordering_key=ordering_key,
+            ordering=None if ordering_key is None else policy.ordering,
+            deadline_s=deadline_s,
+            priority=Priority.named(request.priority or policy.priority),
+            accept_async=request.accept_async,
+            accept_partials=request.accept_partials,
+            attempts_max=policy.retry.attempts_max,
+            approval=_approval(policy, approved=request.approved),
+            saga_id=request.saga_id,
+            saga_step=request.saga_step,
+            saga_role=None if request.saga_id is None else "step",
+            compensation=request.compensation,
+            traceparent=request.traceparent,
+        )
+
+
+def _approval(policy: ToolPolicy, *, approved: bool) -> Literal["pending", "approved"] | None:
+    """Whether a call waits for somebody's word; the caller's own counts where it is asked for."""
+    match policy.approval:
+        case "none":
+            return None
+        case "ask":
+            return "approved" if approved else "pending"
+        case "operator":
+            return "pending"
