@@ -8,7 +8,7 @@ import asyncpg
 
 from app.audit.keys import signer
 from app.edges.calls import submit
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from benchmarks.intake import accept_for
 from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns
 from benchmarks.servers import ADA, Servers, echo, execute, fetch
@@ -32,7 +32,7 @@ async def intake_with_and_without(servers: Servers) -> list[Figure]:
     """Accepts a second at 64 callers, with the audit trail and with its insert disabled."""
     seconds, callers = servers.pick(2, 1), servers.pick(64, 8)
     async with AsyncExitStack() as opened:
-        sides: list[Broker] = []
+        sides: list[Parts] = []
         for audited in (True, False):
             dsns = await opened.enter_async_context(servers.database())
             if not audited:
@@ -109,7 +109,7 @@ async def sealing(servers: Servers) -> list[Figure]:
     ]
 
 
-async def accept_count(broker: Broker, *, count: int, callers: int) -> None:
+async def accept_count(broker: Parts, *, count: int, callers: int) -> None:
     """Accept that many calls."""
     left = iter(range(count))
 

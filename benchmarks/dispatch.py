@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from app.contract import COMMANDS
 from app.edges.calls import submit
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from benchmarks import peers
 from benchmarks.fairness import new_id
 from benchmarks.intake import empty_database
@@ -154,7 +154,7 @@ class Started:
 
 
 async def paced(
-    broker: Broker, owner: str, incoming: AIOKafkaConsumer, *, rate: int, seconds: float
+    broker: Parts, owner: str, incoming: AIOKafkaConsumer, *, rate: int, seconds: float
 ) -> list[float]:
     """Call at a rate, whatever the answers; the ms from each answer to the consumer."""
     sent: dict[str, Stopwatch] = {}

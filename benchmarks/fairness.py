@@ -15,8 +15,8 @@ from app.commands import results
 from app.commands.store import dispatch_claim, dispatch_record
 from app.commands.store.dispatch_record import Acked
 from app.edges.calls import submit
-from app.edges.parts import Broker
-from app.intake.prepare import Request
+from app.edges.parts import Parts
+from app.intake.prepare import CallRequest
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import (
     ADA,
@@ -44,7 +44,7 @@ IN_FLIGHT = "SELECT id FROM commands WHERE state = 'dispatched'"
 
 async def take(pool: asyncpg.Pool, *, batch_max: int = 500) -> list[UUID]:
     """Claim what goes next and record it as published: a relay's work without Kafka."""
-    claimed = await dispatch_claim.claim_commands(
+    claimed = await dispatch_claim.lease_commands(
         pool,
         relay=RELAY,
         batch_max=batch_max,
@@ -58,7 +58,7 @@ async def take(pool: asyncpg.Pool, *, batch_max: int = 500) -> list[UUID]:
     return [one.command_id for one in claimed if one.command_id is not None]
 
 
-async def finish(broker: Broker, command_id: UUID) -> None:
+async def finish(broker: Parts, command_id: UUID) -> None:
     """An adapter's result."""
     await results.finish(
         broker.database.engine,
@@ -75,7 +75,7 @@ async def hot_key(servers: Servers) -> list[Figure]:
     """A dispatch and the end that releases the next one, with 100,000 that wait, and with one."""
     waiting, rounds = servers.pick(100_000, 500), servers.pick(15, 3)
     async with AsyncExitStack() as opened:
-        turns: list[tuple[Broker, asyncpg.Pool, bool]] = []
+        turns: list[tuple[Parts, asyncpg.Pool, bool]] = []
         for many in (True, False):
             dsns = await opened.enter_async_context(servers.database())
             broker = await opened.enter_async_context(servers.broker(dsns.app))
@@ -87,7 +87,7 @@ async def hot_key(servers: Servers) -> list[Figure]:
             await settle(dsns.owner)
             turns.append((broker, pool, many))
 
-        async def dispatches(broker: Broker, pool: asyncpg.Pool, many: bool) -> float:
+        async def dispatches(broker: Parts, pool: asyncpg.Pool, many: bool) -> float:
             spent: list[float] = []
             for _ in range(rounds):
                 if not many:  # there is always one that the end releases
@@ -122,7 +122,7 @@ async def noisy_tenant(servers: Servers) -> list[Figure]:
     await create_topics(servers.settings(await servers.postgres()))
     async with AsyncExitStack() as opened:
         incoming = await opened.enter_async_context(consumer(bootstrap))
-        sides: list[tuple[Broker, str]] = []
+        sides: list[tuple[Parts, str]] = []
         for many in (True, False):
             dsns = await opened.enter_async_context(servers.database())
             await create_topics(servers.settings(dsns.relay))
@@ -155,7 +155,7 @@ async def noisy_tenant(servers: Servers) -> list[Figure]:
 
 
 async def quiet_p95(
-    broker: Broker, owner: str, incoming: AIOKafkaConsumer, *, calls: int, ends_per_s: float
+    broker: Parts, owner: str, incoming: AIOKafkaConsumer, *, calls: int, ends_per_s: float
 ) -> float:
     """The p95 of a quiet tenant's latency, in ms, beside adapters that never rest.
 
@@ -238,7 +238,7 @@ async def overtaking(servers: Servers) -> list[Figure]:
     ]
 
 
-def critical() -> Request:
+def critical() -> CallRequest:
     """A call that goes before all others."""
     return echo(uuid4(), priority="critical")
 

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from app.edges.calls import submit
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from benchmarks.fairness import finish, take
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, END_DISPATCHED, Servers, echo, execute, fill, settle
@@ -32,7 +32,7 @@ async def growth(servers: Servers) -> list[Figure]:
     }
     rounds = servers.pick(60, 5)
     async with AsyncExitStack() as opened:
-        sides: list[tuple[Broker, asyncpg.Pool]] = []
+        sides: list[tuple[Parts, asyncpg.Pool]] = []
         owners: list[str] = []
         for full in (True, False):
             dsns = await opened.enter_async_context(servers.database())
@@ -92,7 +92,7 @@ def at_the_size_of(sizes: dict[str, int], found: dict[str, dict[str, list[float]
     ]
 
 
-async def accepts(broker: Broker, _pool: asyncpg.Pool, *, rounds: int) -> float:
+async def accepts(broker: Parts, _pool: asyncpg.Pool, *, rounds: int) -> float:
     """The median of an accept with a key of its own, in ms."""
     spent: list[float] = []
     for _ in range(rounds):
@@ -102,7 +102,7 @@ async def accepts(broker: Broker, _pool: asyncpg.Pool, *, rounds: int) -> float:
     return percentile(spent, 0.5)
 
 
-async def dispatched(broker: Broker, pool: asyncpg.Pool) -> tuple[UUID, float]:
+async def dispatched(broker: Parts, pool: asyncpg.Pool) -> tuple[UUID, float]:
     """A critical call, claimed first; and what that took, in ms."""
     await submit(broker, ADA, echo(uuid4(), priority="critical"))
     watch = Stopwatch()
@@ -110,7 +110,7 @@ async def dispatched(broker: Broker, pool: asyncpg.Pool) -> tuple[UUID, float]:
     return command_id, watch.s * 1000
 
 
-async def dispatches(broker: Broker, pool: asyncpg.Pool, *, rounds: int) -> float:
+async def dispatches(broker: Parts, pool: asyncpg.Pool, *, rounds: int) -> float:
     """The median of a claim and its record, in ms."""
     return percentile([(await dispatched(broker, pool))[1] for _ in range(rounds)], 0.5)
 
@@ -131,7 +131,7 @@ async def batches(owner: str, pool: asyncpg.Pool, *, rounds: int) -> float:
     return percentile(spent, 0.5)
 
 
-async def ends(broker: Broker, pool: asyncpg.Pool, *, rounds: int) -> float:
+async def ends(broker: Parts, pool: asyncpg.Pool, *, rounds: int) -> float:
     """The median of a result, in ms."""
     spent: list[float] = []
     for _ in range(rounds):

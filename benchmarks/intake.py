@@ -12,7 +12,7 @@ from uuid import uuid4
 import asyncpg
 
 from app.edges.calls import submit
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from benchmarks import http
 from benchmarks import peers as others
 from benchmarks.measure import Figure, Stopwatch, at_least, in_turns
@@ -43,7 +43,7 @@ async def calls_for(once: Callable[[], Awaitable[Any]], *, callers: int, seconds
     return done / watch.s
 
 
-async def accept_for(broker: Broker, *, callers: int, seconds: float) -> float:
+async def accept_for(broker: Parts, *, callers: int, seconds: float) -> float:
     """Accepts a second through the library: prepared, checked, durable."""
     return await calls_for(
         lambda: submit(broker, ADA, echo(uuid4())), callers=callers, seconds=seconds

@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 from app.commands import results
 from app.commands.watch import until_final
 from app.edges.calls import submit
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from benchmarks.intake import calls_for
 from benchmarks.measure import Figure, Stopwatch, at_most, in_turns, percentile
 from benchmarks.servers import ADA, ADAPTER, Servers, echo, fetch, fill, settle
 
 
-async def whole(broker: Broker, command_id: UUID) -> None:
+async def whole(broker: Parts, command_id: UUID) -> None:
     """Claim, one progress, result: what an adapter says of one command."""
     engine = broker.database.engine
     policy = await broker.catalog.policy("probe", "echo")
@@ -39,7 +39,7 @@ async def whole(broker: Broker, command_id: UUID) -> None:
         message=None,
         leases=broker.leases,
     )
-    broker.say(
+    broker.announce(
         await results.finish(
             engine,
             adapter=ADAPTER,
@@ -101,14 +101,14 @@ async def waking(servers: Servers) -> list[Figure]:
     ]
 
 
-async def p99_of(here: Broker, there: Broker, *, waiters: int, ends: int = 100) -> float:
+async def p99_of(here: Parts, there: Parts, *, waiters: int, ends: int = 100) -> float:
     """That many wait there; some of their commands end here; the p99 of their wait, in ms."""
     accepted = [await one for one in gathered(here, waiters)]
     at: dict[UUID, Stopwatch] = {}
     spent: list[float] = []
 
     async def waiter(command_id: UUID) -> None:
-        with there.hub.watch("demo", command_id) as watch:
+        with there.feed.watch("demo", command_id) as watch:
             if await until_final(watch, wait_s=600) is not None:
                 spent.append(at[command_id].s * 1000)
 
@@ -136,7 +136,7 @@ async def p99_of(here: Broker, there: Broker, *, waiters: int, ends: int = 100) 
     return percentile(spent, 0.99)
 
 
-def gathered(broker: Broker, count: int) -> "list[asyncio.Task[UUID]]":
+def gathered(broker: Parts, count: int) -> "list[asyncio.Task[UUID]]":
     """Accept that many calls at once."""
 
     async def one() -> UUID:

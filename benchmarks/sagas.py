@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from app.catalog.cache import Tools
-from app.commands.store import turns
+from app.commands.store import ticks
 from app.edges import sagas
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import Which
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.postgres.engine import Database, open_database
 from app.sagas import conductor
 from benchmarks.fairness import finish
@@ -35,7 +35,7 @@ FIRST = """
 class Side:
     """One database with its app and relay."""
 
-    broker: Broker
+    broker: Parts
     relay: Database
     tools: Tools
     owner: asyncpg.Connection
@@ -46,7 +46,7 @@ class Side:
         step = {"tool": "probe", "method": "echo", "kind": "readonly", "args": {"text": text}}
         plan = {"steps": [{"id": f"s{n}", **step} for n in range(STEPS)]}
         which = Which.model_validate({"plan": plan})
-        request = Request(tool="saga", method="run", args=which.model_dump(exclude_none=True))
+        request = CallRequest(tool="saga", method="run", args=which.model_dump(exclude_none=True))
         return (await sagas.run(self.broker, ADA, which, request)).written.id
 
     async def advance(self, saga_id: UUID) -> None:
@@ -94,7 +94,7 @@ async def side(servers: Servers, opened: AsyncExitStack, count: int) -> Side:
 
     await asyncio.gather(*(one() for _ in range(count)))
     async with relay.engine.connect() as conn:
-        assert not await turns.due(conn, limit=1)
+        assert not await ticks.due_ticks(conn, limit=1)
     await owner.execute("VACUUM ANALYZE")
     return made
 

@@ -17,10 +17,10 @@ from pydantic import SecretStr
 from app.audit import keys
 from app.config import Issuer, Settings
 from app.contract import COMMANDS
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import open_broker
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import ISSUER, DevIssuer
@@ -112,7 +112,7 @@ class Servers:
         return Settings.model_validate(values | changes)
 
     @asynccontextmanager
-    async def broker(self, dsn: str, **changes: object) -> AsyncGenerator[Broker]:
+    async def broker(self, dsn: str, **changes: object) -> AsyncGenerator[Parts]:
         """An app's parts in this process: the library."""
         async with open_broker(self.settings(dsn, **changes)) as made:
             yield made
@@ -189,9 +189,9 @@ async def fetch(dsn: str, query: str, *values: Any) -> list[asyncpg.Record]:
         await conn.close()
 
 
-def echo(key: object, **more: Any) -> Request:
+def echo(key: object, **more: Any) -> CallRequest:
     """A call of 200 bytes of arguments."""
-    return Request(
+    return CallRequest(
         tool="probe", method="echo", args={"text": "x" * 200}, idempotency_key=str(key), **more
     )
 

@@ -26,7 +26,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.intake import store as intake_store
 from app.intake.batches import BATCH_MIN, BATCHES_IN_FLIGHT
 from benchmarks.intake import accept_for
@@ -143,7 +143,7 @@ def predicted(costs: Costs, *, callers: int, processors: int, replicas: int = 1)
     return machine.rate(4)
 
 
-async def batch_times(conn: asyncpg.Connection, broker: Broker, size: int, turns: int) -> float:
+async def batch_times(conn: asyncpg.Connection, broker: Parts, size: int, turns: int) -> float:
     """The median time of a batch of that size, in seconds."""
     spent: list[float] = []
     for _ in range(turns):
@@ -154,14 +154,14 @@ async def batch_times(conn: asyncpg.Connection, broker: Broker, size: int, turns
     return statistics.median(spent)
 
 
-async def python_cost(broker: Broker, callers: int, *, seconds: float) -> float:
+async def python_cost(broker: Parts, callers: int, *, seconds: float) -> float:
     """Seconds of this process' processor time a call, at so many callers."""
     at = time.process_time()
     rate = await accept_for(broker, callers=callers, seconds=seconds)
     return (time.process_time() - at) / (rate * seconds)
 
 
-async def measured_costs(dsn: str, broker: Broker, *, turns: int) -> Costs:
+async def measured_costs(dsn: str, broker: Parts, *, turns: int) -> Costs:
     """What a call costs here."""
     await accept_for(broker, callers=64, seconds=1)
     small, large = [await python_cost(broker, n, seconds=turns / 20) for n in (64, 256)]

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.audit.store import retention as audit_retention
 from app.catalog.cache import Tools
 from app.commands import retention, timeouts
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.store import dispatch_record
 from app.config import Settings
 from app.postgres.engine import AWAY
@@ -67,7 +67,7 @@ class Clock:
     async def tick(self) -> None:
         """Do everything that is due now."""
         due = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
-        freed = await dispatch_record.reclaim(self._pool, limit=ROWS_MAX)
+        freed = await dispatch_record.give_back_expired(self._pool, limit=ROWS_MAX)
         if due or freed:
             self._notifier.outbox()
         grace_s = self._settings.cancel_grace_s
@@ -117,14 +117,17 @@ class Clock:
         if purged.keys or purged.bodies:
             logger.info("purged", extra={"keys": purged.keys, "bodies": purged.bodies})
 
-    def _say(self, words: list[Word]) -> None:
-        for word in words:
+    def _say(self, changes: list[Change]) -> None:
+        for change in changes:
             logger.info(
                 "time moved a command",
-                extra={"correlation_id": str(word.command.id), "state": str(word.command.state)},
+                extra={
+                    "correlation_id": str(change.command.id),
+                    "state": str(change.command.state),
+                },
             )
-            self._notifier.commands(word.woken)
-            if word.outbox:
+            self._notifier.commands(change.woken)
+            if change.outbox:
                 self._notifier.outbox()
-            if word.command.saga_id is not None:
+            if change.command.saga_id is not None:
                 self._notifier.sagas()

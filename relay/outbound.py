@@ -16,7 +16,7 @@ import orjson
 from app import metrics
 from app.commands.envelope import envelope, headers
 from app.commands.store import dispatch_claim, dispatch_record
-from app.commands.store.dispatch_claim import Claimed
+from app.commands.store.dispatch_claim import LeasedRow
 from app.commands.store.dispatch_record import Acked
 from app.config import Settings
 from app.postgres.engine import AWAY
@@ -68,7 +68,7 @@ class Outbound:
 
     async def _loop(
         self,
-        dispatch_claim: Callable[[], Awaitable[list[Claimed]]],
+        dispatch_claim: Callable[[], Awaitable[list[LeasedRow]]],
         stop: asyncio.Event,
         *,
         at_once: int,
@@ -101,8 +101,8 @@ class Outbound:
             for task in sending:
                 task.cancel()
 
-    async def _claim_commands(self) -> list[Claimed]:
-        claimed = await dispatch_claim.claim_commands(
+    async def _claim_commands(self) -> list[LeasedRow]:
+        claimed = await dispatch_claim.lease_commands(
             self._pool,
             relay=self._relay,
             batch_max=self._settings.relay_batch_max,
@@ -118,20 +118,20 @@ class Outbound:
             self._top_only = not self._top_only
         return claimed
 
-    async def _claim_events(self) -> list[Claimed]:
-        return await dispatch_claim.claim_events(
+    async def _claim_events(self) -> list[LeasedRow]:
+        return await dispatch_claim.lease_events(
             self._pool,
             relay=self._relay,
             batch_max=self._settings.relay_batch_max,
             lease_s=self._settings.relay_lease_s,
         )
 
-    async def _send(self, claimed: Sequence[Claimed]) -> None:
+    async def _send(self, claimed: Sequence[LeasedRow]) -> None:
         try:
             places = await self._publisher.publish([record(one) for one in claimed])
         except PublishError:
             metrics.PUBLISH_FAILURES.inc()
-            await dispatch_record.unclaim(self._pool, claimed, relay=self._relay)
+            await dispatch_record.give_back(self._pool, claimed, relay=self._relay)
             raise
         acked = [
             Acked(claimed=one, partition=partition, offset=offset)
@@ -150,7 +150,7 @@ class Outbound:
             )
 
 
-def observe(claimed: Sequence[Claimed]) -> None:
+def observe(claimed: Sequence[LeasedRow]) -> None:
     """Count what was published, and how long its commands waited."""
     now = datetime.now(UTC)
     for one in claimed:
@@ -159,7 +159,7 @@ def observe(claimed: Sequence[Claimed]) -> None:
             metrics.DISPATCH_S.observe(max(0, (now - one.ready_at).total_seconds()))
 
 
-def record(claimed: Claimed) -> Record:
+def record(claimed: LeasedRow) -> Record:
     """A claimed row as Kafka gets it."""
     if claimed.command is not None:
         value = orjson.dumps(envelope(claimed.command, by_reference=claimed.by_reference))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog.cache import Tools
-from app.commands.store import turns
+from app.commands.store import ticks
 from app.config import Settings
 from app.postgres.engine import AWAY
 from app.postgres.wakeups import Notifier
@@ -55,7 +55,7 @@ class Conductor:
     async def tick(self) -> int:
         """Take the turns that are due, some at once; returns how many moved something."""
         async with self._engine.connect() as conn:
-            due = await turns.due(conn, limit=BATCH_MAX)
+            due = await ticks.due_ticks(conn, limit=BATCH_MAX)
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(saga_id: UUID) -> bool:
@@ -66,7 +66,7 @@ class Conductor:
 
     async def _turn(self, saga_id: UUID) -> bool:
         try:
-            word = await conductor.advance(
+            change = await conductor.advance(
                 self._engine,
                 saga_id,
                 tools=self._tools.find,
@@ -78,10 +78,10 @@ class Conductor:
                 raise
             logger.exception("a saga's turn failed", extra={"saga_id": str(saga_id)})
             async with self._engine.begin() as conn:
-                await turns.postpone(conn, saga_id, pause_s=PAUSE_S)
+                await ticks.postpone_ticks(conn, saga_id, pause_s=PAUSE_S)
             return False
-        if word is None:
+        if change is None:
             return False
-        self._notifier.commands(word.woken)
+        self._notifier.commands(change.woken)
         self._notifier.outbox()
         return True

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import open_broker
 from app.trust import Issuer
 from devstack.stack import Dsns
@@ -92,7 +92,7 @@ def settings(database: Dsns, issuer: DevIssuer) -> Settings:
 
 
 @pytest.fixture
-async def broker(settings: Settings) -> AsyncIterator[Broker]:
+async def broker(settings: Settings) -> AsyncIterator[Parts]:
     """An app process's parts, on the app's own database role."""
     async with AsyncExitStack() as opened:
         yield await opened.enter_async_context(open_broker(settings))

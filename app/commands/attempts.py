@@ -21,7 +21,7 @@ from app.contract import COMMANDS, DEADLETTER, RESULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Word:
+class Change:
     """The answer to a progress or result: what the broker made of it."""
 
     command: Command
@@ -40,7 +40,7 @@ async def conclude(
     result: Any,
     error: Mapping[str, Any] | None,
     random: Random,
-) -> Word:
+) -> Change:
     """End the current attempt by a result: succeeded, tried again, failed or cancelled."""
     if error is None:
         return await end(
@@ -69,14 +69,14 @@ async def end(
     result: Any = None,
     error: Mapping[str, Any] | None = None,
     lost: bool = False,
-) -> Word:
+) -> Change:
     """End a locked command: its state, its audit event, its outbox rows and its key, at once.
 
     The key's head must be locked already. `lost` says that nobody told what the attempt did: the
     outcome is unknown then, unless it may simply be done again, and blocks the key where the tool
     says so.
     """
-    outcome_unknown = lost and not (policy.idempotent or command.repeatable)
+    outcome_unknown = lost and not (policy.idempotent or command.saga_retries)
     body: dict[str, Any] = {} if error is None else {"error": dict(error)}
     keeps_dedupe = policy.dedupe is Dedupe.WINDOW and event is Event.RESULT_OK
     ended = await moves.end(
@@ -100,15 +100,15 @@ async def end(
     released: list[UUID] = []
     if ended.ordering_key is not None:
         blocks = outcome_unknown and policy.on_unknown == "block"
-        await heads.free(
+        await heads.clear_active(
             conn,
             tenant_id=ended.tenant_id,
             ordering_key=ended.ordering_key,
             command_id=ended.id,
             blocked_reason=blocked_reason(ended) if blocks else None,
         )
-        released = await heads.release(conn, [(ended.tenant_id, ended.ordering_key)])
-    return Word(command=ended, woken=(ended.id, *released), outbox=True)
+        released = await heads.activate_next(conn, [(ended.tenant_id, ended.ordering_key)])
+    return Change(command=ended, woken=(ended.id, *released), outbox=True)
 
 
 async def retry(
@@ -121,7 +121,7 @@ async def retry(
     error: Mapping[str, Any] | None = None,
     random: Random,
     lost: bool = False,
-) -> Word:
+) -> Change:
     """Give up a locked command's attempt and queue the next after a pause; its key stays taken."""
     # A redrive grants a round of attempts: its pauses begin anew, not where the last round ended.
     earlier = max(0, command.attempts_max - policy.retry.attempts_max)
@@ -133,16 +133,16 @@ async def retry(
     assert queued is not None, "the row is locked and its state was read under the lock"
     await outbox.withdraw(conn, queued.id)
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
-    return Word(command=queued, woken=(queued.id,), outbox=True)
+    return Change(command=queued, woken=(queued.id,), outbox=True)
 
 
-async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> Word:
+async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> Change:
     """Send a locked command's unclaimed attempt once more; the claim still takes it once."""
     body = {"reason": "unclaimed"}
     queued = await moves.requeue(conn, command, event=Event.REDELIVER, actor=actor, body=body)
     assert queued is not None, "the row is locked and its state was read under the lock"
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=0)
-    return Word(command=queued, woken=(queued.id,), outbox=True)
+    return Change(command=queued, woken=(queued.id,), outbox=True)
 
 
 def blocked_reason(command: Command) -> str:

@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import ToolPolicy
-from app.commands.attempts import Word, blocked_reason, end
+from app.commands.attempts import Change, blocked_reason, end
 from app.commands.state import Event, State
-from app.commands.store import commands, dead_letters, heads, moves, outbox, turns
+from app.commands.store import commands, dead_letters, heads, moves, outbox, ticks
 from app.commands.store.commands import Command
 from app.contract import COMMANDS, CONTROL
 from app.errors import NotCancellableError
@@ -28,7 +28,7 @@ async def cancel(
     actor: str,
     reason: str,
     grace_s: float,
-) -> Word:
+) -> Change:
     """Cancel a locked command: at once where no adapter has it, else ask the adapter to stop.
 
     A command that has ended, or was asked before, is left as it is. A saga's own command is
@@ -37,7 +37,7 @@ async def cancel(
     Raises:
         NotCancellableError: it undoes, or carries forward, what a saga has begun.
     """
-    if command.repeatable and not command.final:
+    if command.saga_retries and not command.final:
         raise NotCancellableError(
             f"Command {command.id} brings saga {command.saga_id} to its end ({command.saga_role})"
             " and is not cancelled."
@@ -62,11 +62,11 @@ async def stop(
     actor: str,
     reason: str,
     grace_s: float,
-) -> Word:
+) -> Change:
     """Cancel or expire a locked command, by the same rule."""
     assert event in {Event.CANCEL, Event.EXPIRE}
     if command.final:
-        return Word(command=command, repeated=True)
+        return Change(command=command, repeated=True)
     if command.state is not State.RUNNING:
         code = "cancelled" if event is Event.CANCEL else "deadline"
         error = {"code": code, "message": reason}
@@ -81,10 +81,10 @@ async def stop(
         grace_s=FOREVER_S if command.saga_role == "saga" else grace_s,
     )
     if asked is None:
-        return Word(command=command, cancel_requested=True, repeated=True)
+        return Change(command=command, cancel_requested=True, repeated=True)
     if asked.saga_role == "saga":
-        await turns.turn_of(conn, asked)
-        return Word(command=asked, cancel_requested=True, woken=(asked.id,))
+        await ticks.enqueue_tick_of(conn, asked)
+        return Change(command=asked, cancel_requested=True, woken=(asked.id,))
     said = {
         "action": "cancel",
         "correlation_id": str(asked.id),
@@ -96,7 +96,7 @@ async def stop(
         "reason": reason,
     }
     await outbox.append(conn, asked, kind="control", topic=CONTROL, payload=said)
-    return Word(command=asked, cancel_requested=True, woken=(asked.id,), outbox=True)
+    return Change(command=asked, cancel_requested=True, woken=(asked.id,), outbox=True)
 
 
 async def decide(
@@ -107,7 +107,7 @@ async def decide(
     policy: ToolPolicy,
     actor: str,
     reason: str,
-) -> Word:
+) -> Change:
     """Let a command go that waits for an approval, or end it.
 
     Raises:
@@ -123,8 +123,8 @@ async def decide(
     if not decided.held:
         await outbox.make_ready(conn, decided.id)
     if decided.saga_id is not None:  # its progress says what is waited for
-        await turns.turn(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
-    return Word(command=decided, woken=(decided.id,), outbox=True)
+        await ticks.enqueue_tick(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
+    return Change(command=decided, woken=(decided.id,), outbox=True)
 
 
 async def redrive(
@@ -136,7 +136,7 @@ async def redrive(
     reason: str,
     deadline_s: float,
     pause_s: float = 0,
-) -> Word:
+) -> Change:
     """Give a dead letter a new attempt after a pause: its key, arguments and place in order stay.
 
     Where its outcome was unknown, this is the operator's word that it may be done again.
@@ -160,7 +160,7 @@ async def redrive(
     await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
     # Its number is lower than that of whatever waits, so it is the next of its key.
     released = await _go_on(conn, command)
-    return Word(command=queued, woken=(queued.id, *released), outbox=True)
+    return Change(command=queued, woken=(queued.id, *released), outbox=True)
 
 
 def must_be_redrivable(command: Command) -> None:
@@ -178,7 +178,7 @@ def must_be_redrivable(command: Command) -> None:
         )
 
 
-async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason: str) -> Word:
+async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason: str) -> Change:
     """Settle a dead letter by hand: it leaves the list.
 
     Raises:
@@ -197,7 +197,7 @@ async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason
         )
     discarded = await dead_letters.discard(conn, command, actor=actor, reason=reason)
     assert discarded is not None, "the row is locked and its state was read under the lock"
-    return Word(command=discarded, woken=(discarded.id,))
+    return Change(command=discarded, woken=(discarded.id,))
 
 
 def _must_be_dead(command: Command) -> None:
@@ -212,7 +212,7 @@ async def resolve(
     outcome: Literal["succeeded", "failed"],
     actor: str,
     reason: str,
-) -> Word:
+) -> Change:
     """Say what a command did that ended in doubt: its key goes on, and its state stays.
 
     The state stays because its caller was told it; `error.resolved` tells what was found out.
@@ -226,7 +226,7 @@ async def resolve(
     if resolved is None:
         raise NotCancellableError(f"The outcome of command {command.id} is not in doubt.")
     released = await _go_on(conn, command)
-    return Word(command=resolved, woken=(resolved.id, *released), outbox=True)
+    return Change(command=resolved, woken=(resolved.id, *released), outbox=True)
 
 
 async def _go_on(conn: AsyncConnection, command: Command) -> list[UUID]:
@@ -239,7 +239,7 @@ async def _go_on(conn: AsyncConnection, command: Command) -> list[UUID]:
         ordering_key=command.ordering_key,
         blocked_reason=blocked_reason(command),
     )
-    return await heads.release(conn, [(command.tenant_id, command.ordering_key)])
+    return await heads.activate_next(conn, [(command.tenant_id, command.ordering_key)])
 
 
 async def locked(conn: AsyncConnection, command: Command) -> Command:

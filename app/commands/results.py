@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.catalog.policy import ToolPolicy
-from app.commands.attempts import Word, blocked_reason, conclude, end
+from app.commands.attempts import Change, blocked_reason, conclude, end
 from app.commands.state import Event, State
 from app.commands.store import commands, heads, moves
 from app.commands.store.commands import Command
@@ -31,11 +31,10 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leases:
+class LeaseTimes:
     """How long an adapter may be silent, where its tool's policy does not say."""
 
     lease_s: float
-    cancel_grace_s: float
 
 
 async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str:
@@ -91,7 +90,7 @@ async def claim(
     command_id: UUID,
     attempt: int,
     run: str,
-    leases: Leases,
+    leases: LeaseTimes,
 ) -> Claim:
     """Let one run of an adapter take an attempt; a repeat by the same run gets the same answer.
 
@@ -117,7 +116,9 @@ async def claim(
         reason = refusal(command, attempt)
         body = {"reason": reason, "attempt": attempt, "run": run}
         actor = f"adapter:{adapter.client_id}"
-        await moves.note(conn, command, kind="claim.refused", actor=actor, body=body)
+        await moves.record_rejected_report(
+            conn, command, kind="claim.refused", actor=actor, body=body
+        )
         return Claim(proceed=False, command=command, reason=reason)
 
 
@@ -146,8 +147,8 @@ async def progress(
     stage: str,
     percent: float | None,
     message: str | None,
-    leases: Leases,
-) -> Word:
+    leases: LeaseTimes,
+) -> Change:
     """Record progress and renew the lease. Without an attempt it counts for the current one.
 
     Raises:
@@ -169,7 +170,7 @@ async def progress(
                     lease_s=policy.lease_s or leases.lease_s,
                 )
                 asked = running.cancel_requested_at is not None
-                return Word(command=running, cancel_requested=asked, woken=(running.id,))
+                return Change(command=running, cancel_requested=asked, woken=(running.id,))
     raise StaleAttemptError(
         f"Attempt {attempt or command.attempt} of command {command_id} is over: "
         f"{refusal(command, attempt or command.attempt)}. Stop the work.",
@@ -184,7 +185,7 @@ async def _running(
     command: Command,
     adapter: Identity,
     policy: ToolPolicy,
-    leases: Leases,
+    leases: LeaseTimes,
 ) -> Command | None:
     """The command, running. An adapter that spoke without a claim claims by speaking."""
     if command.state is State.RUNNING:
@@ -210,7 +211,7 @@ async def finish(
     result: Any = None,
     error: Mapping[str, Any] | None = None,
     random: Random,
-) -> Word:
+) -> Change:
     """Apply an adapter's last word: the first one wins.
 
     A repeat changes nothing and says so. A word for an older attempt, or against the one that
@@ -229,9 +230,11 @@ async def finish(
                 conn, command, policy=policy, actor=actor, result=result, error=error, random=random
             )
         if current and _same_word(command, result, error):
-            return Word(command=command, repeated=True)
+            return Change(command=command, repeated=True)
         said = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
-        await moves.note(conn, command, kind="result.late", actor=actor, body=said)
+        await moves.record_rejected_report(
+            conn, command, kind="result.late", actor=actor, body=said
+        )
         if current and command.outcome_unknown and command.ordering_key is not None:
             # What was unknown is known now: the key that waited for it may go on.
             await heads.unblock(
@@ -240,7 +243,7 @@ async def finish(
                 ordering_key=command.ordering_key,
                 blocked_reason=blocked_reason(command),
             )
-            await heads.release(conn, [(command.tenant_id, command.ordering_key)])
+            await heads.activate_next(conn, [(command.tenant_id, command.ordering_key)])
     fields = {"correlation_id": str(command_id), "state": str(command.state)}
     if current:
         raise ContradictionError(
@@ -260,7 +263,7 @@ def _same_word(command: Command, result: Any, error: Mapping[str, Any] | None) -
 
 async def reject(
     engine: AsyncEngine, *, adapter: Identity, policy: ToolPolicy, command_id: UUID, reason: str
-) -> Word:
+) -> Change:
     """No rule takes this command: it goes to the dead letters, unless it has ended.
 
     Raises:
@@ -270,7 +273,7 @@ async def reject(
     async with tenant_transaction(engine, tenant_id) as conn:
         command = await _locked(conn, adapter, command_id)
         if command.final:
-            return Word(command=command, repeated=True)
+            return Change(command=command, repeated=True)
         error = {"code": "unroutable", "message": reason}
         actor = f"adapter:{adapter.client_id}"
         return await end(

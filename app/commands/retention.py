@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.commands import control
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.state import State
 from app.commands.store import commands, retention
 from app.commands.store.retention import Window
@@ -54,16 +54,16 @@ async def _pass(
     return purged
 
 
-async def discard_forgotten(engine: AsyncEngine, settings: Settings) -> list[Word]:
+async def discard_forgotten(engine: AsyncEngine, settings: Settings) -> list[Change]:
     """Discard dead letters that nobody settled in time, but those that an ordering key waits for."""
     kept_s = settings.dead_letters_kept_s
     async with engine.connect() as conn:
         found = await retention.forgotten(conn, kept_s=kept_s, limit=ROWS)
     reason = f"Nobody settled it for {kept_s / 86400:g} days."
-    return [word for one in found if (word := await _discard(engine, one, reason))]
+    return [change for one in found if (change := await _discard(engine, one, reason))]
 
 
-async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Word | None:
+async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Change | None:
     async with engine.begin() as conn:
         found = await commands.find(conn, command_id)
         command = None if found is None else await control.locked(conn, found)

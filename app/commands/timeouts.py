@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.catalog.policy import ToolPolicy
 from app.commands import control
-from app.commands.attempts import Word, end, redeliver, retry
+from app.commands.attempts import Change, end, redeliver, retry
 from app.commands.state import Event, State
-from app.commands.store import commands, deadlines, turns
+from app.commands.store import commands, deadlines, ticks
 from app.commands.store.commands import Command
 
 Policies = Callable[[str, str], Awaitable[ToolPolicy]]
@@ -27,24 +27,24 @@ ACTOR: Final = "clock"
 
 async def expire_deadlines(
     engine: AsyncEngine, policies: Policies, *, grace_s: float
-) -> list[Word]:
+) -> list[Change]:
     """End what is past its deadline, or record the miss where the caller went on (accept_async)."""
     async with engine.connect() as conn:
         late = await deadlines.past_deadline(conn, limit=BATCH_MAX)
-    return [word for one in late if (word := await _expire(engine, one, policies, grace_s))]
+    return [change for one in late if (change := await _expire(engine, one, policies, grace_s))]
 
 
 async def _expire(
     engine: AsyncEngine, command_id: UUID, policies: Policies, grace_s: float
-) -> Word | None:
+) -> Change | None:
     async with engine.begin() as conn:
         command = await _current(conn, command_id)
         if command is None or command.final:
             return None
         if not await deadlines.miss_deadline(conn, command, actor=ACTOR):
             return None
-        if command.untimed:
-            await turns.turn_of(conn, command)
+        if command.ignores_deadline:
+            await ticks.enqueue_tick_of(conn, command)
             return None
         return await control.stop(
             conn,
@@ -59,18 +59,20 @@ async def _expire(
 
 async def expire_leases(
     engine: AsyncEngine, policies: Policies, *, grace_s: float, random: Random
-) -> list[Word]:
+) -> list[Change]:
     """Decide on attempts that nobody speaks for any more."""
     async with engine.connect() as conn:
         silent = await deadlines.past_lease(conn, limit=BATCH_MAX)
     return [
-        word for one in silent if (word := await _silent(engine, one, policies, grace_s, random))
+        change
+        for one in silent
+        if (change := await _silent(engine, one, policies, grace_s, random))
     ]
 
 
 async def _silent(
     engine: AsyncEngine, command_id: UUID, policies: Policies, grace_s: float, random: Random
-) -> Word | None:
+) -> Change | None:
     async with engine.begin() as conn:
         command = await _current(conn, command_id)
         if command is None or not await deadlines.lease_is_over(conn, command_id):
@@ -95,7 +97,7 @@ async def _silent(
         return await _lost(conn, command, policy, random)
 
 
-async def _grace_over(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+async def _grace_over(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Change:
     """The adapter was asked to stop and did not answer: it may still be at work."""
     event = Event.CANCEL if command.cancel_target == State.CANCELLED else Event.EXPIRE
     message = f"{command.cancel_reason} The adapter did not acknowledge in time."
@@ -113,9 +115,9 @@ async def _grace_over(conn: AsyncConnection, command: Command, policy: ToolPolic
 
 async def _lost(
     conn: AsyncConnection, command: Command, policy: ToolPolicy, random: Random
-) -> Word:
+) -> Change:
     """The lease is lost: what the adapter did is unknown, not failed."""
-    if (policy.idempotent or command.repeatable) and command.attempt < command.attempts_max:
+    if (policy.idempotent or command.saga_retries) and command.attempt < command.attempts_max:
         return await retry(
             conn,
             command,

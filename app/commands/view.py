@@ -48,7 +48,7 @@ def waiting_for(command: Command) -> str | None:
     """Why a queued command does not run yet, in words."""
     if command.state is not State.QUEUED:
         return None
-    if command.asks:
+    if command.awaits_approval:
         return "approval by an operator"
     if command.held:
         return f"earlier commands of ordering key {command.ordering_key!r}"

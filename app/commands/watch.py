@@ -22,7 +22,7 @@ LOAD_MAX: Final = 1000
 """Commands per query."""
 
 
-class Watch:
+class Subscription:
     """One waiter's view of one command: the newest state, and a flag that it is new."""
 
     def __init__(self, tenant_id: str, command_id: UUID) -> None:
@@ -53,13 +53,13 @@ class Watch:
         return self._newest
 
 
-class Hub:
+class CommandFeed:
     """Reads changed commands once, however many wait for them, and polls as a net."""
 
     def __init__(self, engine: AsyncEngine, *, poll_s: float) -> None:
         self._engine = engine
         self._poll_s = poll_s
-        self._watches: defaultdict[UUID, set[Watch]] = defaultdict(set)
+        self._watches: defaultdict[UUID, set[Subscription]] = defaultdict(set)
         self._dirty: set[UUID] = set()
         self._some = asyncio.Event()
 
@@ -75,9 +75,9 @@ class Hub:
         self.changed(wakeups.parse_ids(payload) or list(self._watches))
 
     @contextmanager
-    def watch(self, tenant_id: str, command_id: UUID) -> Generator[Watch]:
+    def watch(self, tenant_id: str, command_id: UUID) -> Generator[Subscription]:
         """Follow a command; its present state comes first."""
-        watch = Watch(tenant_id, command_id)
+        watch = Subscription(tenant_id, command_id)
         self._watches[command_id].add(watch)
         self.changed([command_id])
         try:
@@ -118,7 +118,7 @@ class Hub:
                 watch.put(command)
 
 
-async def until_final(watch: Watch, *, wait_s: float) -> Command | None:
+async def until_final(watch: Subscription, *, wait_s: float) -> Command | None:
     """The command once it has ended, or None after the wait."""
     until = asyncio.get_running_loop().time() + wait_s
     while True:
@@ -128,15 +128,15 @@ async def until_final(watch: Watch, *, wait_s: float) -> Command | None:
             return command
 
 
-async def words(
-    engine: AsyncEngine, hub: Hub, command: Command, *, after: int, heartbeat_s: float
+async def progress_events(
+    engine: AsyncEngine, feed: CommandFeed, command: Command, *, after: int, heartbeat_s: float
 ) -> AsyncGenerator[Progress | Command | None]:
     """Everything an adapter says from a number on, then the final command.
 
     None stands for a heartbeat: nothing was said for that long.
     """
     seq = after
-    with hub.watch(command.tenant_id, command.id) as watch:
+    with feed.watch(command.tenant_id, command.id) as watch:
         while True:
             newest = await watch.change(heartbeat_s)
             if newest is None:

@@ -8,12 +8,12 @@ from asyncpg.pool import PoolConnectionProxy
 from app import metrics
 from app.catalog.policy import Tool
 from app.catalog.store import Tenant
-from app.edges.parts import Broker, logger
+from app.edges.parts import Parts, logger
 from app.errors import QueueFullError
 from app.identity import Identity
 from app.intake.batches import Write
 from app.intake.call import Call
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.intake.store import Written
 from app.sagas import runs
 
@@ -34,24 +34,24 @@ class Accepted:
 
 
 async def submit(
-    broker: Broker, who: Identity, request: Request, *, wait_s: float | None = None
+    broker: Parts, who: Identity, request: CallRequest, *, wait_s: float | None = None
 ) -> Accepted:
     """Accept a call: durable when this returns.
 
     Raises:
-        BrokerError: as `Preparer.prepare`, `Queues.admit` and `Intake.accept` say;
+        BrokerError: as `Preparer.prepare`, `Queues.admit` and `IntakeBatcher.accept` say;
             nothing was written.
     """
     call, tool = await broker.preparer.prepare(who, request)
     if call.compensation is not None:
         # What could not be called could not undo anything either.
-        undo = Request(**call.compensation)
+        undo = CallRequest(**call.compensation)
         await broker.preparer.prepare(who, undo)
     return await accept(broker, who, call, tool, wait_s=wait_s)
 
 
 async def accept(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     call: Call,
     tool: Tool,
@@ -99,12 +99,12 @@ async def accept(
     )
 
 
-def wait_bound_s(broker: Broker, tool: Tool, tenant: Tenant) -> float:
+def wait_bound_s(broker: Parts, tool: Tool, tenant: Tenant) -> float:
     """How long a call of the tool waits for its outcome where it does not ask for less."""
     return tool.policy.inline_wait_s or tenant.inline_wait_s or broker.settings.inline_wait_s
 
 
-def _adhoc(broker: Broker, call: Call) -> Write:
+def _adhoc(broker: Parts, call: Call) -> Write:
     async def write(conn: PoolConnectionProxy) -> Written | None:
         settings = broker.settings
         return await runs.add(

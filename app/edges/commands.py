@@ -7,17 +7,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import ToolPolicy
 from app.commands import control
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.state import State
 from app.commands.store import commands
 from app.commands.store.commands import Command
 from app.edges.auth.scopes import OPERATE
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import NotFoundError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
-Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[Word]]
+Verb = Callable[[AsyncConnection, Command, ToolPolicy], Awaitable[Change]]
 """What is done to a locked command, by its tool's policy, in the caller's transaction."""
 
 
@@ -31,7 +31,7 @@ def whose(who: Identity, *, everyone: bool) -> str | None:
     return None if everyone and OPERATE in who.scopes else who.user_id
 
 
-async def find(broker: Broker, who: Identity, command_id: UUID) -> Command:
+async def find(broker: Parts, who: Identity, command_id: UUID) -> Command:
     """A command of the caller's own; of its whole tenant for an operator.
 
     Raises:
@@ -48,7 +48,7 @@ async def find(broker: Broker, who: Identity, command_id: UUID) -> Command:
 
 
 async def listing(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     *,
     states: Sequence[State] | None,
@@ -70,23 +70,23 @@ async def listing(
         )
 
 
-async def act(broker: Broker, found: Command, verb: Verb) -> Word:
+async def act(broker: Parts, found: Command, verb: Verb) -> Change:
     """Apply a verb to a command that the caller may name, locked, in a transaction of its own."""
     policy = await broker.catalog.policy(found.tool, found.method)
     async with tenant_transaction(broker.database.engine, found.tenant_id) as conn:
-        word = await verb(conn, await control.locked(conn, found), policy)
-    broker.say(word)
-    return word
+        change = await verb(conn, await control.locked(conn, found), policy)
+    broker.announce(change)
+    return change
 
 
-async def cancel(broker: Broker, who: Identity, command_id: UUID, *, reason: str) -> Word:
+async def cancel(broker: Parts, who: Identity, command_id: UUID, *, reason: str) -> Change:
     """Cancel a command of the caller's: at once, or by asking its adapter.
 
     Raises:
         NotFoundError: no such command of the caller's.
     """
 
-    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Change:
         return await control.cancel(
             conn,
             command,
@@ -99,14 +99,16 @@ async def cancel(broker: Broker, who: Identity, command_id: UUID, *, reason: str
     return await act(broker, await find(broker, who, command_id), verb)
 
 
-async def decide(broker: Broker, found: Command, *, approve: bool, actor: str, reason: str) -> Word:
+async def decide(
+    broker: Parts, found: Command, *, approve: bool, actor: str, reason: str
+) -> Change:
     """Let a command go that waits for an approval, or end it.
 
     Raises:
         NotCancellableError: it does not wait for one.
     """
 
-    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Change:
         return await control.decide(
             conn, command, approve=approve, policy=policy, actor=actor, reason=reason
         )

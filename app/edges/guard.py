@@ -11,7 +11,7 @@ from app.edges import failures
 from app.edges.auth.certificates import thumbprint
 from app.edges.auth.scopes import ADMINISTER, AUDIT, CALL, OPERATE, RESULTS, need
 from app.edges.auth.tokens import LoginFailedError, bearer
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import (
     BrokerError,
     ForbiddenError,
@@ -43,7 +43,7 @@ class Guard:
     """Middleware: serves a request with its identity in the scope, or refuses it."""
 
     app: ASGIApp
-    broker: Broker
+    broker: Parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request with its identity in the scope, or refuse it."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from random import Random
 
 from app.catalog.cache import Catalog
-from app.commands.attempts import Word
-from app.commands.results import Leases
-from app.commands.watch import Hub
+from app.commands.attempts import Change
+from app.commands.results import LeaseTimes
+from app.commands.watch import CommandFeed
 from app.config import Settings
 from app.edges.auth.certificates import Certificates
 from app.edges.auth.refusals import Refusals
 from app.edges.auth.tokens import Verifier
 from app.edges.stops import Stops
-from app.intake.batches import Intake
+from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres.engine import Database
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broker:
+class Parts:
     """The parts of one app process."""
 
     settings: Settings
@@ -32,8 +32,8 @@ class Broker:
     catalog: Catalog
     preparer: Preparer
     queues: Queues
-    intake: Intake
-    hub: Hub
+    intake: IntakeBatcher
+    feed: CommandFeed
     stops: Stops
     verifier: Verifier
     certificates: Certificates
@@ -41,17 +41,17 @@ class Broker:
     random: Random
 
     @property
-    def leases(self) -> Leases:
+    def leases(self) -> LeaseTimes:
         """The adapters' time limits."""
-        return Leases(lease_s=self.settings.lease_s, cancel_grace_s=self.settings.cancel_grace_s)
+        return LeaseTimes(lease_s=self.settings.lease_s)
 
-    def say(self, word: Word) -> None:
+    def announce(self, change: Change) -> None:
         """Wake whoever waits for what a committed transaction changed."""
-        moved = {"correlation_id": str(word.command.id), "attempt": word.command.attempt}
-        logger.info(str(word.command.state), extra=moved)
-        self.hub.changed(word.woken)
-        self.notifier.commands(word.woken)
-        if word.outbox:
+        moved = {"correlation_id": str(change.command.id), "attempt": change.command.attempt}
+        logger.info(str(change.command.state), extra=moved)
+        self.feed.changed(change.woken)
+        self.notifier.commands(change.woken)
+        if change.outbox:
             self.notifier.outbox()
-        if word.command.saga_id is not None:
+        if change.command.saga_id is not None:
             self.notifier.sagas()

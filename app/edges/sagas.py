@@ -14,10 +14,10 @@ from app.catalog.cache import Compiled
 from app.catalog.policy import Tool, ToolPolicy
 from app.edges.calls import Accepted, accept
 from app.edges.commands import cancel, may_see, whose
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import NotFoundError
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.intake.store import Written
 from app.postgres.engine import tenant_transaction
 from app.sagas import registry, runs
@@ -126,7 +126,7 @@ class Which(BaseModel):
         return self
 
 
-async def definition_for(broker: Broker, who: Identity, which: Which) -> Definition:
+async def definition_for(broker: Parts, who: Identity, which: Which) -> Definition:
     """The definition that is meant, checked against what its caller may call.
 
     Raises:
@@ -143,10 +143,10 @@ async def definition_for(broker: Broker, who: Identity, which: Which) -> Definit
 
 
 async def run(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     which: Which,
-    request: Request,
+    request: CallRequest,
     *,
     wait_s: float | None = None,
 ) -> Accepted:
@@ -168,7 +168,7 @@ async def run(
     return await accept(broker, who, call, RUN, write=write, wait_s=wait_s)
 
 
-async def find(broker: Broker, who: Identity, saga_id: UUID) -> tuple[SagaRow, list[StepRow]]:
+async def find(broker: Parts, who: Identity, saga_id: UUID) -> tuple[SagaRow, list[StepRow]]:
     """A saga of the caller's own; of its whole tenant for an operator.
 
     Raises:
@@ -182,7 +182,7 @@ async def find(broker: Broker, who: Identity, saga_id: UUID) -> tuple[SagaRow, l
 
 
 async def listing(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     *,
     states: Sequence[State] | None,
@@ -202,7 +202,7 @@ async def listing(
         )
 
 
-async def stop(broker: Broker, who: Identity, saga_id: UUID, *, reason: str) -> Mapping[str, Any]:
+async def stop(broker: Parts, who: Identity, saga_id: UUID, *, reason: str) -> Mapping[str, Any]:
     """Ask for a saga to be undone; past its pivot it goes on, and says so.
 
     Raises:
@@ -218,7 +218,7 @@ async def stop(broker: Broker, who: Identity, saga_id: UUID, *, reason: str) -> 
     return await _act(broker, who, saga_id, abort)
 
 
-async def commit(broker: Broker, who: Identity, saga_id: UUID) -> Mapping[str, Any]:
+async def commit(broker: Parts, who: Identity, saga_id: UUID) -> Mapping[str, Any]:
     """Say that an ad hoc saga has all its steps.
 
     Raises:
@@ -231,7 +231,7 @@ async def commit(broker: Broker, who: Identity, saga_id: UUID) -> Mapping[str, A
 
 
 async def settle(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     saga_id: UUID,
     *,
@@ -252,7 +252,7 @@ async def settle(
 
 
 async def _act(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     saga_id: UUID,
     verb: Callable[[AsyncConnection, SagaRow], Awaitable[None]],

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from app import metrics
 from app.catalog.cache import Catalog
-from app.commands.watch import Hub
+from app.commands.watch import CommandFeed
 from app.config import Settings
 from app.edges import failures
 from app.edges.auth.certificates import Certificates, TlsProtocol, server_context
@@ -34,12 +34,12 @@ from app.edges.http import (
     saga_definitions,
     sagas,
 )
-from app.edges.http.fast_call import Hot
+from app.edges.http.fast_call import FastCall
 from app.edges.mcp.front import Front
 from app.edges.mcp.legacy.sessions import Sessions
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.stops import Stops
-from app.intake.batches import Intake
+from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres import migrate, wakeups
@@ -50,7 +50,7 @@ logger = logging.getLogger("app")
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
+async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
     """Every part of an app process, running."""
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
@@ -60,28 +60,28 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         refusals = Refusals(database.engine, period_s=settings.refusals_period_s)
         await stack.enter_async_context(refusals.running())
         catalog = Catalog(database.engine, kept_s=settings.catalog_kept_s)
-        hub = Hub(database.engine, poll_s=settings.poll_s)
+        feed = CommandFeed(database.engine, poll_s=settings.poll_s)
         stops = Stops(notifier.stop)
-        intake = Intake(
+        intake = IntakeBatcher(
             database.pool,
             notifier,
             batch_max=settings.intake_batch_max,
             queue_max=settings.intake_queue_max,
         )
         handlers: dict[str, Callable[[str], None]] = {
-            wakeups.COMMANDS: hub.notified,
+            wakeups.COMMANDS: feed.notified,
             wakeups.CATALOG: lambda _: catalog.forget(),
             wakeups.STOPS: stops.notified,
         }
         helpers: list[Awaitable[Any]] = [
             wakeups.listen(database.dsn, handlers, name="broker-app"),
             notifier.run(),
-            hub.run(),
+            feed.run(),
         ]
         tasks = [asyncio.ensure_future(helper) for helper in helpers]
         stack.callback(lambda: [task.cancel() for task in tasks])
         await stack.enter_async_context(intake.running())
-        yield Broker(
+        yield Parts(
             settings=settings,
             database=database,
             notifier=notifier,
@@ -89,7 +89,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
             preparer=Preparer(catalog, settings, refused=refusals.call),
             queues=Queues(database.engine),
             intake=intake,
-            hub=hub,
+            feed=feed,
             stops=stops,
             verifier=Verifier(settings),
             certificates=Certificates(settings),
@@ -98,7 +98,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Broker]:
         )
 
 
-def build(settings: Settings, broker: Broker) -> ASGIApp:
+def build(settings: Settings, broker: Parts) -> ASGIApp:
     """The ASGI app of a running broker."""
     front = Front(broker)
     server = front.server()
@@ -111,7 +111,7 @@ def build(settings: Settings, broker: Broker) -> ASGIApp:
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
     sessions = Sessions(front.quick(server, mcp_app), front.session_stream(), broker.stops)
-    guard = Guard(Hot(app, sessions, broker), broker)
+    guard = Guard(FastCall(app, sessions, broker), broker)
     for one in (app, mcp_app):  # what is mounted answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
@@ -135,7 +135,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-def readyz(broker: Broker) -> Callable[[], Awaitable[Response]]:
+def readyz(broker: Parts) -> Callable[[], Awaitable[Response]]:
     """Whether calls can be accepted: Postgres answers, at the schema of this code or a later one.
 
     A later one is what the database has while replicas are replaced, after its migration.

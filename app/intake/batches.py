@@ -70,7 +70,7 @@ class Waiting:
     done: "asyncio.Future[Written]"
 
 
-class Intake:
+class IntakeBatcher:
     """The way in. `accept` returns once the call is durable."""
 
     def __init__(
@@ -121,7 +121,7 @@ class Intake:
                 self._notifier.outbox()
                 self._notifier.sagas()
                 return _same_request(call, written)
-        raise _foreign_id(call)
+        raise _correlation_conflict(call)
 
     async def _written_with(self, call: Call, write: Write) -> Written | None:
         """Nothing stays of a transaction in which the call itself was not written."""
@@ -141,7 +141,7 @@ class Intake:
         if written is not None:
             return written
         async with self._acquired([call.tenant_id]) as conn:
-            [found] = await intake_store.meet(conn, [call])
+            [found] = await intake_store.find_conflicting(conn, [call])
         return found
 
     async def earlier(self, call: Call) -> Written | None:
@@ -234,7 +234,9 @@ class Intake:
         """
         try:
             async with self._acquired([waiting.call.tenant_id for waiting in batch]) as conn:
-                found = await intake_store.meet(conn, [waiting.call for waiting in batch])
+                found = await intake_store.find_conflicting(
+                    conn, [waiting.call for waiting in batch]
+                )
         except LOST as error:
             _fail(batch, _away(error))
             return
@@ -248,14 +250,14 @@ class Intake:
             [outcome] = await self._transact([waiting.call])
             if outcome is None:
                 async with self._acquired([waiting.call.tenant_id]) as conn:
-                    [outcome] = await intake_store.meet(conn, [waiting.call])
+                    [outcome] = await intake_store.find_conflicting(conn, [waiting.call])
             else:
                 self._notifier.outbox()
         if outcome is not None:
             if not waiting.done.done():
                 waiting.done.set_result(outcome)
             return
-        _fail([waiting], _foreign_id(waiting.call))
+        _fail([waiting], _correlation_conflict(waiting.call))
 
     async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
         """Write a batch in one transaction; that of a single statement commits itself."""
@@ -265,7 +267,7 @@ class Intake:
                 return await intake_store.write(conn, calls)
             async with conn.transaction():
                 written = await intake_store.write(conn, calls)
-                await intake_store.release(conn, keys)
+                await intake_store.activate_next(conn, keys)
                 return written
 
     @asynccontextmanager
@@ -287,7 +289,7 @@ def _same_request(call: Call, written: Written) -> Written:
     return written
 
 
-def _foreign_id(call: Call) -> BrokerError:
+def _correlation_conflict(call: Call) -> BrokerError:
     error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
     return CorrelationConflictError(error, correlation_id=str(call.correlation_id))
 

@@ -28,7 +28,7 @@ PROBLEMS_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class CallRequest:
     """A call as an edge parsed it."""
 
     tool: str
@@ -53,7 +53,7 @@ class Refused(Protocol):
     """Has a call audited that made no command."""
 
     async def __call__(
-        self, who: Identity, request: "Request", *, kind: str, reason: str
+        self, who: Identity, request: "CallRequest", *, kind: str, reason: str
     ) -> None: ...
 
 
@@ -65,7 +65,7 @@ class Preparer:
         self._settings = settings
         self._refused = refused
 
-    async def prepare(self, identity: Identity, request: Request) -> tuple[Call, Tool]:
+    async def prepare(self, identity: Identity, request: CallRequest) -> tuple[Call, Tool]:
         """Check a call in full and give it its key, order, deadline and priority.
 
         Raises:
@@ -82,7 +82,7 @@ class Preparer:
         self._check_args(found, request)
         return self._call(identity, request, found), found.tool
 
-    async def prepare_own(self, identity: Identity, request: Request, own: Compiled) -> Call:
+    async def prepare_own(self, identity: Identity, request: CallRequest, own: Compiled) -> Call:
         """As `prepare`, for a tool of the broker's own, which needs no grant.
 
         Raises as `prepare`.
@@ -91,7 +91,7 @@ class Preparer:
         self._check_args(own, request)
         return self._call(identity, request, own)
 
-    async def _served(self, identity: Identity, request: Request) -> TenantView:
+    async def _served(self, identity: Identity, request: CallRequest) -> TenantView:
         view = await self._catalog.tenant(identity.tenant_id)
         if view is None:
             reason = "tenant not known or suspended"
@@ -99,7 +99,7 @@ class Preparer:
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         return view
 
-    def _check_args(self, found: Compiled, request: Request) -> None:
+    def _check_args(self, found: Compiled, request: CallRequest) -> None:
         try:
             written = orjson.dumps(request.args)
         except TypeError as error:
@@ -122,7 +122,7 @@ class Preparer:
                 problems=problems,
             )
 
-    def _call(self, identity: Identity, request: Request, found: Compiled) -> Call:
+    def _call(self, identity: Identity, request: CallRequest, found: Compiled) -> Call:
         tool, policy = found.tool, found.tool.policy
         deadline_s = request.deadline_s or policy.deadline_s or self._settings.deadline_s
         if deadline_s > self._settings.deadline_max_s:

@@ -17,7 +17,7 @@ from uuid_utils import uuid4
 
 from app.commands.envelope import partition_key
 from app.commands.state import State
-from app.commands.store.heads import RELEASE_SQL
+from app.commands.store.heads import ACTIVATE_NEXT_SQL
 from app.contract import COMMANDS
 from app.intake.call import Call
 from app.postgres.engine import dump
@@ -93,7 +93,7 @@ ACCEPT: Final = f"""
     SELECT id, created_at, deadline_at FROM written
 """
 
-RELEASE: Final = RELEASE_SQL.format(tenants="$1", keys="$2")
+ACTIVATE_NEXT: Final = ACTIVATE_NEXT_SQL.format(tenants="$1", keys="$2")
 
 # In a statement of its own: the one that wrote waited for whoever held the key, and its snapshot
 # is older than that one's commit.
@@ -109,7 +109,7 @@ EARLIER: Final = """
 """
 
 # Only where a call met its key, so it costs new calls nothing. Takes no head after these rows.
-LET_GO: Final = """
+EXPIRE_DEDUPE_KEYS: Final = """
     UPDATE commands
        SET dedupe_key = NULL, dedupe_until = NULL
      WHERE id IN (SELECT c.id
@@ -153,14 +153,14 @@ async def write(
     ]
 
 
-async def release(
+async def activate_next(
     conn: asyncpg.Connection | PoolConnectionProxy, keys: Sequence[tuple[str, str]]
 ) -> None:
     """Let the first command of each free (tenant, ordering key) go; `write` holds their heads."""
-    await conn.fetch(RELEASE, [key[0] for key in keys], [key[1] for key in keys])
+    await conn.fetch(ACTIVATE_NEXT, [key[0] for key in keys], [key[1] for key in keys])
 
 
-async def meet(
+async def find_conflicting(
     conn: asyncpg.Connection | PoolConnectionProxy, calls: Sequence[Call]
 ) -> list[Written | None]:
     """What became of calls that `write` did not write: the command that each one's key names.
@@ -177,7 +177,7 @@ async def meet(
     ]
     if met:
         await conn.execute(
-            LET_GO, [call.tenant_id for call in met], [call.dedupe_key for call in met]
+            EXPIRE_DEDUPE_KEYS, [call.tenant_id for call in met], [call.dedupe_key for call in met]
         )
     return found
 

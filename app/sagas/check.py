@@ -212,7 +212,7 @@ def _below(schema: Mapping[str, Any], path: Sequence[str | int]) -> Below:
     here: Any = schema
     optional: str | None = None
     for part in path:
-        if not isinstance(here, Mapping) or any(word in here for word in OPAQUE):
+        if not isinstance(here, Mapping) or any(change in here for change in OPAQUE):
             return Below(schema=None, optional=optional)
         name = str(part)
         inner = here.get("properties", {}).get(name)

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.audit.store import events
 from app.catalog.policy import ToolPolicy
 from app.commands import attempts, control
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.state import Event as CommandEvent
 from app.commands.state import State as CommandState
-from app.commands.store import commands, dead_letters, heads, moves, turns
+from app.commands.store import commands, dead_letters, heads, moves, ticks
 from app.commands.store.commands import Command
 from app.intake import store as intake_store
 from app.intake.call import Call as Intent
@@ -42,7 +42,7 @@ ISSUED: Final[Mapping[StepEvent, str]] = {
 
 async def advance(
     engine: AsyncEngine, saga_id: UUID, *, tools: Tools, deadline_s: float, grace_s: float
-) -> Word | None:
+) -> Change | None:
     """Take a saga's turn; None where another relay has it, or it is over.
 
     The word's command is one that changed; `woken` names all of them.
@@ -51,7 +51,7 @@ async def advance(
         saga = await sagas.lock(conn, saga_id, skip_locked=True)
         if saga is None:
             return None
-        await turns.taken(conn, saga_id)
+        await ticks.take_ticks(conn, saga_id)
         if saga.state in FINAL:
             return None
         rows = await sagas.steps(conn, saga_id)
@@ -67,7 +67,7 @@ async def advance(
             steps={row.step: row for row in rows},
             commands=known,
             woken=[],
-            asking={one.id for one in known.values() if one.asks},
+            asking={one.id for one in known.values() if one.awaits_approval},
         )
         await _absorb(turn)
         actions = decide(_seen(turn))
@@ -78,7 +78,7 @@ async def advance(
         await sagas.save(conn, turn.saga)
         await _tell(turn)
     shown = turn.root or next(iter(turn.commands.values()), None)
-    return None if shown is None else Word(command=shown, woken=tuple(turn.woken), outbox=True)
+    return None if shown is None else Change(command=shown, woken=tuple(turn.woken), outbox=True)
 
 
 @lru_cache(maxsize=1024)
@@ -229,7 +229,9 @@ async def _move(turn: Turn, move: Move) -> None:
         body["undo"] = _told(turn, move.reason)
     await _audit(turn, f"saga.{state}", body)
     if state in FINAL:
-        freed = await heads.let_go(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
+        freed = await heads.release_saga_keys(
+            turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id
+        )
         turn.woken += freed
     if state in FINAL or state is State.COMPENSATION_FAILED:
         await _end_root(turn)
@@ -254,7 +256,7 @@ async def _end_root(turn: Turn) -> None:
         await dead_letters.discard(turn.conn, root, actor=ACTOR, reason="the saga is settled")
         return
     event, result, error = view.ending(turn.saga, list(turn.steps.values()), turn.commands)
-    word = await attempts.end(
+    change = await attempts.end(
         turn.conn,
         root,
         policy=ToolPolicy(),
@@ -263,8 +265,8 @@ async def _end_root(turn: Turn) -> None:
         result=result,
         error=error,
     )
-    turn.root = word.command
-    turn.woken += word.woken
+    turn.root = change.command
+    turn.woken += change.woken
 
 
 async def _do(turn: Turn, actions: Sequence[Action]) -> None:
@@ -293,7 +295,7 @@ async def _unmade(turn: Turn, row: StepRow, event: StepEvent, reason: str) -> No
     else:
         fail = StepEvent.UNDO_FAIL if event is StepEvent.UNDO else StepEvent.FAIL
         await _step(turn, row, fail, reason=reason, command_id=None)
-    await turns.turn(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
+    await ticks.enqueue_tick(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
 
 
 async def _cancel(turn: Turn, names: Sequence[str]) -> None:
@@ -308,7 +310,7 @@ async def _cancel(turn: Turn, names: Sequence[str]) -> None:
         locked = await commands.lock(turn.conn, one.id)
         assert locked is not None, "commands are never deleted while they are read"
         tool = await turn.tools(one.tool, one.method)
-        word = await control.stop(
+        change = await control.stop(
             turn.conn,
             locked,
             event=CommandEvent.CANCEL,
@@ -317,7 +319,7 @@ async def _cancel(turn: Turn, names: Sequence[str]) -> None:
             reason=f"The saga stops: {(turn.saga.reason or {}).get('message', '')}",
             grace_s=turn.grace_s,
         )
-        turn.woken += word.woken
+        turn.woken += change.woken
 
 
 async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]]) -> None:
@@ -334,7 +336,7 @@ async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]])
     written = await intake_store.write(raw, intents)  # pyright: ignore[reportArgumentType]
     keys = sorted({(one.tenant_id, one.ordering_key) for one in intents if one.ordering_key})
     if keys:
-        await intake_store.release(raw, keys)  # pyright: ignore[reportArgumentType]
+        await intake_store.activate_next(raw, keys)  # pyright: ignore[reportArgumentType]
     for (row, event, made), one in zip(calls, written, strict=True):
         assert one is not None, "the key names this saga, step and issue"
         changed = replace(row, issues=row.issues + 1, **{ISSUED[event]: made.correlation_id})

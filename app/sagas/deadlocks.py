@@ -99,7 +99,9 @@ async def _undo(conn: AsyncConnection, saga: SagaRow, waits: Sequence[Wait]) -> 
 
 
 async def _let_go(conn: AsyncConnection, saga: SagaRow, waits: Sequence[Wait]) -> list[UUID]:
-    keys, ready = await heads.let_go_idle(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
+    keys, ready = await heads.release_idle_saga_keys(
+        conn, tenant_id=saga.tenant_id, saga_id=saga.id
+    )
     if keys:
         await _audit(conn, saga, "saga.keys_let_go", waits, {"keys": keys})
     return ready

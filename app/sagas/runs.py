@@ -12,7 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.store import events
-from app.commands.store import turns
+from app.commands.store import ticks
 from app.errors import NotCancellableError, NotFoundError, SagaClosedError
 from app.intake import store as intake_store
 from app.intake.call import Call
@@ -80,7 +80,7 @@ async def add(conn: Conn, call: Call, *, on_idle: str, idle_timeout_s: float) ->
         )
     [written] = await intake_store.write(conn, [call])
     if written is not None and call.ordering_key is not None:
-        await intake_store.release(conn, [(call.tenant_id, call.ordering_key)])
+        await intake_store.activate_next(conn, [(call.tenant_id, call.ordering_key)])
     return written
 
 
@@ -174,7 +174,7 @@ async def settle(
         saga = replace(saga, state=after(saga.state, Event.RESUME))
         await sagas.save(conn, saga)
         await _audit(conn, saga, f"saga.{saga.state}", actor, {"reason": reason})
-    await turns.turn(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
+    await ticks.enqueue_tick(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
 
 
 def _waits(saga: SagaRow, row: StepRow) -> bool:

@@ -9,9 +9,9 @@ import pytest
 
 from app import assets
 from app.audit import note, tree
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import UnknownToolError
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from devstack.stack import Dsns
 from tests.audit.conftest import Log, open_log
 from tests.support.calls import BOB, accept, claim, echo, fetch, finish
@@ -144,7 +144,7 @@ async def test_the_docs_name_every_view_and_no_other(log: Log) -> None:
 
 
 async def test_every_query_of_the_cookbook_runs_as_an_auditor_and_finds_something(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     one = (await accept(broker, echo())).written.id
     await claim(broker, one)
@@ -153,7 +153,7 @@ async def test_every_query_of_the_cookbook_runs_as_an_auditor_and_finds_somethin
     again = (await accept(broker, echo("again"))).written.id
     await finish(broker, again, attempt=1, error={"code": "busy"})
     with pytest.raises(UnknownToolError):
-        await accept(broker, Request(tool="no", method="such", args={}))
+        await accept(broker, CallRequest(tool="no", method="such", args={}))
     gone = (await accept(broker, echo("b"), BOB)).written.id
     await finish(broker, gone, result={"text": "b"})
     async with open_log(database) as log:

@@ -10,7 +10,7 @@ from app.catalog import store as catalog_store
 from app.catalog.policy import Grant
 from app.catalog.store import Limits
 from app.contract import META_PREFIX
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.postgres.migrate import connected
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -86,7 +86,7 @@ async def commands(database: Dsns) -> int:
 @pytest.mark.guarantee("access:grants")
 @pytest.mark.guarantee("intake:refusals-leave-nothing")
 async def test_a_tokens_groups_list_and_call_what_is_granted_and_a_groups_deny_wins(
-    broker: Broker, issuer: DevIssuer, database: Dsns
+    broker: Parts, issuer: DevIssuer, database: Dsns
 ) -> None:
     async with connected(database.owner) as engine, engine.begin() as conn:
         for tenant in ("teams", "elsewhere"):

@@ -4,15 +4,15 @@ import io
 import logging
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from app import assets
 from app.catalog.redaction import REDACTED, mask, redact, secrets
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.intake.batches import code_of
 from app.logs import JsonFormatter
 from devstack.stack import Dsns
@@ -136,7 +136,7 @@ async def start(app: Served, database: Dsns, **more: Any) -> tuple[UUID, Any]:
 
 @pytest.mark.guarantee("redaction:everywhere")
 async def test_no_secret_is_in_audit_logs_or_problems_on_any_way_a_call_can_go(
-    broker: Broker, database: Dsns, issuer: DevIssuer, logged: io.StringIO
+    broker: Parts, database: Dsns, issuer: DevIssuer, logged: io.StringIO
 ) -> None:
     await offer(database.owner, assets.root() / "tests" / "tenancy" / "tools.yml")
     broker.catalog.forget()

@@ -6,14 +6,14 @@ from uuid import UUID
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import build
 from devstack.tokens import DevIssuer
 from tests.support.calls import accept, echo, finish
 from tests.support.stack import listening
 
 
-async def dead(broker: Broker, text: str) -> UUID:
+async def dead(broker: Parts, text: str) -> UUID:
     one = (await accept(broker, echo(text))).written.id
     for attempt in (1, 2, 3):
         await finish(broker, one, attempt=attempt, error={"code": "boom", "message": "no"})
@@ -21,7 +21,7 @@ async def dead(broker: Broker, text: str) -> UUID:
 
 
 async def test_the_command_line_lists_shows_redrives_and_discards(
-    broker: Broker, issuer: DevIssuer
+    broker: Parts, issuer: DevIssuer
 ) -> None:
     one, two = await dead(broker, "a"), await dead(broker, "b")
     async with listening(build(broker.settings, broker)) as port:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import build
 from devstack.tokens import DevIssuer
 from tests.sagas.test_check import EXAMPLE
@@ -15,7 +15,7 @@ from tests.support.stack import listening
 
 
 async def test_the_command_line_registers_lists_shows_and_plans(
-    broker: Broker, issuer: DevIssuer, tmp_path: Path
+    broker: Parts, issuer: DevIssuer, tmp_path: Path
 ) -> None:
     settings = broker.settings.model_copy(update={"inline_wait_s": 0.1})
     app = build(settings, replace(broker, settings=settings))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.commands.store.dispatch_claim import SPARED, claim_commands
+from app.commands.store.dispatch_claim import SPARED, lease_commands
 from devstack.stack import Dsns
 
 AGING_S = 60
@@ -211,7 +211,7 @@ async def claimed(world: World, owner: asyncpg.Connection, relay: asyncpg.Pool) 
             COMMAND, tenant, tool, next(keys), row.priority, "queued", row.undo, row.minutes
         )
         places[made[0]["id"]] = n
-    rows = await claim_commands(
+    rows = await lease_commands(
         relay,
         relay="r",
         batch_max=world.batch_max,

@@ -5,7 +5,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.commands.store.dispatch_claim import CLAIM, LOCK, claim_commands
+from app.commands.store.dispatch_claim import LEASE, LOCK, lease_commands
 from app.commands.store.dispatch_record import PUBLISHED
 from benchmarks.servers import execute, fill, settle
 from devstack.stack import Dsns
@@ -39,7 +39,7 @@ async def test_a_claim_reads_about_its_batch_and_the_lanes_by_the_plan_of_an_emp
     try:
         async with conn.transaction():
             await conn.execute(LOCK)
-            await conn.execute(f"PREPARE claim AS {CLAIM}")
+            await conn.execute(f"PREPARE claim AS {LEASE}")
             await conn.fetch(f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, false)")
 
         await fill(database.owner, NOISY, tenant="'other'", tag="noisy")
@@ -77,7 +77,7 @@ async def test_recording_a_batch_reads_it_once_by_the_plan_of_an_empty_outbox(
             await conn.execute("EXECUTE said('{}', '{}', '{}', 'relay', 60, '{}', '{}')")
         await execute(database.owner, "UPDATE tenants SET in_flight_max = 1000")
         await fill(database.owner, DEEP)
-        claimed = await claim_commands(
+        claimed = await lease_commands(
             pool, relay="relay", batch_max=DEEP, window=2 * DEEP, aging_s=60, lease_s=30
         )
         assert len(claimed) == DEEP

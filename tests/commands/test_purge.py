@@ -13,7 +13,7 @@ from app.commands import retention
 from app.commands.state import State
 from app.commands.store import retention as stored
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import IdempotencyConflictError
 from app.postgres.engine import Database, open_database
 from devstack.stack import Dsns
@@ -57,9 +57,7 @@ async def row(database: Dsns, command_id: UUID) -> asyncpg.Record:
     return found
 
 
-async def ended(
-    broker: Broker, database: Dsns, *, days: int, text: str = "hi", **more: Any
-) -> UUID:
+async def ended(broker: Parts, database: Dsns, *, days: int, text: str = "hi", **more: Any) -> UUID:
     one = (await accept(broker, echo(text, **more))).written.id
     await claim(broker, one)
     await finish(broker, one, result={"text": "the result"})
@@ -69,7 +67,7 @@ async def ended(
 
 @pytest.mark.guarantee("retention:keys")
 async def test_a_key_lives_for_its_time_and_then_makes_a_new_command(
-    broker: Broker, database: Dsns, relay: Database, policy: Settings
+    broker: Parts, database: Dsns, relay: Database, policy: Settings
 ) -> None:
     young = await ended(broker, database, days=6, text="a", idempotency_key="young")
     old = await ended(broker, database, days=8, text="b", idempotency_key="old")
@@ -85,7 +83,7 @@ async def test_a_key_lives_for_its_time_and_then_makes_a_new_command(
 
 @pytest.mark.guarantee("retention:bodies")
 async def test_a_purged_body_is_gone_from_the_database_and_the_trail_still_proves_itself(
-    broker: Broker, database: Dsns, relay: Database, policy: Settings
+    broker: Parts, database: Dsns, relay: Database, policy: Settings
 ) -> None:
     old = await ended(broker, database, days=31)
     young = await ended(broker, database, days=29)
@@ -108,7 +106,7 @@ async def test_a_purged_body_is_gone_from_the_database_and_the_trail_still_prove
 
 @pytest.mark.guarantee("retention:bodies")
 async def test_whoever_asks_for_a_purged_command_is_told_so_on_every_way(
-    broker: Broker, database: Dsns, issuer: DevIssuer
+    broker: Parts, database: Dsns, issuer: DevIssuer
 ) -> None:
     policy = settings_of(database.relay, issuer, keys_kept_s=99 * DAY, bodies_kept_s=30 * DAY)
     one = await ended(broker, database, days=31, idempotency_key="k")
@@ -146,7 +144,7 @@ async def test_whoever_asks_for_a_purged_command_is_told_so_on_every_way(
 
 @pytest.mark.guarantee("retention:bodies")
 async def test_a_sagas_member_stays_until_its_saga_has_ended_for_that_long(
-    broker: Broker, database: Dsns, relay: Database, policy: Settings
+    broker: Parts, database: Dsns, relay: Database, policy: Settings
 ) -> None:
     saga, one = uuid4(), await ended(broker, database, days=31)
     await fetch(database.owner, SAGA, saga)
@@ -161,7 +159,7 @@ async def test_a_sagas_member_stays_until_its_saga_has_ended_for_that_long(
 
 @pytest.mark.guarantee("retention:hold")
 async def test_a_legal_hold_keeps_keys_and_bodies_of_its_time(
-    broker: Broker, database: Dsns, relay: Database, policy: Settings
+    broker: Parts, database: Dsns, relay: Database, policy: Settings
 ) -> None:
     await ended(broker, database, days=31)
     now = datetime.now(UTC)
@@ -174,7 +172,7 @@ async def test_a_legal_hold_keeps_keys_and_bodies_of_its_time(
     assert await retention.purge(relay.pool, policy) == retention.Purged(keys=1, bodies=1)
 
 
-async def dead(broker: Broker, database: Dsns, *, days: int, **more: Any) -> UUID:
+async def dead(broker: Parts, database: Dsns, *, days: int, **more: Any) -> UUID:
     one = (await accept(broker, echo("x", **more))).written.id
     for attempt in (1, 2, 3):
         await finish(broker, one, attempt=attempt, error={"code": "boom", "message": "no"})
@@ -184,7 +182,7 @@ async def dead(broker: Broker, database: Dsns, *, days: int, **more: Any) -> UUI
 
 @pytest.mark.guarantee("retention:dead-letters")
 async def test_a_dead_letter_stays_whole_until_it_is_settled_or_its_own_time_is_over(
-    broker: Broker, database: Dsns, relay: Database, policy: Settings
+    broker: Parts, database: Dsns, relay: Database, policy: Settings
 ) -> None:
     waits = await dead(broker, database, days=80, idempotency_key="waits")
     forgotten = await dead(broker, database, days=91)
@@ -207,7 +205,7 @@ async def test_a_dead_letter_stays_whole_until_it_is_settled_or_its_own_time_is_
 
 @pytest.mark.guarantee("retention:dead-letters")
 async def test_a_forgotten_dead_letter_whose_key_waits_stays_and_hides_no_younger_one(
-    broker: Broker,
+    broker: Parts,
     database: Dsns,
     relay: Database,
     policy: Settings,
@@ -224,7 +222,7 @@ async def test_a_forgotten_dead_letter_whose_key_waits_stays_and_hides_no_younge
 
 
 async def test_many_relays_purge_each_command_once_and_skip_what_is_locked(
-    broker: Broker,
+    broker: Parts,
     database: Dsns,
     relay: Database,
     policy: Settings,
@@ -243,7 +241,7 @@ async def test_many_relays_purge_each_command_once_and_skip_what_is_locked(
 
 
 async def test_a_window_is_bounded_however_many_commands_must_stay(
-    broker: Broker, database: Dsns, relay: Database
+    broker: Parts, database: Dsns, relay: Database
 ) -> None:
     for n in range(6):
         await ended(broker, database, days=31, text=f"t{n}")
@@ -257,7 +255,7 @@ async def test_a_window_is_bounded_however_many_commands_must_stay(
 
 @pytest.mark.guarantee("erasure:provable")
 async def test_an_erasure_takes_a_persons_commands_too_and_refuses_while_one_is_open(
-    broker: Broker, database: Dsns, issuer: DevIssuer
+    broker: Parts, database: Dsns, issuer: DevIssuer
 ) -> None:
     one = await ended(broker, database, days=0, text="ada's text", idempotency_key="ada-key")
     still = (await accept(broker, echo("open"))).written.id

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.commands import results
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
 from app.identity import Identity
 from devstack.stack import Dsns
@@ -25,7 +25,7 @@ from tests.support.calls import (
 
 
 @pytest.mark.guarantee("claim:fenced")
-async def test_one_run_gets_the_attempt_and_a_redelivery_does_not(broker: Broker) -> None:
+async def test_one_run_gets_the_attempt_and_a_redelivery_does_not(broker: Parts) -> None:
     one = (await accept(broker, echo())).written.id
     assert (await claim(broker, one, run="a")).proceed
     assert (await claim(broker, one, run="a")).proceed, "the same run, its answer was lost"
@@ -35,7 +35,7 @@ async def test_one_run_gets_the_attempt_and_a_redelivery_does_not(broker: Broker
 
 @pytest.mark.guarantee("audit:words-bounded")
 async def test_refused_words_without_end_are_few_events_and_their_number(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     one = (await accept(broker, echo())).written.id
     assert (await claim(broker, one, run="a")).proceed
@@ -57,20 +57,20 @@ async def test_refused_words_without_end_are_few_events_and_their_number(
 
 
 @pytest.mark.guarantee("claim:fenced")
-async def test_of_twenty_concurrent_claims_one_proceeds(broker: Broker) -> None:
+async def test_of_twenty_concurrent_claims_one_proceeds(broker: Parts) -> None:
     one = (await accept(broker, echo())).written.id
     claims = await asyncio.gather(*(claim(broker, one, run=f"r{n}") for n in range(20)))
     assert sum(each.proceed for each in claims) == 1
 
 
-async def test_the_claim_brings_the_arguments(broker: Broker) -> None:
+async def test_the_claim_brings_the_arguments(broker: Parts) -> None:
     one = (await accept(broker, echo("secret"))).written.id
     assert (await claim(broker, one)).command.args == {"text": "secret"}
 
 
 @pytest.mark.guarantee("result:first-word-wins")
 async def test_a_repeated_result_is_the_same_answer_and_a_contradiction_is_recorded(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     one = (await accept(broker, echo())).written.id
     assert not (await finish(broker, one, result={"text": "x"})).repeated
@@ -84,7 +84,7 @@ async def test_a_repeated_result_is_the_same_answer_and_a_contradiction_is_recor
     assert await state_of(database.owner, one) == "succeeded"
 
 
-async def test_an_adapter_that_never_claims_may_just_report(broker: Broker, database: Dsns) -> None:
+async def test_an_adapter_that_never_claims_may_just_report(broker: Parts, database: Dsns) -> None:
     one = (await accept(broker, echo())).written.id
     policy = await policy_of(broker, one)
     word = await results.progress(
@@ -106,7 +106,7 @@ async def test_an_adapter_that_never_claims_may_just_report(broker: Broker, data
 
 @pytest.mark.guarantee("retry:attempts")
 async def test_errors_are_retried_until_the_attempts_are_used_up_then_dead_lettered(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     one = (await accept(broker, echo())).written.id  # the catalog gives probe.echo 3 attempts
     for attempt in (1, 2):
@@ -121,7 +121,7 @@ async def test_errors_are_retried_until_the_attempts_are_used_up_then_dead_lette
 
 
 @pytest.mark.guarantee("retry:attempts")
-async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Broker, database: Dsns) -> None:
+async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Parts, database: Dsns) -> None:
     one = (await accept(broker, echo())).written.id
     await finish(broker, one, attempt=1, error={"message": "boom"})
     [row] = await fetch(
@@ -133,7 +133,7 @@ async def test_a_pause_of_less_than_a_second_is_a_pause(broker: Broker, database
 
 @pytest.mark.guarantee("retry:attempts")
 async def test_a_redriven_dead_letter_pauses_as_a_new_one_not_as_its_last_attempt(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     """Else each redrive begins at the longest pause, and holds up its key for as long."""
     one = (await accept(broker, echo())).written.id
@@ -151,7 +151,7 @@ async def test_a_redriven_dead_letter_pauses_as_a_new_one_not_as_its_last_attemp
     assert pauses[4]["s"] <= policy.retry.backoff_s
 
 
-async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: Dsns) -> None:
+async def test_an_error_marked_not_retryable_ends_it(broker: Parts, database: Dsns) -> None:
     one = (await accept(broker, echo())).written.id
     await finish(broker, one, error={"message": "boom", "retryable": False})
     assert await state_of(database.owner, one) == "failed"
@@ -159,7 +159,7 @@ async def test_an_error_marked_not_retryable_ends_it(broker: Broker, database: D
 
 @pytest.mark.guarantee("ordering:completion")
 async def test_a_retry_keeps_its_place_before_the_next_of_its_key(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     first = (await accept(broker, delete("a", ordering_key="k"))).written.id
     second = (await accept(broker, delete("b", ordering_key="k"))).written.id
@@ -170,7 +170,7 @@ async def test_a_retry_keeps_its_place_before_the_next_of_its_key(
     assert (await claim(broker, second)).proceed
 
 
-async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: Broker) -> None:
+async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: Parts) -> None:
     one = (await accept(broker, echo())).written.id
     for bound in (
         Identity(tenant_id="x", user_id="x", client_id="x", tenants=frozenset({"other"})),

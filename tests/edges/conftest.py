@@ -7,14 +7,14 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import build
 from devstack.tokens import DevIssuer
 
 
 @pytest.fixture
 async def http(
-    settings: Settings, broker: Broker, issuer: DevIssuer
+    settings: Settings, broker: Parts, issuer: DevIssuer
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A caller of tenant demo."""
     transport = httpx.ASGITransport(app=build(settings, broker), raise_app_exceptions=False)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.edges import failures
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import build
 from app.postgres.wakeups import NOTIFY
 from benchmarks.http import LEGACY, MODERN, mcp_call, mcp_headers
@@ -208,7 +208,7 @@ async def test_a_backend_killed_before_any_statement_of_a_request_is_told_as_503
 
 @pytest.mark.guarantee("postgres:told")
 async def test_over_mcp_it_is_an_error_result_that_says_to_try_again(
-    broker: Broker, issuer: DevIssuer, breaker: Breaker
+    broker: Parts, issuer: DevIssuer, breaker: Breaker
 ) -> None:
     async with listening(build(broker.settings, broker), lifespan="auto") as port:
         headers = auth(issuer, "ada") | mcp_headers(MODERN)
@@ -240,7 +240,7 @@ async def test_over_mcp_it_is_an_error_result_that_says_to_try_again(
 
 @pytest.mark.guarantee("postgres:told")
 async def test_any_other_mcp_method_is_told_of_it_by_a_json_rpc_error(
-    broker: Broker, issuer: DevIssuer, breaker: Breaker
+    broker: Parts, issuer: DevIssuer, breaker: Breaker
 ) -> None:
     async with listening(build(broker.settings, broker), lifespan="auto") as port:
         headers = auth(issuer, "ada") | mcp_headers(LEGACY)

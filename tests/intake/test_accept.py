@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import (
     BrokerError,
     CorrelationConflictError,
@@ -14,8 +14,8 @@ from app.errors import (
     OversizeError,
     UnknownToolError,
 )
-from app.intake.batches import Intake
-from app.intake.prepare import Request
+from app.intake.batches import IntakeBatcher
+from app.intake.prepare import CallRequest
 from devstack.stack import Dsns
 from tests.support.calls import ADA, BOB, EVE, accept, claim, counts, delete, echo, fetch, finish
 
@@ -27,7 +27,7 @@ WINDOW = """
 
 @pytest.mark.guarantee("intake:atomic")
 async def test_a_call_is_one_command_one_outbox_row_and_one_event(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     accepted = await accept(broker, echo())
     assert accepted.written.new
@@ -42,7 +42,7 @@ async def test_a_call_is_one_command_one_outbox_row_and_one_event(
 
 @pytest.mark.guarantee("intake:idempotent")
 async def test_the_same_key_and_request_is_the_same_command_also_after_its_end(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     first = await accept(broker, echo(idempotency_key="k"))
     again = await accept(broker, echo(idempotency_key="k"))
@@ -61,7 +61,7 @@ async def test_the_same_key_and_request_is_the_same_command_also_after_its_end(
     ids=["other arguments", "other user"],
 )
 async def test_the_same_key_for_another_request_is_refused_and_nothing_is_written(
-    broker: Broker, database: Dsns, other: Request, who: object
+    broker: Parts, database: Dsns, other: CallRequest, who: object
 ) -> None:
     await accept(broker, echo("hi", idempotency_key="k"))
     before = await counts(database.owner)
@@ -71,7 +71,7 @@ async def test_the_same_key_for_another_request_is_refused_and_nothing_is_writte
 
 
 @pytest.mark.guarantee("intake:idempotent")
-async def test_keys_of_two_tenants_do_not_meet(broker: Broker) -> None:
+async def test_keys_of_two_tenants_do_not_meet(broker: Parts) -> None:
     mine = await accept(broker, echo(idempotency_key="k"), ADA)
     other = await accept(broker, echo(idempotency_key="k"), EVE)
     assert other.written.new
@@ -79,7 +79,7 @@ async def test_keys_of_two_tenants_do_not_meet(broker: Broker) -> None:
 
 
 @pytest.mark.guarantee("intake:idempotent")
-async def test_a_hundred_concurrent_twins_are_one_command(broker: Broker, database: Dsns) -> None:
+async def test_a_hundred_concurrent_twins_are_one_command(broker: Parts, database: Dsns) -> None:
     twins = [accept(broker, echo(idempotency_key="k")) for _ in range(100)]
     accepted = await asyncio.gather(*twins)
     assert len({one.written.id for one in accepted}) == 1
@@ -88,7 +88,7 @@ async def test_a_hundred_concurrent_twins_are_one_command(broker: Broker, databa
 
 
 @pytest.mark.guarantee("intake:deduplicated")
-async def test_an_identical_call_without_a_key_joins_the_one_in_flight_only(broker: Broker) -> None:
+async def test_an_identical_call_without_a_key_joins_the_one_in_flight_only(broker: Parts) -> None:
     first = await accept(broker, delete())
     twin = await accept(broker, delete())
     assert (twin.written.id, twin.deduplicated) == (first.written.id, True)
@@ -99,7 +99,7 @@ async def test_an_identical_call_without_a_key_joins_the_one_in_flight_only(brok
 
 @pytest.mark.guarantee("intake:dedupe-window")
 async def test_an_identical_call_joins_one_that_succeeded_until_its_window_is_over(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     await fetch(database.owner, WINDOW)
     first = (await accept(broker, delete())).written.id
@@ -115,14 +115,14 @@ async def test_an_identical_call_joins_one_that_succeeded_until_its_window_is_ov
 
 
 @pytest.mark.guarantee("intake:dedupe-window")
-async def test_a_call_that_failed_has_no_window(broker: Broker, database: Dsns) -> None:
+async def test_a_call_that_failed_has_no_window(broker: Parts, database: Dsns) -> None:
     await fetch(database.owner, WINDOW)
     first = (await accept(broker, delete())).written.id
     await finish(broker, first, error={"message": "no", "retryable": False})
     assert (await accept(broker, delete())).written.new
 
 
-async def test_a_read_only_tool_is_never_deduplicated(broker: Broker) -> None:
+async def test_a_read_only_tool_is_never_deduplicated(broker: Parts) -> None:
     first, second = await accept(broker, echo()), await accept(broker, echo())
     assert first.written.id != second.written.id
 
@@ -131,16 +131,16 @@ async def test_a_read_only_tool_is_never_deduplicated(broker: Broker) -> None:
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        (Request(tool="no", method="such", args={}), UnknownToolError),
-        (Request(tool="probe", method="echo", args={}), InvalidArgumentsError),
-        (Request(tool="probe", method="echo", args={"text": 1}), InvalidArgumentsError),
-        (Request(tool="probe", method="echo", args={"text": "a\0b"}), InvalidArgumentsError),
-        (Request(tool="git", method="delete", args={"dest": "../x"}), InvalidArgumentsError),
-        (Request(tool="probe", method="echo", args={"text": "x" * 300_000}), OversizeError),
+        (CallRequest(tool="no", method="such", args={}), UnknownToolError),
+        (CallRequest(tool="probe", method="echo", args={}), InvalidArgumentsError),
+        (CallRequest(tool="probe", method="echo", args={"text": 1}), InvalidArgumentsError),
+        (CallRequest(tool="probe", method="echo", args={"text": "a\0b"}), InvalidArgumentsError),
+        (CallRequest(tool="git", method="delete", args={"dest": "../x"}), InvalidArgumentsError),
+        (CallRequest(tool="probe", method="echo", args={"text": "x" * 300_000}), OversizeError),
     ],
 )
 async def test_a_bad_call_is_refused_and_writes_no_command(
-    broker: Broker, database: Dsns, request_: Request, error: type[BrokerError]
+    broker: Parts, database: Dsns, request_: CallRequest, error: type[BrokerError]
 ) -> None:
     with pytest.raises(error):
         await accept(broker, request_)
@@ -150,7 +150,7 @@ async def test_a_bad_call_is_refused_and_writes_no_command(
 
 @pytest.mark.guarantee("intake:batch-isolation")
 async def test_a_call_that_the_database_refuses_fails_alone_in_its_batch(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     taken = uuid7()
     await accept(broker, echo("first", correlation_id=taken, idempotency_key="a"))
@@ -164,10 +164,10 @@ async def test_a_call_that_the_database_refuses_fails_alone_in_its_batch(
 
 @pytest.mark.guarantee("intake:crossing-keys")
 async def test_batches_with_crossing_keys_of_two_replicas_do_not_deadlock(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     # Two batchers stand for two replicas; each sends the same keys in another order.
-    second = Intake(broker.database.pool, broker.notifier, batch_max=64, queue_max=1000)
+    second = IntakeBatcher(broker.database.pool, broker.notifier, batch_max=64, queue_max=1000)
     names = [f"k{n}" for n in range(64)]
     async with second.running():
         for round_ in range(5):
@@ -190,7 +190,7 @@ async def test_batches_with_crossing_keys_of_two_replicas_do_not_deadlock(
 
 @pytest.mark.guarantee("ordering:completion")
 async def test_only_the_first_command_of_an_ordering_key_is_ready(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     ids = [
         (await accept(broker, echo(str(n), ordering_key="k", idempotency_key=str(n)))).written.id
@@ -204,7 +204,7 @@ async def test_only_the_first_command_of_an_ordering_key_is_ready(
         await fetch(database.owner, "DELETE FROM outbox WHERE command_id = $1", one)
 
 
-async def test_a_held_command_cannot_be_claimed(broker: Broker) -> None:
+async def test_a_held_command_cannot_be_claimed(broker: Parts) -> None:
     await accept(broker, echo("a", ordering_key="k"))
     held = await accept(broker, echo("b", ordering_key="k"))
     refused = await claim(broker, held.written.id)

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import event
 
 from app.catalog.store import Tenant
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import QueueFullError
-from app.intake.batches import BATCH_MIN, Intake
+from app.intake.batches import BATCH_MIN, IntakeBatcher
 from app.intake.queues import Queues
 from devstack.stack import Dsns
 from tests.support.calls import ADA, EVE, accept, echo, fetch
@@ -20,7 +20,7 @@ WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = CAST($1 AS regc
 
 
 @contextmanager
-def statements(broker: Broker) -> Generator[list[str]]:
+def statements(broker: Parts) -> Generator[list[str]]:
     """The everyday statements of the block."""
     seen: list[str] = []
 
@@ -53,7 +53,7 @@ async def waited_for(database: Dsns, table: str) -> None:
             pass
 
 
-async def test_a_burst_on_a_cold_catalog_reads_a_tenant_and_the_tools_once(broker: Broker) -> None:
+async def test_a_burst_on_a_cold_catalog_reads_a_tenant_and_the_tools_once(broker: Parts) -> None:
     with statements(broker) as seen:
         await asyncio.gather(*(broker.preparer.prepare(ADA, echo(str(n))) for n in range(100)))
     assert sum("FROM tenants" in one for one in seen) == 1
@@ -62,7 +62,7 @@ async def test_a_burst_on_a_cold_catalog_reads_a_tenant_and_the_tools_once(broke
 
 @pytest.mark.guarantee("hot:catalog-news")
 async def test_what_was_read_before_a_change_is_not_kept_after_it(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     async with locked(database, "grants"):
         early = asyncio.create_task(broker.catalog.tenant("demo"))
@@ -76,7 +76,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(
 
 
 async def test_a_burst_is_let_in_up_to_the_queues_bound_and_no_further(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     await fetch(database.owner, "UPDATE tenants SET queued_max = 5 WHERE tenant_id = 'demo'")
     answers = await asyncio.gather(
@@ -89,7 +89,7 @@ async def test_a_burst_is_let_in_up_to_the_queues_bound_and_no_further(
 
 @pytest.mark.guarantee("hot:queue-bound")
 async def test_while_a_queue_is_counted_again_others_go_on_by_what_is_known(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     await fetch(database.owner, "UPDATE tenants SET queued_max = 3 WHERE tenant_id = 'demo'")
     view = await broker.catalog.tenant("demo")
@@ -122,14 +122,14 @@ async def admitted(queues: Queues, tenant: Tenant) -> bool:
 
 @pytest.mark.guarantee("hot:scope")
 async def test_a_batchs_one_statement_writes_each_tenants_rows_and_leaves_no_scope_behind(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     calls = [
         (await broker.preparer.prepare(who, echo(str(n), idempotency_key=str(n))))[0]
         for n, who in enumerate([ADA, EVE, ADA, EVE])
     ]
     pool = broker.database.pool
-    alone = Intake(pool, broker.notifier, batch_max=10, queue_max=10)
+    alone = IntakeBatcher(pool, broker.notifier, batch_max=10, queue_max=10)
     writing = [asyncio.create_task(alone.accept(call)) for call in calls]
     async with alone.running():  # its workers start after the calls above are queued
         assert all([(await one).new for one in writing])
@@ -142,7 +142,7 @@ async def test_a_batchs_one_statement_writes_each_tenants_rows_and_leaves_no_sco
 
 
 async def test_a_transaction_left_open_does_not_outlive_its_turn_with_a_connection(
-    broker: Broker,
+    broker: Parts,
 ) -> None:
     pool = broker.database.pool
     conn = await pool.acquire()
@@ -160,7 +160,7 @@ async def test_a_transaction_left_open_does_not_outlive_its_turn_with_a_connecti
 
 
 async def test_in_one_batch_new_calls_are_written_beside_those_that_were_there(
-    broker: Broker,
+    broker: Parts,
 ) -> None:
     first = await accept(broker, echo("0", idempotency_key="0"))
     answers = await asyncio.gather(
@@ -173,7 +173,7 @@ async def test_in_one_batch_new_calls_are_written_beside_those_that_were_there(
 @pytest.mark.guarantee("hot:batches")
 @pytest.mark.parametrize(("callers", "sizes"), [(BATCH_MIN, [BATCH_MIN]), (64, [32, 32])])
 async def test_calls_that_come_together_are_shared_by_the_batches_in_flight(
-    broker: Broker, database: Dsns, callers: int, sizes: list[int]
+    broker: Parts, database: Dsns, callers: int, sizes: list[int]
 ) -> None:
     """One batch of all would have nothing gathered beside it, and callers would stay in step."""
     await broker.preparer.prepare(ADA, echo())  # nobody waits for the catalog

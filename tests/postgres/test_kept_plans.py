@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from app.intake.store import RELEASE
+from app.intake.store import ACTIVATE_NEXT
 from app.postgres.engine import KEPT_PLANS
 from benchmarks.servers import execute, fill
 from devstack.stack import Dsns
@@ -23,7 +23,7 @@ async def test_a_key_is_released_without_a_walk_over_its_tenants_commands_once_t
     relay = await asyncpg.connect(database.relay)
     try:
         await conn.execute(
-            f"SET app.tenants = '{{demo}}'; PREPARE release (text[], text[]) AS {RELEASE}; {ASKED}"
+            f"SET app.tenants = '{{demo}}'; PREPARE release (text[], text[]) AS {ACTIVATE_NEXT}; {ASKED}"
         )
         await fill(database.owner, MANY, tag="many")
         await execute(database.owner, HEAD)

@@ -133,7 +133,16 @@ def test_the_kernels_tests_pass_on_postgresql_15_too() -> None:
     server.start()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/intake", "tests/commands/test_results.py"],
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "tests/intake",
+                "tests/commands/test_results.py",
+            ],
             env={**os.environ, "DATABASE_URL": server.dsn},
             capture_output=True,
             text=True,

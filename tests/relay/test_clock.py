@@ -8,7 +8,7 @@ import pytest
 from app.commands import control
 from app.commands.store import commands
 from app.edges.commands import cancel
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
 from tests.relay.conftest import Relay
@@ -25,7 +25,7 @@ async def late(database: Dsns, command_id: UUID, column: str) -> None:
 
 @pytest.mark.guarantee("deadline:queued")
 async def test_a_call_past_its_deadline_ends_timed_out_and_frees_its_key(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     first = (await accept(broker, echo("a", ordering_key="k"))).written.id
     second = (await accept(broker, echo("b", ordering_key="k"))).written.id
@@ -38,7 +38,7 @@ async def test_a_call_past_its_deadline_ends_timed_out_and_frees_its_key(
 
 @pytest.mark.guarantee("deadline:async")
 async def test_a_call_that_accepts_async_runs_on_past_its_deadline_and_the_miss_is_recorded_once(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a", accept_async=True))).written.id
     await late(database, one, "deadline_at")
@@ -53,7 +53,7 @@ async def test_a_call_that_accepts_async_runs_on_past_its_deadline_and_the_miss_
 
 @pytest.mark.guarantee("deadline:running")
 async def test_a_running_call_past_its_deadline_is_asked_to_stop_and_then_ended(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a"))).written.id
     await claim(broker, one)
@@ -71,7 +71,7 @@ async def test_a_running_call_past_its_deadline_is_asked_to_stop_and_then_ended(
 
 @pytest.mark.guarantee("cancel:grace")
 async def test_an_adapter_that_ignores_a_cancel_is_given_up_after_the_grace_period(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     one = (await accept(broker, delete("a"))).written.id
     await claim(broker, one)
@@ -84,7 +84,7 @@ async def test_an_adapter_that_ignores_a_cancel_is_given_up_after_the_grace_peri
 
 @pytest.mark.guarantee("lease:redelivered")
 async def test_an_attempt_that_nobody_claims_is_sent_again_as_the_same_attempt(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a"))).written.id
 
@@ -115,7 +115,7 @@ async def test_an_attempt_that_nobody_claims_is_sent_again_as_the_same_attempt(
 
 @pytest.mark.guarantee("lease:lost")
 async def test_a_lost_lease_of_an_idempotent_tool_is_tried_again(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a"))).written.id
     await claim(broker, one)
@@ -127,7 +127,7 @@ async def test_a_lost_lease_of_an_idempotent_tool_is_tried_again(
 
 @pytest.mark.guarantee("lease:unknown-blocks")
 async def test_a_lost_lease_of_any_other_tool_is_unknown_and_blocks_its_key_until_told(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     await fetch(
         database.owner,
@@ -148,7 +148,7 @@ async def test_a_lost_lease_of_any_other_tool_is_unknown_and_blocks_its_key_unti
 
 @pytest.mark.guarantee("clock:many")
 async def test_two_clocks_at_once_end_a_command_once(
-    broker: Broker, relay: Relay, database: Dsns
+    broker: Parts, relay: Relay, database: Dsns
 ) -> None:
     ids = [(await accept(broker, echo(str(n)))).written.id for n in range(20)]
     for one in ids:
@@ -161,7 +161,7 @@ async def test_two_clocks_at_once_end_a_command_once(
 
 
 async def test_a_cancel_of_a_waiting_command_ends_it_and_its_outbox_row(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     first = (await accept(broker, echo("a", ordering_key="k"))).written.id
     second = (await accept(broker, echo("b", ordering_key="k"))).written.id

@@ -15,9 +15,9 @@ from app.commands import control, results, timeouts
 from app.commands.state import State
 from app.commands.store import commands, dispatch_record
 from app.commands.store.commands import Command
-from app.commands.store.dispatch_claim import Claimed, claim_commands
+from app.commands.store.dispatch_claim import LeasedRow, lease_commands
 from app.commands.store.dispatch_record import Acked
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.intake import store as intake_store
 from app.postgres.engine import open_database, tenant_transaction
 from devstack.stack import Dsns
@@ -44,7 +44,7 @@ PLAIN = ToolPolicy()
 class Stage:
     """A first command of a key, a second one that waits for it, and who works on them."""
 
-    broker: Broker
+    broker: Parts
     database: Dsns
     relay: AsyncEngine
     first: UUID
@@ -84,7 +84,7 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(broker: Broker, database: Dsns, issuer: DevIssuer) -> AsyncIterator[Stage]:
+async def stage(broker: Parts, database: Dsns, issuer: DevIssuer) -> AsyncIterator[Stage]:
     first = (await accept(broker, echo("1", ordering_key="k"))).written.id
     second = (await accept(broker, echo("2", ordering_key="k"))).written.id
     owner = await asyncpg.connect(database.owner)
@@ -317,13 +317,13 @@ async def test_a_fault_at_any_statement_of_a_use_case_leaves_nothing_behind(
     assert found.state is state
 
 
-async def rows(stage: Stage, pool: Any) -> list[Claimed]:
+async def rows(stage: Stage, pool: Any) -> list[LeasedRow]:
     del stage
-    return await claim_commands(pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60)
+    return await lease_commands(pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60)
 
 
 @pytest.mark.guarantee("kernel:atomic")
-@pytest.mark.parametrize("what", ["accept", "claim", "published", "unclaim", "reclaim"])
+@pytest.mark.parametrize("what", ["accept", "claim", "published", "give_back", "give_back_expired"])
 async def test_a_fault_at_any_statement_of_a_batch_leaves_nothing_behind(
     stage: Stage, what: str
 ) -> None:
@@ -341,18 +341,18 @@ async def test_a_fault_at_any_statement_of_a_batch_leaves_nothing_behind(
                 case "accept":
                     async with pool.acquire() as conn, conn.transaction():
                         await intake_store.write(conn, [call])
-                        await intake_store.release(conn, [("demo", "k")])
+                        await intake_store.activate_next(conn, [("demo", "k")])
                 case "claim":
                     await rows(stage, pool)
                 case "published":
                     acked = [Acked(claimed=one, partition=0, offset=1) for one in claimed]
                     await dispatch_record.published(pool, acked, relay="r", claim_wait_s=60)
-                case "unclaim":
-                    await dispatch_record.unclaim(pool, claimed, relay="r")
+                case "give_back":
+                    await dispatch_record.give_back(pool, claimed, relay="r")
                 case _:
-                    await dispatch_record.reclaim(pool, limit=9)
+                    await dispatch_record.give_back_expired(pool, limit=9)
 
-        if what == "reclaim":
+        if what == "give_back_expired":
             await stage.owner.execute(LAPSE)
         seen = await stage.everything()
         for step in range(1, 20):

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer
 
 from app.commands.store.dispatch_claim import SPARED
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import QueueFullError
 from devstack.kafka import EmbeddedKafka
 from devstack.stack import Dsns
@@ -47,7 +47,7 @@ async def drained(database: Dsns) -> bool:
 
 @pytest.mark.guarantee("relay:envelope")
 async def test_a_command_reaches_kafka_with_its_key_headers_and_fields(
-    broker: Broker, relay: Relay, database: Dsns, kafka_bootstrap: str
+    broker: Parts, relay: Relay, database: Dsns, kafka_bootstrap: str
 ) -> None:
     accepted = await accept(broker, echo("hi", ordering_key="k", priority="high"))
     [(record, body)] = await read(kafka_bootstrap, "mcp.commands", {accepted.written.id})
@@ -66,9 +66,7 @@ async def test_a_command_reaches_kafka_with_its_key_headers_and_fields(
     assert (place["partition"], place["offset"]) == (record.partition, record.offset)
 
 
-async def test_a_result_is_published_too(
-    broker: Broker, relay: Relay, kafka_bootstrap: str
-) -> None:
+async def test_a_result_is_published_too(broker: Parts, relay: Relay, kafka_bootstrap: str) -> None:
     one = (await accept(broker, echo())).written.id
     await finish(broker, one, result={"text": "hi"})
     [(_, body)] = await read(kafka_bootstrap, "mcp.results", {one})
@@ -76,7 +74,7 @@ async def test_a_result_is_published_too(
 
 
 async def test_arguments_by_reference_stay_out_of_kafka(
-    broker: Broker, relay: Relay, database: Dsns, kafka_bootstrap: str
+    broker: Parts, relay: Relay, database: Dsns, kafka_bootstrap: str
 ) -> None:
     await fetch(
         database.owner,
@@ -90,7 +88,7 @@ async def test_arguments_by_reference_stay_out_of_kafka(
 
 @pytest.mark.guarantee("relay:once-each")
 async def test_three_relays_publish_each_of_a_thousand_rows_once(
-    broker: Broker, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
+    broker: Parts, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
 ) -> None:
     await fetch(database.owner, "UPDATE tenants SET in_flight_max = 5000")
     await fetch(database.owner, "UPDATE tools SET in_flight_max = 5000")
@@ -109,7 +107,7 @@ async def test_three_relays_publish_each_of_a_thousand_rows_once(
 
 @pytest.mark.guarantee("relay:priority")
 async def test_a_critical_call_overtakes_ten_thousand_low_ones(
-    broker: Broker, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
+    broker: Parts, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
 ) -> None:
     await fetch(database.owner, "UPDATE tools SET in_flight_max = 5")
     await fetch(database.owner, "UPDATE tenants SET queued_max = 20000")
@@ -131,7 +129,7 @@ async def test_a_critical_call_overtakes_ten_thousand_low_ones(
 
 @pytest.mark.guarantee("relay:no-starving")
 async def test_a_call_that_has_waited_long_goes_though_critical_ones_never_end(
-    broker: Broker, database: Dsns, relay_settings: Settings
+    broker: Parts, database: Dsns, relay_settings: Settings
 ) -> None:
     await fetch(database.owner, "UPDATE tools SET in_flight_max = 1")
     low = (await accept(broker, echo("low", priority="low"))).written.id
@@ -154,7 +152,7 @@ async def test_a_call_that_has_waited_long_goes_though_critical_ones_never_end(
 
 @pytest.mark.guarantee("relay:windows")
 async def test_windows_of_tool_and_tenant_hold(
-    broker: Broker, database: Dsns, relay_settings: Settings
+    broker: Parts, database: Dsns, relay_settings: Settings
 ) -> None:
     await fetch(database.owner, "UPDATE tenants SET in_flight_max = 7")
     await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(50)))
@@ -184,7 +182,7 @@ async def _is(count: Any, wanted: int) -> bool:
 
 @pytest.mark.guarantee("relay:fair-share")
 async def test_a_tenant_with_many_waiting_calls_does_not_hold_up_another(
-    broker: Broker, database: Dsns, relay_settings: Settings
+    broker: Parts, database: Dsns, relay_settings: Settings
 ) -> None:
     await fetch(database.owner, "UPDATE tools SET in_flight_max = 24")  # three of them are spared
     await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(2000)))
@@ -204,7 +202,7 @@ async def test_a_tenant_with_many_waiting_calls_does_not_hold_up_another(
 
 @pytest.mark.guarantee("relay:spared")
 async def test_a_tenants_first_call_goes_though_another_tenant_has_filled_the_window(
-    broker: Broker, database: Dsns, relay_settings: Settings
+    broker: Parts, database: Dsns, relay_settings: Settings
 ) -> None:
     window = 2 * SPARED
     await fetch(database.owner, f"UPDATE tools SET in_flight_max = {window}")
@@ -231,7 +229,7 @@ async def test_a_tenants_first_call_goes_though_another_tenant_has_filled_the_wi
 
 @pytest.mark.guarantee("relay:rate")
 async def test_a_tenants_rate_bounds_its_dispatches(
-    broker: Broker, database: Dsns, relay_settings: Settings
+    broker: Parts, database: Dsns, relay_settings: Settings
 ) -> None:
     await fetch(database.owner, "UPDATE tenants SET rate_per_s = 0.001, rate_burst = 3")
     await asyncio.gather(*(accept(broker, echo(str(n))) for n in range(10)))
@@ -250,7 +248,7 @@ async def test_a_tenants_rate_bounds_its_dispatches(
 
 @pytest.mark.guarantee("relay:at-least-once")
 async def test_kafka_killed_under_load_loses_nothing_and_intake_goes_on(
-    broker: Broker, database: Dsns, issuer: DevIssuer
+    broker: Parts, database: Dsns, issuer: DevIssuer
 ) -> None:
     kafka = EmbeddedKafka()
     await asyncio.to_thread(kafka.start)
@@ -279,7 +277,7 @@ async def test_kafka_killed_under_load_loses_nothing_and_intake_goes_on(
 
 @pytest.mark.guarantee("queue:backpressure")
 async def test_while_no_adapter_works_calls_are_taken_up_to_the_bound_and_all_run_after(
-    broker: Broker, database: Dsns, relay_settings: Settings
+    broker: Parts, database: Dsns, relay_settings: Settings
 ) -> None:
     window, bound = 20, 50
     await fetch(database.owner, f"UPDATE tools SET in_flight_max = {window}")
@@ -320,7 +318,7 @@ async def test_while_no_adapter_works_calls_are_taken_up_to_the_bound_and_all_ru
 
 @pytest.mark.guarantee("relay:at-least-once")
 async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
-    broker: Broker, database: Dsns, relay: Relay, kafka_bootstrap: str
+    broker: Parts, database: Dsns, relay: Relay, kafka_bootstrap: str
 ) -> None:
     from app.commands.store import dispatch_record
 
@@ -332,14 +330,14 @@ async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
         " claimed_until = now() - interval '1 minute' WHERE command_id = $1",
         one,
     )
-    assert await dispatch_record.reclaim(relay.database.pool, limit=10) >= 0
+    assert await dispatch_record.give_back_expired(relay.database.pool, limit=10) >= 0
     relay.outbound.wake()
     assert await read(kafka_bootstrap, "mcp.commands", {one})
 
 
 @pytest.mark.guarantee("ordering:delivery")
 async def test_commands_ordered_by_delivery_reach_kafka_in_order_without_waiting_for_their_ends(
-    broker: Broker, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
+    broker: Parts, database: Dsns, relay_settings: Settings, kafka_bootstrap: str
 ) -> None:
     await fetch(
         database.owner,

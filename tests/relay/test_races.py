@@ -12,9 +12,9 @@ import pytest
 from app.catalog.policy import ToolPolicy
 from app.commands.results import reject
 from app.commands.store import dispatch_record
-from app.commands.store.dispatch_claim import Claimed, claim_commands
+from app.commands.store.dispatch_claim import LeasedRow, lease_commands
 from app.edges.commands import cancel
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import open_broker
 from app.errors import BrokerError
 from app.postgres.engine import open_database
@@ -47,28 +47,28 @@ async def owner(database: Dsns) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def twin(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Broker]:
+async def twin(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Parts]:
     """Another replica of the app."""
     async with open_broker(settings_of(database.app, issuer)) as opened:
         yield opened
 
 
-async def claimed_by(pool: asyncpg.Pool, relay: str) -> list[Claimed]:
-    return await claim_commands(pool, relay=relay, batch_max=9, window=9, aging_s=60, lease_s=60)
+async def claimed_by(pool: asyncpg.Pool, relay: str) -> list[LeasedRow]:
+    return await lease_commands(pool, relay=relay, batch_max=9, window=9, aging_s=60, lease_s=60)
 
 
-async def unclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:
-    await dispatch_record.unclaim(pool, claimed, relay="r")
+async def give_back(pool: asyncpg.Pool, claimed: list[LeasedRow]) -> None:
+    await dispatch_record.give_back(pool, claimed, relay="r")
 
 
-async def reclaim(pool: asyncpg.Pool, claimed: list[Claimed]) -> None:
+async def give_back_expired(pool: asyncpg.Pool, claimed: list[LeasedRow]) -> None:
     del claimed
     await pool.execute(LAPSE)
-    await dispatch_record.reclaim(pool, limit=9)
+    await dispatch_record.give_back_expired(pool, limit=9)
 
 
-async def meet(
-    broker: Broker,
+async def find_conflicting(
+    broker: Parts,
     owner: asyncpg.Connection,
     step: int,
     held: Coroutine[Any, Any, object],
@@ -100,14 +100,14 @@ async def meet(
     return over
 
 
-GiveBack = Callable[[asyncpg.Pool, list[Claimed]], Coroutine[Any, Any, None]]
+GiveBack = Callable[[asyncpg.Pool, list[LeasedRow]], Coroutine[Any, Any, None]]
 
 
 @pytest.mark.guarantee("relay:no-old-attempt")
-@pytest.mark.parametrize("give_back", [unclaim, reclaim])
+@pytest.mark.parametrize("give_back", [give_back, give_back_expired])
 @pytest.mark.parametrize("again", [True, False], ids=["retried", "ended"])
 async def test_a_row_given_back_while_its_attempt_ends_does_not_outlive_it(
-    broker: Broker,
+    broker: Parts,
     owner: asyncpg.Connection,
     pool: asyncpg.Pool,
     give_back: GiveBack,
@@ -123,8 +123,8 @@ async def test_a_row_given_back_while_its_attempt_ends_does_not_outlive_it(
         one = (await accept(broker, echo(str(step)))).written.id
         claimed = await claimed_by(pool, "r")
         assert [each.command_id for each in claimed] == [one]
-        over = await meet(broker, owner, step, ends(one), give_back(pool, claimed))
-        await dispatch_record.reclaim(pool, limit=9)  # the next tick
+        over = await find_conflicting(broker, owner, step, ends(one), give_back(pool, claimed))
+        await dispatch_record.give_back_expired(pool, limit=9)  # the next tick
         left = [tuple(row) for row in await owner.fetch(ROWS, one)]
         assert left == ([(2, "delayed")] if again else []), f"held at step {step}"
         await owner.execute("DELETE FROM outbox")
@@ -142,30 +142,30 @@ KEY = """
      WHERE h.ordering_key = $1
      GROUP BY h.active_id, h.blocked_reason
 """
-Act = Callable[[Broker, tuple[UUID, UUID, UUID]], Coroutine[Any, Any, object]]
+Act = Callable[[Parts, tuple[UUID, UUID, UUID]], Coroutine[Any, Any, object]]
 
 
-async def ends_well(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+async def ends_well(broker: Parts, ids: tuple[UUID, UUID, UUID]) -> object:
     return await finish(broker, ids[1], result={"text": "x"})
 
 
-async def ends_badly(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+async def ends_badly(broker: Parts, ids: tuple[UUID, UUID, UUID]) -> object:
     return await finish(broker, ids[1], error={"message": "boom", "retryable": False})
 
 
-async def cancels_the_active(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+async def cancels_the_active(broker: Parts, ids: tuple[UUID, UUID, UUID]) -> object:
     return await cancel(broker, ADA, ids[1], reason="enough")
 
 
-async def cancels_the_waiting(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+async def cancels_the_waiting(broker: Parts, ids: tuple[UUID, UUID, UUID]) -> object:
     return await cancel(broker, ADA, ids[2], reason="enough")
 
 
-async def claims_the_waiting(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+async def claims_the_waiting(broker: Parts, ids: tuple[UUID, UUID, UUID]) -> object:
     return await claim(broker, ids[2])
 
 
-async def redrives_the_dead(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> object:
+async def redrives_the_dead(broker: Parts, ids: tuple[UUID, UUID, UUID]) -> object:
     return await redrive(broker, ids[0])
 
 
@@ -189,7 +189,7 @@ async def redrives_the_dead(broker: Broker, ids: tuple[UUID, UUID, UUID]) -> obj
     ids=lambda one: one.__name__,
 )
 async def test_whatever_meets_on_a_key_at_whatever_statement_one_command_has_it_the_oldest(
-    broker: Broker, twin: Broker, owner: asyncpg.Connection, held: Act, other: Act
+    broker: Parts, twin: Parts, owner: asyncpg.Connection, held: Act, other: Act
 ) -> None:
     """Two app replicas; the key's first command is dead, its second active, its third waits."""
     for step in count(1):
@@ -205,7 +205,7 @@ async def test_whatever_meets_on_a_key_at_whatever_statement_one_command_has_it_
             reason="no rule",
         )
         ids = dead, active, waiting
-        over = await meet(broker, owner, step, held(broker, ids), other(twin, ids))
+        over = await find_conflicting(broker, owner, step, held(broker, ids), other(twin, ids))
         [key] = await owner.fetch(KEY, f"k{step}")
         assert key["blocked_reason"] is None
         if key["open"] is None:
@@ -222,13 +222,15 @@ async def test_whatever_meets_on_a_key_at_whatever_statement_one_command_has_it_
 
 @pytest.mark.guarantee("ordering:completion")
 async def test_a_call_accepted_while_the_last_of_its_key_ends_has_the_key(
-    broker: Broker, twin: Broker, owner: asyncpg.Connection
+    broker: Parts, twin: Parts, owner: asyncpg.Connection
 ) -> None:
     """One of the two releases it, whichever commits last; a call that both leave waits for ever."""
     for step in count(1):
         last = (await accept(broker, echo(f"{step}", ordering_key=f"k{step}"))).written.id
         late = accept(twin, echo(f"{step} late", ordering_key=f"k{step}"))
-        over = await meet(broker, owner, step, ends_well(broker, (last, last, last)), late)
+        over = await find_conflicting(
+            broker, owner, step, ends_well(broker, (last, last, last)), late
+        )
         [key] = await owner.fetch(KEY, f"k{step}")
         assert key["free"] == key["open"] == [key["active_id"]], f"held at step {step}"
         if over:
@@ -255,13 +257,13 @@ ENDS = """
     ids=lambda one: one.__name__,
 )
 async def test_whatever_meets_on_a_command_without_a_key_it_ends_once(
-    broker: Broker, twin: Broker, owner: asyncpg.Connection, held: Act, other: Act
+    broker: Parts, twin: Parts, owner: asyncpg.Connection, held: Act, other: Act
 ) -> None:
     """No key's lock helps here: the row's own does."""
     for step in count(1):
         one = (await accept(broker, echo(str(step)))).written.id
         ids = one, one, one
-        over = await meet(broker, owner, step, held(broker, ids), other(twin, ids))
+        over = await find_conflicting(broker, owner, step, held(broker, ids), other(twin, ids))
         [row] = await owner.fetch(ENDS, one)
         assert row["ends"] == row["told"] == [row["state"]], f"held at step {step}"
         if over:

@@ -13,14 +13,14 @@ import asyncpg
 from app.catalog import file as catalog_file
 from app.catalog.cache import Tools
 from app.commands import results, timeouts
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.results import Claim
 from app.config import Settings
 from app.edges import sagas
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import Which
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.postgres import migrate
 from app.postgres.engine import Database, open_database
 from app.postgres.wakeups import Notifier
@@ -48,7 +48,7 @@ WAITING = """
 class Lab:
     """What a saga test works with."""
 
-    broker: Broker
+    broker: Parts
     relay: Database
     conductor: Conductor
     dsns: Dsns
@@ -64,7 +64,7 @@ class Lab:
         """Accept a saga of these steps, and take its first turn."""
         which = Which(plan=plan, input=given or {})
         args = which.model_dump(exclude_none=True)
-        request = Request(tool="saga", method="run", args=args, **more)
+        request = CallRequest(tool="saga", method="run", args=args, **more)
         accepted = await sagas.run(self.broker, who, which, request)
         await self.turns()
         return accepted.written.id
@@ -111,7 +111,7 @@ class Lab:
         attempt: int | None = None,
         result: Any = None,
         error: dict[str, Any] | None = None,
-    ) -> Word:
+    ) -> Change:
         command = await results.subject(self.broker.database.engine, ADAPTER, command_id)
         word = await results.finish(
             self.broker.database.engine,
@@ -188,7 +188,7 @@ async def offer(owner: str) -> None:
 
 
 @asynccontextmanager
-async def open_lab(broker: Broker, dsns: Dsns, settings: Settings) -> AsyncGenerator[Lab]:
+async def open_lab(broker: Parts, dsns: Dsns, settings: Settings) -> AsyncGenerator[Lab]:
     """The broker with a relay's parts beside it."""
     await offer(dsns.owner)
     broker.catalog.forget()

@@ -18,16 +18,16 @@ from app.errors import (
     SagaClosedError,
     UnknownToolError,
 )
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from tests.sagas.lab import Lab
 from tests.sagas.test_runs import CHAIN, FAILED
 from tests.support.calls import ADA, BOB, EVE, counts, fetch
 
 
-def call(saga_id: UUID, name: str, **more: Any) -> Request:
+def call(saga_id: UUID, name: str, **more: Any) -> CallRequest:
     undo = {"tool": "lab", "method": "undo", "args": {"text": name}}
     values: dict[str, Any] = {"args": {"text": name}, "compensation": undo} | more
-    return Request(tool="lab", method="do", saga_id=saga_id, saga_step=name, **values)
+    return CallRequest(tool="lab", method="do", saga_id=saga_id, saga_step=name, **values)
 
 
 async def add(lab: Lab, saga_id: UUID, name: str, **more: Any) -> UUID:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.commands.store.dispatch_claim import claim_commands
+from app.commands.store.dispatch_claim import lease_commands
 from app.edges import sagas as edge_sagas
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.sagas import registry
 from app.sagas.parse import parse
 from tests.sagas.lab import Lab
@@ -71,7 +71,7 @@ async def test_an_undo_goes_past_its_tenants_rate_and_windows_and_before_other_w
         "INSERT INTO tenant_budgets (tenant_id, tokens) VALUES ('demo', 0)"
         " ON CONFLICT (tenant_id) DO UPDATE SET tokens = 0",
     )
-    claimed = await claim_commands(
+    claimed = await lease_commands(
         lab.relay.pool, relay="r", batch_max=9, window=1, aging_s=60, lease_s=60
     )
     assert [one.command_id for one in claimed] == [undo], f"and not {other}"
@@ -86,7 +86,7 @@ async def test_a_saga_that_runs_keeps_the_version_that_it_began_with(lab: Lab) -
         await registry.register(engine, catalog, ADA, definition)
 
     await register(step("a"), step("b", "a"))
-    request = Request(tool="saga", method="run", args={"name": "kept"})
+    request = CallRequest(tool="saga", method="run", args={"name": "kept"})
     first = (
         await edge_sagas.run(lab.broker, ADA, edge_sagas.Which(name="kept"), request)
     ).written.id

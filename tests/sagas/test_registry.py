@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -21,7 +21,7 @@ from tests.support.stack import wait_for
 
 @pytest.fixture
 async def http(
-    settings: Settings, broker: Broker, issuer: DevIssuer
+    settings: Settings, broker: Parts, issuer: DevIssuer
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An operator of tenant demo."""
     transport = httpx.ASGITransport(app=build(settings, broker), raise_app_exceptions=False)

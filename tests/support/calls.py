@@ -8,13 +8,13 @@ import asyncpg
 
 from app.catalog.policy import ToolPolicy
 from app.commands import control, results
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.results import Claim
 from app.commands.store import commands
 from app.edges.calls import Accepted, submit
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.postgres.engine import tenant_transaction
 
 ADA = Identity(tenant_id="demo", user_id="ada", client_id="ada", scopes=frozenset({"tools"}))
@@ -25,24 +25,24 @@ ADAPTER = Identity(
 )
 
 
-def echo(text: str = "hi", **more: Any) -> Request:
-    return Request(tool="probe", method="echo", args={"text": text}, **more)
+def echo(text: str = "hi", **more: Any) -> CallRequest:
+    return CallRequest(tool="probe", method="echo", args={"text": text}, **more)
 
 
-def delete(dest: str = "d", **more: Any) -> Request:
-    return Request(tool="git", method="delete", args={"dest": dest}, **more)
+def delete(dest: str = "d", **more: Any) -> CallRequest:
+    return CallRequest(tool="git", method="delete", args={"dest": dest}, **more)
 
 
-async def accept(broker: Broker, request: Request, who: Identity = ADA) -> Accepted:
+async def accept(broker: Parts, request: CallRequest, who: Identity = ADA) -> Accepted:
     return await submit(broker, who, request)
 
 
-async def policy_of(broker: Broker, command_id: UUID) -> ToolPolicy:
+async def policy_of(broker: Parts, command_id: UUID) -> ToolPolicy:
     found = await results.subject(broker.database.engine, ADAPTER, command_id)
     return await broker.catalog.policy(found.tool, found.method)
 
 
-async def claim(broker: Broker, command_id: UUID, *, attempt: int = 1, run: str = "run-1") -> Claim:
+async def claim(broker: Parts, command_id: UUID, *, attempt: int = 1, run: str = "run-1") -> Claim:
     return await results.claim(
         broker.database.engine,
         adapter=ADAPTER,
@@ -55,13 +55,13 @@ async def claim(broker: Broker, command_id: UUID, *, attempt: int = 1, run: str 
 
 
 async def finish(
-    broker: Broker,
+    broker: Parts,
     command_id: UUID,
     *,
     attempt: int | None = None,
     result: Any = None,
     error: dict[str, Any] | None = None,
-) -> Word:
+) -> Change:
     word = await results.finish(
         broker.database.engine,
         adapter=ADAPTER,
@@ -72,11 +72,11 @@ async def finish(
         error=error,
         random=Random(1),
     )
-    broker.say(word)
+    broker.announce(word)
     return word
 
 
-async def redrive(broker: Broker, command_id: UUID, *, policy: ToolPolicy | None = None) -> Word:
+async def redrive(broker: Parts, command_id: UUID, *, policy: ToolPolicy | None = None) -> Change:
     """As an operator, in one transaction."""
     async with tenant_transaction(broker.database.engine, "demo") as conn:
         found = await commands.find(conn, command_id)

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2
 from fastapi import FastAPI
 
-from app.edges.http.fast_call import Hot
-from app.edges.parts import Broker
+from app.edges.http.fast_call import FastCall
+from app.edges.parts import Parts
 from app.edges.server import Guard, build
 from devstack.tokens import DevIssuer
 
@@ -27,7 +27,7 @@ class Served:
     @property
     def api(self) -> FastAPI:
         """The app below the token check."""
-        assert isinstance(self.guard.app, Hot)
+        assert isinstance(self.guard.app, FastCall)
         assert isinstance(self.guard.app.app, FastAPI)
         return self.guard.app.app
 
@@ -44,7 +44,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(broker: Broker, issuer: DevIssuer) -> AsyncGenerator[Served]:
+async def served(broker: Parts, issuer: DevIssuer) -> AsyncGenerator[Served]:
     """The app with its lifespan; entered in the test, as its task group is the test's."""
     guard = build(broker.settings, broker)
     assert isinstance(guard, Guard)

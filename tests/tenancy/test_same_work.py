@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.commands import results
 from app.edges.commands import cancel, find
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import NotFoundError
 from app.identity import Identity
 from tests.support.calls import ADA, BOB, EVE, accept, echo
 
 BOUND = Identity(tenant_id="x", user_id="x", client_id="x", tenants=frozenset({"other"}))
-Ask = Callable[[Broker, UUID], Awaitable[object]]
+Ask = Callable[[Parts, UUID], Awaitable[object]]
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def statements(engine: AsyncEngine) -> Generator[list[str]]:
     ids=["another tenant", "another user", "a cancel", "an adapter of another tenant"],
 )
 async def test_a_foreign_id_costs_the_same_statements_as_one_that_never_was(
-    broker: Broker, ask: Ask
+    broker: Parts, ask: Ask
 ) -> None:
     foreign = (await accept(broker, echo(), ADA)).written.id
     sent: list[list[str]] = []

@@ -19,9 +19,9 @@ from uuid_utils.compat import uuid7
 from app.edges import sagas
 from app.edges.mcp import command_tools, saga_tools
 from app.edges.mcp.front import Front
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import Which
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.mcp import wire
@@ -113,7 +113,7 @@ class Theirs:
         return (self.queued, self.running, self.done, self.dead, self.saga)
 
 
-async def fill(broker: Broker) -> Theirs:
+async def fill(broker: Parts) -> Theirs:
     """Commands of demo in every state, and one of the other tenant."""
     queued = (await accept(broker, delete("theirs", idempotency_key="their-key"))).written.id
     running = (await accept(broker, echo("running"))).written.id
@@ -125,7 +125,7 @@ async def fill(broker: Broker) -> Theirs:
         await finish(broker, dead, attempt=attempt, error={"code": "boom"})
     step = {"id": "a", "tool": "probe_echo", "kind": "readonly", "args": {"text": "their step"}}
     which = Which.model_validate({"plan": {"steps": [step]}})
-    request = Request(tool="saga", method="run", args=which.model_dump(exclude_none=True))
+    request = CallRequest(tool="saga", method="run", args=which.model_dump(exclude_none=True))
     saga = (await sagas.run(broker, ADA, which, request)).written.id
     mine = (await accept(broker, echo("mine"), EVE)).written.id
     await finish(broker, mine, result={"text": "my result"})
@@ -160,7 +160,7 @@ async def ask(
 
 
 @pytest.mark.guarantee("tenancy:walk")
-async def test_every_route_is_classified(broker: Broker, issuer: DevIssuer) -> None:
+async def test_every_route_is_classified(broker: Parts, issuer: DevIssuer) -> None:
     async with served(broker, issuer) as app:
         document = app.api.openapi()
     named = {"{saga_id}": "{correlation_id}", "{step}": "a"}
@@ -172,7 +172,7 @@ async def test_every_route_is_classified(broker: Broker, issuer: DevIssuer) -> N
 
 @pytest.mark.guarantee("tenancy:walk")
 async def test_a_foreign_id_is_answered_byte_for_byte_like_one_that_never_was(
-    broker: Broker, issuer: DevIssuer, database: Dsns
+    broker: Parts, issuer: DevIssuer, database: Dsns
 ) -> None:
     theirs = await fill(broker)
     before = await state(database)
@@ -196,7 +196,7 @@ async def test_a_foreign_id_is_answered_byte_for_byte_like_one_that_never_was(
 
 @pytest.mark.guarantee("tenancy:walk")
 async def test_no_list_holds_or_counts_or_pages_by_what_is_another_tenants(
-    broker: Broker, issuer: DevIssuer, database: Dsns
+    broker: Parts, issuer: DevIssuer, database: Dsns
 ) -> None:
     theirs = await fill(broker)
     before = await state(database)
@@ -222,7 +222,7 @@ async def test_no_list_holds_or_counts_or_pages_by_what_is_another_tenants(
 
 @pytest.mark.guarantee("tenancy:walk")
 async def test_a_call_meets_no_key_order_or_duplicate_of_another_tenant(
-    broker: Broker, issuer: DevIssuer
+    broker: Parts, issuer: DevIssuer
 ) -> None:
     theirs = await fill(broker)
     async with served(broker, issuer) as app, app.client("ada", tenant="other") as http:
@@ -254,7 +254,7 @@ async def test_a_call_meets_no_key_order_or_duplicate_of_another_tenant(
 
 
 @pytest.mark.guarantee("tenancy:walk")
-async def test_every_mcp_method_and_built_in_tool_is_classified(broker: Broker) -> None:
+async def test_every_mcp_method_and_built_in_tool_is_classified(broker: Parts) -> None:
     served_methods = set(vars(Front(broker).server())["_request_handlers"])
     assert served_methods - NAMELESS == NAMING
     assert set(command_tools.SCHEMAS) == {*BUILT_IN, "saga_status", "saga_cancel"}
@@ -284,7 +284,7 @@ async def said(http: httpx2.AsyncClient, verb: str, one: UUID) -> str:
 
 @pytest.mark.guarantee("tenancy:walk")
 async def test_every_mcp_method_answers_for_a_foreign_id_as_for_one_that_never_was(
-    broker: Broker, issuer: DevIssuer, database: Dsns
+    broker: Parts, issuer: DevIssuer, database: Dsns
 ) -> None:
     theirs = await fill(broker)
     before = await state(database)
@@ -353,7 +353,7 @@ OTHERS = """
 
 @pytest.mark.guarantee("tenancy:walk")
 async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     await fill(broker)
     mine = (await accept(broker, echo("mine", ordering_key="k"), EVE)).written.id

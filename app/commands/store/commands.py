@@ -76,17 +76,17 @@ class Command:
         return self.state in FINAL
 
     @property
-    def asks(self) -> bool:
+    def awaits_approval(self) -> bool:
         """Whether it waits for somebody's approval."""
         return self.approval == "pending" and not self.final
 
     @property
-    def repeatable(self) -> bool:
+    def saga_retries(self) -> bool:
         """Whether a saga may have it done again, whatever its tool says: it must bear that."""
         return self.saga_role in {"retriable", "reconcile", "undo"}
 
     @property
-    def untimed(self) -> bool:
+    def ignores_deadline(self) -> bool:
         """Whether its deadline does not end it: a saga's is its own, its undo has none."""
         return self.accept_async or self.saga_role in {"saga", "retriable", "undo"}
 

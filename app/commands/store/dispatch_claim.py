@@ -45,7 +45,7 @@ SPARED: Final = 8
 #    of the right order from its start, if not always a whole batch of it.
 # 5. The last places of a tool's window are for tenants that have nothing of it in flight: whoever
 #    fills the window does not make another's first call wait for an end.
-CLAIM: Final = f"""
+LEASE: Final = f"""
     WITH RECURSIVE undo AS (
         SELECT o.id
           FROM outbox o
@@ -194,7 +194,7 @@ CLAIM: Final = f"""
               {ENVELOPE}
 """
 
-CLAIM_EVENTS: Final = """
+LEASE_EVENTS: Final = """
     WITH chosen AS (
         SELECT id
           FROM outbox
@@ -214,7 +214,7 @@ CLAIM_EVENTS: Final = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class LeasedRow:
     """An outbox row that this relay may publish until its lease ends."""
 
     outbox_id: int
@@ -247,7 +247,7 @@ OF_BOTH: Final = (
 """What the claims of commands and of events read alike."""
 
 
-async def claim_commands(
+async def lease_commands(
     pool: asyncpg.Pool,
     *,
     relay: str,
@@ -256,7 +256,7 @@ async def claim_commands(
     aging_s: float,
     lease_s: float,
     top_only: bool = False,
-) -> list[Claimed]:
+) -> list[LeasedRow]:
     """Claim commands that go next, at most `batch_max`; none only where none may go now.
 
     `window` is the most in flight of a tool that sets none. `top_only` takes those of the highest
@@ -268,22 +268,22 @@ async def claim_commands(
     async with pool.acquire() as conn, conn.transaction():
         await conn.execute(LOCK)
         asked = (window, aging_s, batch_max, relay, lease_s)
-        rows = await conn.fetch(CLAIM, *asked, top_only)
+        rows = await conn.fetch(LEASE, *asked, top_only)
         if top_only and not rows:
-            rows = await conn.fetch(CLAIM, *asked, False)
+            rows = await conn.fetch(LEASE, *asked, False)
     claimed = [_command(row) for row in rows]
     return sorted(claimed, key=lambda one: one.outbox_id)
 
 
-async def claim_events(
+async def lease_events(
     pool: asyncpg.Pool, *, relay: str, batch_max: int, lease_s: float
-) -> list[Claimed]:
+) -> list[LeasedRow]:
     """Claim what is said of commands and seals: oldest first, never throttled."""
-    rows = await pool.fetch(CLAIM_EVENTS, batch_max, relay, lease_s)
+    rows = await pool.fetch(LEASE_EVENTS, batch_max, relay, lease_s)
     return sorted((_event(row) for row in rows), key=lambda one: one.outbox_id)
 
 
-def _command(row: asyncpg.Record) -> Claimed:
+def _command(row: asyncpg.Record) -> LeasedRow:
     command = dict(row)
     # As they stand: they go into the envelope, and nobody here reads them.
     for name in ("args", "compensation"):
@@ -300,9 +300,9 @@ def _command(row: asyncpg.Record) -> Claimed:
     )
 
 
-def _event(row: asyncpg.Record) -> Claimed:
+def _event(row: asyncpg.Record) -> LeasedRow:
     return _claimed(row, command_id=row["command_id"], payload=row["payload"])
 
 
-def _claimed(row: asyncpg.Record, **more: Any) -> Claimed:
-    return Claimed(**{name: row[name] for name in OF_BOTH}, **more)
+def _claimed(row: asyncpg.Record, **more: Any) -> LeasedRow:
+    return LeasedRow(**{name: row[name] for name in OF_BOTH}, **more)

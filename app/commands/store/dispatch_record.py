@@ -8,8 +8,8 @@ from uuid import UUID
 import asyncpg
 from uuid_utils import uuid4
 
-from app.commands.store.dispatch_claim import Claimed
-from app.commands.store.heads import RELEASE_SQL
+from app.commands.store.dispatch_claim import LeasedRow
+from app.commands.store.heads import ACTIVATE_NEXT_SQL
 
 LOCK_DELIVERY: Final = """
     SELECT h.tenant_id, h.ordering_key
@@ -73,7 +73,7 @@ FREE_DELIVERED: Final = """
        AND h.active_id = ANY ($3::uuid[])
 """
 
-RELEASE: Final = RELEASE_SQL.format(tenants="$1", keys="$2")
+ACTIVATE_NEXT: Final = ACTIVATE_NEXT_SQL.format(tenants="$1", keys="$2")
 
 # As after a relay's death: what has moved on while the relay tried needs no publishing. The commands
 # are locked: a transaction that ends one, or its attempt, and that left the row to its relay must be
@@ -100,7 +100,7 @@ FREE: Final = """
        AND (g.kind <> 'command' OR g.command_id IN (SELECT id FROM current))
 """
 
-UNCLAIM: Final = f"""
+GIVE_BACK: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT id, command_id, attempt, kind
           FROM outbox
@@ -122,7 +122,7 @@ DUE: Final = """
 
 # A relay died between its claim and its acknowledgement. The timers wait for nobody: a row whose
 # command is locked has its turn at the next tick.
-RECLAIM: Final = f"""
+GIVE_BACK_EXPIRED: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT id, command_id, attempt, kind
           FROM outbox
@@ -138,7 +138,7 @@ RECLAIM: Final = f"""
 class Acked:
     """Where Kafka put a claimed row."""
 
-    claimed: Claimed
+    claimed: LeasedRow
     partition: int
     offset: int
 
@@ -169,13 +169,13 @@ async def published(
         rows = await conn.fetch(PUBLISHED, *values)
         ids = [one.command_id for one in delivered]
         await conn.execute(FREE_DELIVERED, tenants, names, ids)
-        await conn.fetch(RELEASE, tenants, names)
+        await conn.fetch(ACTIVATE_NEXT, tenants, names)
     return [row["id"] for row in rows]
 
 
-async def unclaim(pool: asyncpg.Pool, claimed: Sequence[Claimed], *, relay: str) -> None:
+async def give_back(pool: asyncpg.Pool, claimed: Sequence[LeasedRow], *, relay: str) -> None:
     """Give back what could not be published, for any relay to take at once."""
-    await pool.execute(UNCLAIM, [one.outbox_id for one in claimed], relay)
+    await pool.execute(GIVE_BACK, [one.outbox_id for one in claimed], relay)
 
 
 async def wake_due(pool: asyncpg.Pool, *, limit: int) -> int:
@@ -183,9 +183,9 @@ async def wake_due(pool: asyncpg.Pool, *, limit: int) -> int:
     return _count(await pool.execute(DUE, limit))
 
 
-async def reclaim(pool: asyncpg.Pool, *, limit: int) -> int:
+async def give_back_expired(pool: asyncpg.Pool, *, limit: int) -> int:
     """Free the rows of relays that died; returns how many are ready again."""
-    return _count(await pool.execute(RECLAIM, limit))
+    return _count(await pool.execute(GIVE_BACK_EXPIRED, limit))
 
 
 def _count(tag: str) -> int:

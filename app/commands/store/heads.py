@@ -41,7 +41,7 @@ LOCK: Final = text("""
        FOR UPDATE
 """)
 
-FREE: Final = text("""
+CLEAR_ACTIVE: Final = text("""
     UPDATE ordering_heads
        SET active_id = NULL, blocked_reason = CAST(:blocked_reason AS text), moved_at = now()
      WHERE tenant_id = :tenant_id AND ordering_key = :ordering_key AND active_id = :command_id
@@ -81,7 +81,7 @@ WAITING_MAX: Final = 1000
 # A key that a saga has taken is that saga's until it is over: only its own commands go on.
 # Runs in a statement of its own after the head is locked, so its snapshot sees every command
 # that was accepted before the lock was ours. One index probe per key, however many wait.
-RELEASE_SQL: Final = """
+ACTIVATE_NEXT_SQL: Final = """
     WITH head AS (
         SELECT h.tenant_id, h.ordering_key, h.saga_id
           FROM ordering_heads h
@@ -126,7 +126,7 @@ RELEASE_SQL: Final = """
        AND freed.approval IS DISTINCT FROM 'pending'
     RETURNING o.command_id
 """
-RELEASE: Final = text(RELEASE_SQL.format(tenants=":tenants", keys=":keys"))
+ACTIVATE_NEXT: Final = text(ACTIVATE_NEXT_SQL.format(tenants=":tenants", keys=":keys"))
 
 
 async def lock(conn: AsyncConnection, *, tenant_id: str, ordering_key: str) -> UUID | None:
@@ -134,7 +134,7 @@ async def lock(conn: AsyncConnection, *, tenant_id: str, ordering_key: str) -> U
     return await conn.scalar(LOCK, {"tenant_id": tenant_id, "ordering_key": ordering_key})
 
 
-async def free(
+async def clear_active(
     conn: AsyncConnection,
     *,
     tenant_id: str,
@@ -149,7 +149,7 @@ async def free(
         "command_id": command_id,
         "blocked_reason": blocked_reason,
     }
-    await conn.execute(FREE, values)
+    await conn.execute(CLEAR_ACTIVE, values)
 
 
 async def unblock(
@@ -193,13 +193,13 @@ LOCK_SAGA: Final = text("""
        FOR UPDATE
 """)
 
-LET_GO: Final = text("""
+RELEASE_SAGA_KEYS: Final = text("""
     UPDATE ordering_heads
        SET saga_id = NULL, blocked_reason = NULL, moved_at = now()
      WHERE saga_id = :saga_id
 """)
 
-LET_GO_IDLE: Final = text("""
+RELEASE_IDLE_SAGA_KEYS: Final = text("""
     UPDATE ordering_heads
        SET saga_id = NULL, moved_at = now()
      WHERE saga_id = :saga_id AND active_id IS NULL AND blocked_reason IS NULL
@@ -219,7 +219,7 @@ SAGA_WAITS: Final = text("""
 """)
 
 
-async def let_go(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> list[UUID]:
+async def release_saga_keys(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> list[UUID]:
     """Free every key that a saga has, also those that wait for an outcome of its own.
 
     Returns the commands that are ready by this. No other head may be locked before.
@@ -227,11 +227,11 @@ async def let_go(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> lis
     keys = list((await conn.execute(LOCK_SAGA, {"saga_id": saga_id})).scalars())
     if not keys:
         return []
-    await conn.execute(LET_GO, {"saga_id": saga_id})
-    return await release(conn, [(tenant_id, key) for key in keys])
+    await conn.execute(RELEASE_SAGA_KEYS, {"saga_id": saga_id})
+    return await activate_next(conn, [(tenant_id, key) for key in keys])
 
 
-async def let_go_idle(
+async def release_idle_saga_keys(
     conn: AsyncConnection, *, tenant_id: str, saga_id: UUID
 ) -> tuple[list[str], list[UUID]]:
     """Free a saga's keys that none of its commands has and that wait for no outcome.
@@ -239,8 +239,8 @@ async def let_go_idle(
     Returns them, and the commands that are ready by this. No other head may be locked before.
     """
     await conn.execute(LOCK_SAGA, {"saga_id": saga_id})
-    keys = list((await conn.execute(LET_GO_IDLE, {"saga_id": saga_id})).scalars())
-    return sorted(keys), await release(conn, [(tenant_id, key) for key in keys])
+    keys = list((await conn.execute(RELEASE_IDLE_SAGA_KEYS, {"saga_id": saga_id})).scalars())
+    return sorted(keys), await activate_next(conn, [(tenant_id, key) for key in keys])
 
 
 async def saga_waits(conn: AsyncConnection, *, among: Sequence[UUID] | None = None) -> list[Wait]:
@@ -249,8 +249,8 @@ async def saga_waits(conn: AsyncConnection, *, among: Sequence[UUID] | None = No
     return [Wait(**row) for row in (await conn.execute(SAGA_WAITS, values)).mappings()]
 
 
-async def release(conn: AsyncConnection, keys: Iterable[tuple[str, str]]) -> list[UUID]:
+async def activate_next(conn: AsyncConnection, keys: Iterable[tuple[str, str]]) -> list[UUID]:
     """Make the next command of each free (tenant, key) ready; returns those made ready."""
     pairs = sorted(set(keys))
     values = {"tenants": [pair[0] for pair in pairs], "keys": [pair[1] for pair in pairs]}
-    return list((await conn.execute(RELEASE, values)).scalars())
+    return list((await conn.execute(ACTIVATE_NEXT, values)).scalars())

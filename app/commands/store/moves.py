@@ -10,7 +10,7 @@ from app.commands.state import Event, State, sources, target
 from app.commands.store.commands import COLUMNS, Command
 from app.postgres.engine import dump
 
-WORDS_IN_FULL: Final = 20
+REPORTS_AUDITED_MAX: Final = 20
 """Refused words of a command that are audited one by one."""
 
 AUDIT: Final = """
@@ -23,7 +23,7 @@ AUDIT: Final = """
 """
 
 # What ends a step gives its saga a turn; an insert waits for nobody who has the saga locked.
-TURN: Final = """
+SAGA_TICK: Final = """
     INSERT INTO saga_turns (tenant_id, saga_id)
     SELECT tenant_id, saga_id
       FROM moved
@@ -79,7 +79,7 @@ END: Final = text(f"""
                result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
         RETURNING {COLUMNS}
-    ), audited AS ({AUDIT}), turn AS ({TURN})
+    ), audited AS ({AUDIT}), turn AS ({SAGA_TICK})
     SELECT * FROM moved
 """)
 
@@ -316,7 +316,7 @@ async def decide(
     )
 
 
-async def note(
+async def record_rejected_report(
     conn: AsyncConnection, command: Command, *, kind: str, actor: str, body: Mapping[str, Any]
 ) -> None:
     """Audit what was said of a locked command and changed nothing: a claim or a result refused.
@@ -326,6 +326,6 @@ async def note(
     """
     nth = await conn.scalar(COUNT_WORD, {"id": command.id})
     assert nth is not None, "it is locked"
-    if nth <= WORDS_IN_FULL or nth.bit_count() == 1:
+    if nth <= REPORTS_AUDITED_MAX or nth.bit_count() == 1:
         said = {**body, "nth": nth}
         await conn.execute(NOTE, audited(command, kind=kind, actor=actor, body=said))

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.audit.store import events
 from app.edges.auth.tokens import LoginFailedError
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.postgres.engine import tenant_transaction
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Refusals:
         )
         self._count(kind, peer, {"detail": detail[:DETAIL_MAX], "path": path[:DETAIL_MAX]})
 
-    async def call(self, who: Identity, request: Request, *, kind: str, reason: str) -> None:
+    async def call(self, who: Identity, request: CallRequest, *, kind: str, reason: str) -> None:
         """A call made no command: no grant for it, no such tool, or its person said no.
 
         Whether it is written or counted depends on neither tool nor reason, so its time tells a

@@ -11,22 +11,22 @@ from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.store.progress import Progress
 from app.commands.view import outcome, view
-from app.commands.watch import until_final, words
+from app.commands.watch import progress_events, until_final
 from app.contract import CallBody, Key, instant, traceparent
 from app.edges.auth.scopes import CALL, need
 from app.edges.calls import Accepted, submit
 from app.edges.commands import cancel, find, listing
 from app.edges.http.replies import CancelBody, event, identity_of, reply, wait_s
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import BadRequestError, ForbiddenError
 from app.identity import Identity
-from app.intake.prepare import Request as Call
+from app.intake.prepare import CallRequest
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"
 
 
-def router(broker: Broker) -> APIRouter:
+def router(broker: Parts) -> APIRouter:
     """The routes of callers."""
     made = APIRouter()
 
@@ -87,14 +87,14 @@ def router(broker: Broker) -> APIRouter:
         """Cancel a command: 200 where it has ended by this, 202 where its adapter was asked."""
         who = identity_of(request)
         need(who, CALL)
-        word = await cancel(broker, who, correlation_id, reason=body.reason)
-        return reply(200 if word.command.final else 202, view(word.command))
+        change = await cancel(broker, who, correlation_id, reason=body.reason)
+        return reply(200 if change.command.final else 202, view(change.command))
 
     return made
 
 
 async def called(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     body: CallBody,
     *,
@@ -112,16 +112,16 @@ async def called(
     return await awaited(broker, who, accepted)
 
 
-async def awaited(broker: Broker, who: Identity, accepted: Accepted) -> Response:
+async def awaited(broker: Parts, who: Identity, accepted: Accepted) -> Response:
     """The answer to an accepted call, after as long a wait as it may have."""
     if accepted.wait_s <= 0:
         return answer(accepted, None)
-    with broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
+    with broker.feed.watch(who.tenant_id, accepted.written.id) as watch:
         ended = await until_final(watch, wait_s=accepted.wait_s)
     return answer(accepted, ended)
 
 
-def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | None) -> Call:
+def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | None) -> CallRequest:
     """The envelope as a request; what it says of identity must be the token's.
 
     Raises:
@@ -134,7 +134,7 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
             raise ForbiddenError(f"{name} is {said!r} in the body and another in the token.")
     if header_key is not None and body.idempotency_key not in {None, header_key}:
         raise BadRequestError("Body and Idempotency-Key header name different keys.")
-    return Call(
+    return CallRequest(
         tool=body.tool,
         method=body.method,
         args=body.args,
@@ -174,25 +174,27 @@ def answer(accepted: Accepted, ended: Command | None) -> Response:
     return reply(202, body | ({"deduplicated": True} if accepted.deduplicated else {}), **headers)
 
 
-async def sse(broker: Broker, command: Command, *, after: int) -> AsyncGenerator[bytes]:
+async def sse(broker: Parts, command: Command, *, after: int) -> AsyncGenerator[bytes]:
     """Events `progress` (id: its number) and, last, `result`; comments as heartbeats."""
     heartbeat_s = broker.settings.heartbeat_s
-    said = words(broker.database.engine, broker.hub, command, after=after, heartbeat_s=heartbeat_s)
+    said = progress_events(
+        broker.database.engine, broker.feed, command, after=after, heartbeat_s=heartbeat_s
+    )
     try:
-        async for word in said:
-            match word:
+        async for change in said:
+            match change:
                 case None:
                     yield b": still running\n\n"
                 case Progress():
                     data = {
-                        "stage": word.stage,
-                        "percent": word.percent,
-                        "message": word.message,
-                        "attempt": word.attempt,
-                        "at": instant(word.at),
+                        "stage": change.stage,
+                        "percent": change.percent,
+                        "message": change.message,
+                        "attempt": change.attempt,
+                        "at": instant(change.at),
                     }
-                    yield event("progress", word.seq, data)
+                    yield event("progress", change.seq, data)
                 case Command():
-                    yield event("result", word.progress_seq + 1, outcome(word))
+                    yield event("result", change.progress_seq + 1, outcome(change))
     finally:
         await said.aclose()

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.audit.store import events
 from app.catalog.policy import ToolPolicy
 from app.commands import control
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.store import dead_letters
 from app.commands.store.commands import Command
 from app.commands.store.dead_letters import Wanted
@@ -19,7 +19,7 @@ from app.contract import instant
 from app.edges.commands import act, find
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.http.replies import reply
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import NotCancellableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
@@ -63,11 +63,11 @@ class RedriveMany(Filter):
 
 
 async def redrive_one(
-    broker: Broker, who: Identity, command_id: UUID, reason: str, pause_s: float = 0
+    broker: Parts, who: Identity, command_id: UUID, reason: str, pause_s: float = 0
 ) -> Command:
     """Give a dead letter a new attempt, after a pause."""
 
-    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Word:
+    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Change:
         return await control.redrive(
             conn,
             command,
@@ -82,7 +82,7 @@ async def redrive_one(
 
 
 async def redrive_each(
-    broker: Broker, who: Identity, found: list[Command], body: RedriveMany
+    broker: Parts, who: Identity, found: list[Command], body: RedriveMany
 ) -> tuple[list[str], dict[str, str]]:
     """Those that went again, or would in a dry run, and why the others did not."""
     taken: list[str] = []
@@ -101,7 +101,7 @@ async def redrive_each(
     return taken, refused
 
 
-def router(broker: Broker) -> APIRouter:
+def router(broker: Parts) -> APIRouter:
     """The routes of dead letters; each works on the token's own tenant."""
     made = APIRouter(prefix="/operator/dead-letters")
 
@@ -150,11 +150,11 @@ def router(broker: Broker) -> APIRouter:
         """Settle a dead letter by hand."""
         who = operator_of(request)
 
-        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Word:
+        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Change:
             actor = f"operator:{who.user_id}"
             return await control.discard(conn, command, actor=actor, reason=body.reason)
 
-        word = await act(broker, await find(broker, who, correlation_id), verb)
-        return reply(200, view(word.command))
+        change = await act(broker, await find(broker, who, correlation_id), verb)
+        return reply(200, view(change.command))
 
     return made

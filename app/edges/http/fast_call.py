@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.contract import CallBody, Key
 from app.edges.failures import framework_problem, invalid, translated
 from app.edges.http.calls import CALL_PATH, called
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.postgres.engine import AWAY
 
 BODY: Final = TypeAdapter(CallBody)
@@ -28,12 +28,12 @@ KEY: Final = TypeAdapter[str](Key)
 
 
 @dataclass(frozen=True, slots=True)
-class Hot:
+class FastCall:
     """Serves the hot routes; hands everything else on. Errors are for the guard outside."""
 
     app: ASGIApp
     mcp: ASGIApp
-    broker: Broker
+    broker: Parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import ToolPolicy
 from app.commands import control
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.store import heads
 from app.commands.store.commands import Command
 from app.commands.view import view
@@ -17,7 +17,7 @@ from app.contract import instant
 from app.edges.auth.scopes import OPERATE, need
 from app.edges.commands import act, decide, find
 from app.edges.http.replies import identity_of, reply
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
@@ -43,7 +43,7 @@ def operator_of(request: Request) -> Identity:
     return who
 
 
-def router(broker: Broker) -> APIRouter:
+def router(broker: Parts) -> APIRouter:
     """The routes of operators; each works on the token's own tenant."""
     made = APIRouter(prefix="/operator")
 
@@ -53,8 +53,8 @@ def router(broker: Broker) -> APIRouter:
         who = operator_of(request)
         found = await find(broker, who, correlation_id)
         actor = f"operator:{who.user_id}"
-        word = await decide(broker, found, approve=approve, actor=actor, reason=body.reason)
-        return reply(200, view(word.command))
+        change = await decide(broker, found, approve=approve, actor=actor, reason=body.reason)
+        return reply(200, view(change.command))
 
     @made.post("/commands/{correlation_id}/approve")
     async def approve(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
@@ -71,7 +71,7 @@ def router(broker: Broker) -> APIRouter:
         """Say what a command did that ended in doubt; its ordering key goes on."""
         who = operator_of(request)
 
-        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Word:
+        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Change:
             return await control.resolve(
                 conn,
                 command,
@@ -80,8 +80,8 @@ def router(broker: Broker) -> APIRouter:
                 reason=body.reason,
             )
 
-        word = await act(broker, await find(broker, who, correlation_id), verb)
-        return reply(200, view(word.command))
+        change = await act(broker, await find(broker, who, correlation_id), verb)
+        return reply(200, view(change.command))
 
     @made.get("/keys/blocked")
     async def blocked_keys(

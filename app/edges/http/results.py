@@ -10,12 +10,12 @@ from app import metrics
 from app.catalog.policy import ToolPolicy
 from app.catalog.redaction import mask
 from app.commands import results
-from app.commands.attempts import Word
+from app.commands.attempts import Change
 from app.commands.store.commands import Command
 from app.contract import instant
 from app.edges.auth.scopes import RESULTS, need
 from app.edges.http.replies import identity_of, reply
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.identity import Identity
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class RejectBody(BaseModel):
     reason: str = Field(min_length=1, max_length=500)
 
 
-def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
+def router(broker: Parts) -> APIRouter:  # noqa: C901 it holds the routes
     """The routes of adapters."""
     made = APIRouter(prefix="/results")
     engine = broker.database.engine
@@ -120,7 +120,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         if not claimed.proceed:
             status = 410 if claimed.reason in GONE or claimed.command.final else 409
             return reply(status, {"proceed": False, "reason": claimed.reason})
-        broker.say(Word(command=claimed.command, woken=(correlation_id,)))
+        broker.announce(Change(command=claimed.command, woken=(correlation_id,)))
         return reply(200, go(claimed.command, claimed.lease_s))
 
     @made.post("/{correlation_id}/progress")
@@ -129,7 +129,7 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
         who = adapter_of(request)
         said = [body.stage, body.message]
         policy, (stage, message) = await heard(who, correlation_id, said)
-        word = await results.progress(
+        change = await results.progress(
             engine,
             adapter=who,
             policy=policy,
@@ -141,15 +141,15 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
             leases=broker.leases,
         )
         metrics.ADAPTER_WORDS.labels("progress").inc()
-        broker.say(word)
-        return reply(200, {"ok": True, "cancel_requested": word.cancel_requested})
+        broker.announce(change)
+        return reply(200, {"ok": True, "cancel_requested": change.cancel_requested})
 
     @made.post("/{correlation_id}")
     async def result(request: Request, correlation_id: UUID, body: ResultBody) -> Response:
         """Say how it ended. The first word wins; a repeat is answered alike."""
         who = adapter_of(request)
         policy, error = await heard(who, correlation_id, body.problem())
-        word = await results.finish(
+        change = await results.finish(
             engine,
             adapter=who,
             policy=policy,
@@ -159,28 +159,28 @@ def router(broker: Broker) -> APIRouter:  # noqa: C901 it holds the routes
             error=error,
             random=broker.random,
         )
-        return ended(word)
+        return ended(change)
 
     @made.post("/{correlation_id}/reject")
     async def reject(request: Request, correlation_id: UUID, body: RejectBody) -> Response:
         """Say that no rule takes it: it goes to the dead letters."""
         who = adapter_of(request)
         policy, reason = await heard(who, correlation_id, body.reason)
-        word = await results.reject(
+        change = await results.reject(
             engine,
             adapter=who,
             policy=policy,
             command_id=correlation_id,
             reason=reason,
         )
-        return ended(word)
+        return ended(change)
 
-    def ended(word: Word) -> Response:
-        metrics.ADAPTER_WORDS.labels("repeated end" if word.repeated else "end").inc()
-        if not word.repeated:
-            broker.say(word)
-        state = str(word.command.state)
-        return reply(200, {"ok": True, "state": state, "repeated": word.repeated})
+    def ended(change: Change) -> Response:
+        metrics.ADAPTER_WORDS.labels("repeated end" if change.repeated else "end").inc()
+        if not change.repeated:
+            broker.announce(change)
+        state = str(change.command.state)
+        return reply(200, {"ok": True, "state": state, "repeated": change.repeated})
 
     return made
 

@@ -9,7 +9,7 @@ from app.contract import instant
 from app.edges.auth.scopes import CALL, need
 from app.edges.http.operator import operator_of
 from app.edges.http.replies import identity_of, reply
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import Which, definition_for
 from app.postgres.engine import tenant_transaction
 from app.sagas import registry
@@ -31,7 +31,7 @@ def shown(one: Registered, *, whole: bool) -> dict[str, Any]:
     return said | ({"definition": one.definition} if whole else {"input": one.definition["input"]})
 
 
-def router(broker: Broker) -> APIRouter:
+def router(broker: Parts) -> APIRouter:
     """The routes of sagas; each works on the token's own tenant."""
     made = APIRouter(prefix="/sagas")
 

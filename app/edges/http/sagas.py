@@ -13,9 +13,9 @@ from app.edges.auth.scopes import CALL, need
 from app.edges.http.calls import awaited
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.http.replies import CancelBody, identity_of, reply, wait_s
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import Which
-from app.intake.prepare import Request as Call
+from app.intake.prepare import CallRequest
 from app.sagas import view as saga_view
 from app.sagas.state import State
 
@@ -42,7 +42,7 @@ class SettleBody(ReasonBody):
         return self
 
 
-def router(broker: Broker) -> APIRouter:
+def router(broker: Parts) -> APIRouter:
     """The routes of running sagas; each works on the token's own tenant."""
     made = APIRouter()
 
@@ -57,7 +57,7 @@ def router(broker: Broker) -> APIRouter:
         """Run a saga: its outcome, or "accepted" where it takes longer than the wait."""
         who = identity_of(request)
         need(who, CALL)
-        asked = Call(
+        asked = CallRequest(
             tool=sagas.RUN.tool,
             method=sagas.RUN.method,
             args=body.model_dump(exclude={"deadline_ms"}, exclude_none=True),

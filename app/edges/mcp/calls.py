@@ -14,10 +14,10 @@ from app.catalog.policy import Tool
 from app.contract import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.edges.calls import Accepted, submit
 from app.edges.failures import translated
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import BadRequestError
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.postgres.engine import AWAY
 
 Context = ServerRequestContext[Any, Any]
@@ -46,7 +46,7 @@ async def database_told(ctx: Context, call_next: CallNext) -> HandlerResult:
         ) from error
 
 
-async def granted(broker: Broker, who: Identity, name: str) -> Tool:
+async def granted(broker: Parts, who: Identity, name: str) -> Tool:
     """The tool of this name; one that is not granted is answered like one that is not there.
 
     Raises:
@@ -57,14 +57,14 @@ async def granted(broker: Broker, who: Identity, name: str) -> Tool:
     if tool is not None and await broker.catalog.may_call(who, tool):
         return tool
     asked = (name, "") if tool is None else (tool.tool, tool.method)
-    request = Request(tool=asked[0], method=asked[1], args={})
+    request = CallRequest(tool=asked[0], method=asked[1], args={})
     reason = "no such tool" if tool is None else "no grant"
     await broker.refusals.call(who, request, kind="call.denied", reason=reason)
     raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
 
 
 async def accept(
-    broker: Broker, who: Identity, request: Request, *, wait_s: float | None = None
+    broker: Parts, who: Identity, request: CallRequest, *, wait_s: float | None = None
 ) -> Accepted:
     """Accept a call whole: a disconnect can land anywhere, also in the commit."""
     accepted: Accepted | None = None
@@ -82,7 +82,7 @@ def meta(ctx: Context) -> Mapping[str, Any]:
 
 def request_of(
     ctx: Context, tool: Tool, params: types.CallToolRequestParams
-) -> tuple[Request, float | None]:
+) -> tuple[CallRequest, float | None]:
     """A tools/call as every edge hands it on, and the seconds that it would wait at the most.
 
     Raises:
@@ -90,7 +90,7 @@ def request_of(
     """
     key, source = idempotency_key(ctx)
     said = call_meta(ctx)
-    request = Request(
+    request = CallRequest(
         tool=tool.tool,
         method=tool.method,
         args=params.arguments or {},

@@ -15,7 +15,7 @@ from app.commands.watch import until_final
 from app.edges.commands import cancel, find, listing
 from app.edges.mcp import saga_tools
 from app.edges.mcp.replies import status_reply
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import InvalidArgumentsError
 from app.identity import Identity
 
@@ -107,7 +107,7 @@ VALIDATORS: Final = {
 
 
 async def call(
-    broker: Broker, who: Identity, name: str, arguments: Mapping[str, Any]
+    broker: Parts, who: Identity, name: str, arguments: Mapping[str, Any]
 ) -> types.CallToolResult:
     """Serve one of the built-in tools.
 
@@ -122,9 +122,9 @@ async def call(
         case "command_cancel":
             reason = arguments.get("reason") or "cancelled by the caller"
             command_id = UUID(arguments["command_id"])
-            word = await cancel(broker, who, command_id, reason=reason)
+            change = await cancel(broker, who, command_id, reason=reason)
             return status_reply(
-                word.command, inline_bytes_max=broker.settings.result_inline_bytes_max
+                change.command, inline_bytes_max=broker.settings.result_inline_bytes_max
             )
         case "command_list":
             return await _list(broker, who, arguments)
@@ -133,20 +133,18 @@ async def call(
 
 
 async def _status(
-    broker: Broker, who: Identity, arguments: Mapping[str, Any]
+    broker: Parts, who: Identity, arguments: Mapping[str, Any]
 ) -> types.CallToolResult:
     command = await find(broker, who, UUID(arguments["command_id"]))
     wait_s = float(arguments.get("wait_s", 20))
     if not command.final and wait_s > 0:
-        with broker.hub.watch(who.tenant_id, command.id) as watch:
+        with broker.feed.watch(who.tenant_id, command.id) as watch:
             ended = await until_final(watch, wait_s=wait_s)
         command = ended or await find(broker, who, command.id)
     return status_reply(command, inline_bytes_max=broker.settings.result_inline_bytes_max)
 
 
-async def _list(
-    broker: Broker, who: Identity, arguments: Mapping[str, Any]
-) -> types.CallToolResult:
+async def _list(broker: Parts, who: Identity, arguments: Mapping[str, Any]) -> types.CallToolResult:
     states = arguments.get("state")
     before = arguments.get("before")
     limit = int(arguments.get("limit", 20))

@@ -50,7 +50,7 @@ from app.edges.calls import wait_bound_s
 from app.edges.mcp import command_tools
 from app.edges.mcp.legacy.sessions import PATH, VERSION_HEADER
 from app.edges.mcp.legacy.tasks import VERSION as LEGACY_VERSION
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import RUN
 from app.errors import BrokerError
 from app.identity import Identity
@@ -75,7 +75,7 @@ SSE_HEADERS: Final = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quick:
+class FastCall:
     """A call that is served here, read as its era reads it."""
 
     message: JSONRPCRequest
@@ -127,12 +127,12 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class QuickCalls:
+class FastCalls:
     """Serves those calls before the SDK's app; hands on everything else as it came."""
 
     app: ASGIApp
     server: Server[Any]
-    broker: Broker
+    broker: Parts
     security: TransportSecuritySettings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,7 +170,7 @@ class QuickCalls:
 
     async def _judged(
         self, who: Identity, headers: Mapping[str, str], messages: list[Message]
-    ) -> Quick | None:
+    ) -> FastCall | None:
         """The call, where it is one that is answered at once; None where the SDK has to judge."""
         if messages[-1]["type"] != "http.request":
             return None  # gone in the middle of the body
@@ -211,7 +211,7 @@ class QuickCalls:
             wait_s = min(wait_s, said_s)
         return tool if wait_s <= QUICK_S else None
 
-    async def _answer(self, call: Quick, request: Request) -> JSONRPCResponse | JSONRPCError:
+    async def _answer(self, call: FastCall, request: Request) -> JSONRPCResponse | JSONRPCError:
         one = call.message
         exchange = Exchange(
             transport=TransportContext(
@@ -265,7 +265,7 @@ def replayed(messages: list[Message], receive: Receive) -> Receive:
     return again
 
 
-def modern(body: bytes, headers: Mapping[str, str]) -> Quick | None:
+def modern(body: bytes, headers: Mapping[str, str]) -> FastCall | None:
     """As the SDK's modern entry reads a request; None where it would refuse it."""
     try:
         decoded = json.loads(body)
@@ -275,7 +275,7 @@ def modern(body: bytes, headers: Mapping[str, str]) -> Quick | None:
     route = classify_inbound_request(decoded, headers=headers)
     if isinstance(route, InboundLadderRejection):
         return None
-    return Quick(
+    return FastCall(
         message=message,
         version=route.protocol_version,
         client_info=route.client_info,
@@ -283,7 +283,7 @@ def modern(body: bytes, headers: Mapping[str, str]) -> Quick | None:
     )
 
 
-def legacy(body: bytes, headers: Mapping[str, str]) -> Quick | None:
+def legacy(body: bytes, headers: Mapping[str, str]) -> FastCall | None:
     """As the SDK's transport of the older era reads a request; None where it would refuse it."""
     try:
         message = jsonrpc_message_adapter.validate_python(from_json(body), by_name=False)
@@ -291,7 +291,7 @@ def legacy(body: bytes, headers: Mapping[str, str]) -> Quick | None:
         return None
     if not isinstance(message, JSONRPCRequest):
         return None
-    return Quick(message=message, version=headers[VERSION_HEADER])
+    return FastCall(message=message, version=headers[VERSION_HEADER])
 
 
 def legacy_error_data(error: Exception) -> ErrorData:

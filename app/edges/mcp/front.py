@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from app.commands.store.commands import Command
-from app.commands.watch import Watch
+from app.commands.watch import Subscription
 from app.contract import KEY_META
 from app.edges.auth.scopes import CALL, need
 from app.edges.calls import Accepted
@@ -41,7 +41,7 @@ from app.edges.mcp.replies import (
     protocol_error,
     shown_tool,
 )
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.sagas import RUN
 from app.edges.stops import call_name
 from app.errors import BadRequestError, BrokerError
@@ -63,7 +63,7 @@ PERCENT_MAX: Final = 99.0
 class Front:
     """The handlers of one app process."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Parts) -> None:
         self._broker = broker
         self._tasks = tasks.Tasks(broker)
         settings = broker.settings
@@ -109,7 +109,7 @@ class Front:
 
     def quick(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
         """The same app, with a way past its transport for calls that are answered at once."""
-        return fast_call.QuickCalls(app, server, self._broker, self._security)
+        return fast_call.FastCalls(app, server, self._broker, self._security)
 
     def session_stream(self) -> ASGIApp:
         """The older era's stream, which tells of changed tools."""
@@ -205,7 +205,7 @@ class Front:
     ) -> tuple[Command | None, Command | None]:
         """The command's end, if the wait saw it, and the newest that the wait saw."""
         try:
-            with self._broker.hub.watch(who.tenant_id, accepted.written.id) as watch:
+            with self._broker.feed.watch(who.tenant_id, accepted.written.id) as watch:
                 return await self._follow(ctx, watch, accepted.wait_s), watch.newest
         except anyio.get_cancelled_exc_class():
             if accepted.tool.policy.on_disconnect == "cancel":
@@ -224,7 +224,7 @@ class Front:
             return JustWritten(id=written.id, deadline_at=written.deadline_at)
         return newest or await find(self._broker, who, written.id)
 
-    async def _follow(self, ctx: Context, watch: Watch, wait_s: float) -> Command | None:
+    async def _follow(self, ctx: Context, watch: Subscription, wait_s: float) -> Command | None:
         """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""
         now = anyio.current_time()
         until, said_at, said = now + wait_s, now - SILENCE_S, -0.1

@@ -21,7 +21,7 @@ from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import URI
 from app.edges.mcp.tasks import Tasks, need_declared
 from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import BrokerError
 from app.identity import Identity
 
@@ -34,7 +34,7 @@ WATCHED_MAX: Final = 100
 class Listener:
     """Serves the streams of one app process."""
 
-    def __init__(self, broker: Broker, tasks: Tasks, streams: Streams) -> None:
+    def __init__(self, broker: Parts, tasks: Tasks, streams: Streams) -> None:
         self._broker = broker
         self._tasks = tasks
         self._streams = streams
@@ -103,7 +103,7 @@ class Listener:
     async def _task(
         self, ctx: Context, who: Identity, command_id: UUID, send: ObjectSendStream[Told]
     ) -> None:
-        with self._broker.hub.watch(who.tenant_id, command_id) as watch:
+        with self._broker.feed.watch(who.tenant_id, command_id) as watch:
             while True:
                 command = await watch.change(self._broker.settings.heartbeat_s)
                 if command is not None:
@@ -115,7 +115,7 @@ class Listener:
     async def _resource(
         self, who: Identity, uri: str, command_id: UUID, send: ObjectSendStream[Told]
     ) -> None:
-        with self._broker.hub.watch(who.tenant_id, command_id) as watch:
+        with self._broker.feed.watch(who.tenant_id, command_id) as watch:
             first = True  # the present state is no update
             while True:
                 command = await watch.change(self._broker.settings.heartbeat_s)

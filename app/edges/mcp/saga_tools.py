@@ -14,10 +14,10 @@ from app.edges import sagas
 from app.edges.calls import Accepted
 from app.edges.commands import find as find_command
 from app.edges.mcp.replies import line_of, shown_tool
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import InvalidArgumentsError
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from app.sagas import registry
 from app.sagas import view as saga_view
 
@@ -75,7 +75,7 @@ ASKED: Final = {tool.name: tool.input_schema for tool in (STATUS, CANCEL)}
 
 
 async def run(
-    broker: Broker, who: Identity, request: Request, *, wait_s: float | None
+    broker: Parts, who: Identity, request: CallRequest, *, wait_s: float | None
 ) -> Accepted | types.CallToolResult:
     """Accept a saga whole, or show its plan.
 
@@ -102,7 +102,7 @@ async def run(
 
 
 async def ask(
-    broker: Broker, who: Identity, name: str, arguments: Mapping[str, Any]
+    broker: Parts, who: Identity, name: str, arguments: Mapping[str, Any]
 ) -> types.CallToolResult:
     """Serve saga_status or saga_cancel; their arguments have been checked.
 
@@ -116,7 +116,7 @@ async def ask(
     saga, steps = await sagas.find(broker, who, saga_id)
     wait_s = float(arguments.get("wait_s", 20))
     if saga.kind == "declared" and saga.finished_at is None and wait_s > 0:
-        with broker.hub.watch(who.tenant_id, saga_id) as watch:
+        with broker.feed.watch(who.tenant_id, saga_id) as watch:
             await until_final(watch, wait_s=wait_s)
         saga, steps = await sagas.find(broker, who, saga_id)
     body = saga_view.view(saga, steps)

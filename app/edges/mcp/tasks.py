@@ -16,7 +16,7 @@ from app.edges.commands import cancel, find
 from app.edges.mcp.asking.tasks import answer, asked
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import META, POLL_MS, about, final_reply, line_of, protocol_error
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import BrokerError
 from app.identity import Identity
 
@@ -40,7 +40,7 @@ class UpdateParams(TaskParams):
 class Tasks:
     """tasks/get, tasks/update and tasks/cancel."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Parts) -> None:
         self._broker = broker
 
     def install(self, server: Server[Any]) -> None:
@@ -102,7 +102,7 @@ class Tasks:
         return {"resultType": "complete"}
 
 
-async def own_task(broker: Broker, who: Identity, task_id: str) -> Command:
+async def own_task(broker: Parts, who: Identity, task_id: str) -> Command:
     """The command behind a task of the caller's.
 
     Raises:
@@ -126,7 +126,7 @@ def described(command: Command, status: str, note: str | None = None) -> dict[st
     return told | ({"statusMessage": line} if line else {})
 
 
-def kept_ms(broker: Broker) -> int:
+def kept_ms(broker: Parts) -> int:
     """How long a task can be asked for after its end, in milliseconds."""
     return round(broker.settings.bodies_kept_s * 1000)
 

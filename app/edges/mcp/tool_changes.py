@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.identity import Identity
 
 
@@ -42,7 +42,7 @@ class Streams:
                 del self._open[user]
 
 
-async def tools_seen(broker: Broker, who: Identity) -> str:
+async def tools_seen(broker: Parts, who: Identity) -> str:
     """A digest of what tools/list shows the caller; the same at each replica."""
     digest = hashlib.sha256()
     for tool in await broker.catalog.visible(who):
@@ -50,7 +50,7 @@ async def tools_seen(broker: Broker, who: Identity) -> str:
     return digest.hexdigest()[:32]
 
 
-async def tools_changed(broker: Broker, who: Identity, known: str) -> str:
+async def tools_changed(broker: Parts, who: Identity, known: str) -> str:
     """Wait until what the caller sees is something else; returns its digest."""
     while True:
         changed = broker.catalog.changed

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.commands.store.turns import turn
+from app.commands.store.ticks import enqueue_tick
 from app.postgres.engine import dump
 from app.sagas.state import FINAL, State, StepState
 
@@ -226,7 +226,7 @@ async def ask(
     """Ask a locked saga to stop, or say that no more steps come; the first reason stays."""
     values = {"id": saga.id, "stop": None if stop is None else dump(stop), "closed": closed}
     await conn.execute(ASK, values)
-    await turn(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
+    await enqueue_tick(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
 
 
 async def stop_idle(conn: AsyncConnection, *, limit: int) -> list[UUID]:

@@ -7,9 +7,9 @@ import pytest
 from app.catalog.policy import ToolPolicy
 from app.commands.results import reject
 from app.commands.store import dispatch_record
-from app.commands.store.dispatch_claim import claim_commands
+from app.commands.store.dispatch_claim import lease_commands
 from app.edges.commands import cancel
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import ContradictionError
 from app.postgres.engine import open_database
 from app.postgres.wakeups import Notifier
@@ -27,21 +27,21 @@ NOT_IDEMPOTENT = """
 
 
 async def test_kafka_s_failure_gives_back_no_attempt_of_a_command_that_has_ended(
-    broker: Broker, database: Dsns, issuer: DevIssuer
+    broker: Parts, database: Dsns, issuer: DevIssuer
 ) -> None:
     one = (await accept(broker, echo())).written.id
     async with open_database(settings_of(database.relay, issuer), name="relay") as relay:
-        claimed = await claim_commands(
+        claimed = await lease_commands(
             relay.pool, relay="r", batch_max=9, window=9, aging_s=60, lease_s=60
         )
         await cancel(broker, ADA, one, reason="enough")
-        await dispatch_record.unclaim(relay.pool, claimed, relay="r")
+        await dispatch_record.give_back(relay.pool, claimed, relay="r")
     assert await fetch(database.owner, "SELECT FROM outbox WHERE kind = 'command'") == []
 
 
 @pytest.mark.guarantee("lease:unknown-blocks")
 async def test_a_late_word_lifts_only_the_block_of_its_own_command(
-    broker: Broker, database: Dsns, issuer: DevIssuer
+    broker: Parts, database: Dsns, issuer: DevIssuer
 ) -> None:
     await fetch(database.owner, NOT_IDEMPOTENT)
     first, second, third = [
@@ -65,7 +65,7 @@ async def test_a_late_word_lifts_only_the_block_of_its_own_command(
 
 @pytest.mark.guarantee("deadline:queued")
 async def test_a_redriven_command_has_a_deadline_though_it_missed_the_one_before(
-    broker: Broker, database: Dsns, issuer: DevIssuer
+    broker: Parts, database: Dsns, issuer: DevIssuer
 ) -> None:
     one = (await accept(broker, echo())).written.id
     settings = settings_of(database.relay, issuer)

@@ -22,7 +22,7 @@ from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.results import progress, reject
 from app.commands.store.commands import Command
-from app.commands.store.dispatch_claim import Claimed
+from app.commands.store.dispatch_claim import LeasedRow
 from app.edges.commands import cancel
 from app.errors import (
     ContradictionError,
@@ -30,7 +30,7 @@ from app.errors import (
     NotCancellableError,
     StaleAttemptError,
 )
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.commands.model.model import KINDS, Model, Modelled
@@ -66,7 +66,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.world.clear()
         self.model = Model()
         self.number = 0
-        self.in_hand: list[tuple[str, list[Claimed]]] = []
+        self.in_hand: list[tuple[str, list[LeasedRow]]] = []
         note(f"MCP_BROKER_MODEL_SEED={GIVEN or 'unset: the same examples each time'}")
 
     def pick(self, pick: int, *, sent: bool = False) -> Modelled | None:
@@ -74,7 +74,7 @@ class Lifecycle(RuleBasedStateMachine):
         found = [one for one in self.model.commands.values() if one.sent or not sent]
         return found[-1 - pick % len(found)] if found else None
 
-    def send(self, request: Request) -> tuple[UUID, bool]:
+    def send(self, request: CallRequest) -> tuple[UUID, bool]:
         accepted = self.world.run(calls.accept(self.world.broker, request))
         return accepted.written.id, accepted.replayed
 
@@ -100,7 +100,7 @@ class Lifecycle(RuleBasedStateMachine):
         key = f"key-{self.number}" if keyed else None
         twin = None if keyed else self.model.twin(method, text, ordering_key)
         one, replayed = self.send(
-            Request(
+            CallRequest(
                 tool="trial",
                 method=method,
                 args={"text": text},
@@ -132,7 +132,7 @@ class Lifecycle(RuleBasedStateMachine):
         one = self.pick(pick)
         if one is None or one.key is None:
             return
-        request = Request(
+        request = CallRequest(
             tool="trial",
             method=one.method,
             args={"text": text},
@@ -160,7 +160,7 @@ class Lifecycle(RuleBasedStateMachine):
         elif claimed:
             self.in_hand.append((relay, claimed))
 
-    def publish(self, claimed: list[Claimed], relay: str) -> None:
+    def publish(self, claimed: list[LeasedRow], relay: str) -> None:
         self.world.publish(claimed, relay)
         for one in claimed:
             assert one.command_id is not None
@@ -176,7 +176,7 @@ class Lifecycle(RuleBasedStateMachine):
         if kafka:
             self.publish(claimed, relay)
             return
-        self.world.unclaim(claimed, relay)
+        self.world.give_back(claimed, relay)
         for one in claimed:
             place = (one.command_id, one.attempt)
             row = self.model.rows.get(place)  # pyright: ignore[reportArgumentType] never None here

@@ -14,10 +14,10 @@ from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.store import commands, dispatch_claim, dispatch_record
 from app.commands.store.commands import Command
-from app.commands.store.dispatch_claim import Claimed
+from app.commands.store.dispatch_claim import LeasedRow
 from app.commands.store.dispatch_record import Acked
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import open_broker
 from app.postgres import migrate
 from app.postgres.engine import open_database, tenant_transaction
@@ -49,7 +49,7 @@ CLEAR = "TRUNCATE commands, outbox, ordering_heads, progress CASCADE"
 class World(Background):
     """One app's and one relay's parts."""
 
-    replicas: list[Broker]
+    replicas: list[Parts]
     relay: asyncpg.Pool
     clock: Clock
     owner: asyncpg.Connection
@@ -62,7 +62,7 @@ class World(Background):
         self._turn = 0
 
     @property
-    def broker(self) -> Broker:
+    def broker(self) -> Parts:
         """One app replica, then the other."""
         self._turn += 1
         return self.replicas[self._turn % len(self.replicas)]
@@ -98,19 +98,19 @@ class World(Background):
         assert len(places) == len(rows), "an attempt has one outbox row"
         return {row["id"]: row for row in found}, places
 
-    def claim_rows(self, relay: str) -> list[Claimed]:
+    def claim_rows(self, relay: str) -> list[LeasedRow]:
         return self.run(
-            dispatch_claim.claim_commands(
+            dispatch_claim.lease_commands(
                 self.relay, relay=relay, batch_max=100, window=40, aging_s=60, lease_s=LEASE_S
             )
         )
 
-    def publish(self, claimed: list[Claimed], relay: str) -> None:
+    def publish(self, claimed: list[LeasedRow], relay: str) -> None:
         acked = [Acked(claimed=one, partition=0, offset=n) for n, one in enumerate(claimed)]
         self.run(dispatch_record.published(self.relay, acked, relay=relay, claim_wait_s=LEASE_S))
 
-    def unclaim(self, claimed: list[Claimed], relay: str) -> None:
-        self.run(dispatch_record.unclaim(self.relay, claimed, relay=relay))
+    def give_back(self, claimed: list[LeasedRow], relay: str) -> None:
+        self.run(dispatch_record.give_back(self.relay, claimed, relay=relay))
 
     def by_hand(self, command_id: UUID, verb: Verb) -> None:
         """What an operator does to one command."""

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from app.config import Settings
 from app.edges.auth.scopes import SCOPES
 from app.edges.guard import METADATA, PUBLIC, SCOPES_OF, Guard
-from app.edges.http.fast_call import Hot
-from app.edges.parts import Broker
+from app.edges.http.fast_call import FastCall
+from app.edges.parts import Parts
 from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -21,10 +21,10 @@ from tests.edges.conftest import auth
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
 
 
-def routes(settings: Settings, broker: Broker) -> list[tuple[str, str]]:
+def routes(settings: Settings, broker: Parts) -> list[tuple[str, str]]:
     guard = build(settings, broker)
     assert isinstance(guard, Guard)
-    assert isinstance(guard.app, Hot)
+    assert isinstance(guard.app, FastCall)
     assert isinstance(guard.app.app, FastAPI)
     paths: dict[str, dict[str, Any]] = guard.app.app.openapi()["paths"]
     found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
@@ -33,7 +33,7 @@ def routes(settings: Settings, broker: Broker) -> list[tuple[str, str]]:
 
 @pytest.mark.guarantee("identity:scopes")
 async def test_every_route_refuses_a_token_without_its_scope(
-    settings: Settings, broker: Broker, issuer: DevIssuer
+    settings: Settings, broker: Parts, issuer: DevIssuer
 ) -> None:
     walked = 0
     async with serving(settings) as http:

@@ -19,7 +19,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from app.config import Settings
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
@@ -41,7 +41,7 @@ def settings(database: Dsns, issuer: DevIssuer) -> Settings:
     return settings_of(database.app, issuer, inline_wait_s=0.01, heartbeat_s=0.1)
 
 
-async def commands_of(broker: Broker) -> list[UUID]:
+async def commands_of(broker: Parts) -> list[UUID]:
     """One that has ended, one that runs, one that waits, one that is dead."""
     ids = [(await accept(broker, echo(f"n{n}"))).written.id for n in range(4)]
     await finish(broker, ids[0], result={"text": "x"})
@@ -60,7 +60,7 @@ def as_echo(case: schemathesis.Case) -> schemathesis.Case:
 
 @pytest.mark.guarantee("http:contract")
 async def test_no_example_meets_a_server_error_or_an_answer_that_is_not_in_the_document(
-    broker: Broker, issuer: DevIssuer
+    broker: Parts, issuer: DevIssuer
 ) -> None:
     ids = await commands_of(broker)
     loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
@@ -21,14 +21,14 @@ def operator(issuer: DevIssuer) -> dict[str, str]:
     return auth(issuer, "olga", "operator")
 
 
-async def dead(broker: Broker, text: str = "x", code: str = "boom", **more: Any) -> UUID:
+async def dead(broker: Parts, text: str = "x", code: str = "boom", **more: Any) -> UUID:
     one = (await accept(broker, echo(text, **more))).written.id
     for attempt in (1, 2, 3):
         await finish(broker, one, attempt=attempt, error={"code": code, "message": "no"})
     return one
 
 
-async def doubtful(broker: Broker, database: Dsns, **more: Any) -> UUID:
+async def doubtful(broker: Parts, database: Dsns, **more: Any) -> UUID:
     """A command that its adapter left: dead, with an outcome that nobody knows."""
     one = await dead(broker, **more)
     await fetch(database.owner, "UPDATE commands SET outcome_unknown = true WHERE id = $1", one)
@@ -43,7 +43,7 @@ async def doubtful(broker: Broker, database: Dsns, **more: Any) -> UUID:
 
 @pytest.mark.guarantee("deadletter:filtered")
 async def test_a_filter_takes_what_fits_all_of_it_and_a_redrive_no_more_than_that(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str], database: Dsns
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str], database: Dsns
 ) -> None:
     old, other, new = await dead(broker, "a"), await dead(broker, "b", "quota"), await dead(broker)
     await fetch(
@@ -70,7 +70,7 @@ async def test_a_filter_takes_what_fits_all_of_it_and_a_redrive_no_more_than_tha
 
 
 async def test_pages_go_through_the_list_once_while_it_shrinks(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str]
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str]
 ) -> None:
     ids = [str(await dead(broker, str(n))) for n in range(5)]
     seen: list[str] = []
@@ -88,7 +88,7 @@ async def test_pages_go_through_the_list_once_while_it_shrinks(
 
 @pytest.mark.guarantee("deadletter:rate")
 async def test_a_redrive_of_many_is_spread_over_time_and_their_deadlines_with_it(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str], database: Dsns
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str], database: Dsns
 ) -> None:
     ids = [await dead(broker, str(n)) for n in range(3)]
     body = WHY | {"dry_run": False, "per_s": 0.01}
@@ -110,7 +110,7 @@ async def test_a_redrive_of_many_is_spread_over_time_and_their_deadlines_with_it
 
 @pytest.mark.guarantee("unknown:resolved")
 async def test_a_key_that_waits_for_an_outcome_goes_on_when_an_operator_says_it(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str], database: Dsns
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str], database: Dsns
 ) -> None:
     one = await doubtful(broker, database, ordering_key="k")
     after = (await accept(broker, echo("b", ordering_key="k"))).written.id
@@ -140,7 +140,7 @@ async def test_a_key_that_waits_for_an_outcome_goes_on_when_an_operator_says_it(
 
 
 async def test_a_redrive_lifts_the_block_of_its_own_command(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str], database: Dsns
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str], database: Dsns
 ) -> None:
     one = await doubtful(broker, database, ordering_key="k")
     await http.post(f"{LETTERS}/{one}/redrive", json=WHY, headers=operator)
@@ -150,7 +150,7 @@ async def test_a_redrive_lifts_the_block_of_its_own_command(
 @pytest.mark.parametrize("column", ["saga_id", "args"])
 async def test_what_cannot_go_again_is_refused_with_the_reason(
     http: httpx.AsyncClient,
-    broker: Broker,
+    broker: Parts,
     operator: dict[str, str],
     database: Dsns,
     column: str,

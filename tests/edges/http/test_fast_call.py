@@ -12,8 +12,8 @@ from uuid_utils.compat import uuid7
 
 from app.config import Settings
 from app.edges.guard import Guard
-from app.edges.http.fast_call import Hot
-from app.edges.parts import Broker
+from app.edges.http.fast_call import FastCall
+from app.edges.parts import Parts
 from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -27,12 +27,12 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 async def ordinary(
-    settings: Settings, broker: Broker, issuer: DevIssuer
+    settings: Settings, broker: Parts, issuer: DevIssuer
 ) -> AsyncIterator[httpx.AsyncClient]:
     """The same app without the hot routes in front of FastAPI's."""
     guard = build(settings, broker)
     assert isinstance(guard, Guard)
-    assert isinstance(guard.app, Hot)
+    assert isinstance(guard.app, FastCall)
     transport = httpx.ASGITransport(app=Guard(guard.app.app, broker), raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://testserver", headers=auth(issuer, "ada")

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
@@ -23,14 +23,14 @@ def operator(issuer: DevIssuer) -> dict[str, str]:
     return auth(issuer, "olga", "operator")
 
 
-async def dead(broker: Broker, text: str = "x", **more: Any) -> UUID:
+async def dead(broker: Parts, text: str = "x", **more: Any) -> UUID:
     one = (await accept(broker, echo(text, **more))).written.id
     for attempt in (1, 2, 3):
         await finish(broker, one, attempt=attempt, error={"message": "boom"})
     return one
 
 
-async def test_only_an_operator_may(http: httpx.AsyncClient, broker: Broker) -> None:
+async def test_only_an_operator_may(http: httpx.AsyncClient, broker: Parts) -> None:
     one = await dead(broker)
     assert (await http.get("/operator/dead-letters")).status_code == 403
     answer = await http.post(f"/operator/dead-letters/{one}/redrive", json=WHY)
@@ -38,7 +38,7 @@ async def test_only_an_operator_may(http: httpx.AsyncClient, broker: Broker) -> 
 
 
 async def test_an_operator_of_another_tenant_finds_nothing(
-    http: httpx.AsyncClient, broker: Broker, issuer: DevIssuer
+    http: httpx.AsyncClient, broker: Parts, issuer: DevIssuer
 ) -> None:
     one = await dead(broker)
     other = auth(issuer, "olga", "operator", tenant="other")
@@ -49,7 +49,7 @@ async def test_an_operator_of_another_tenant_finds_nothing(
 
 @pytest.mark.guarantee("deadletter:redrive")
 async def test_a_redriven_command_keeps_its_key_and_makes_a_new_attempt(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str]
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str]
 ) -> None:
     one = await dead(broker, idempotency_key="mine")
     listed = (await http.get("/operator/dead-letters", headers=operator)).json()["dead_letters"]
@@ -73,7 +73,7 @@ async def test_a_redriven_command_keeps_its_key_and_makes_a_new_attempt(
 
 @pytest.mark.guarantee("deadletter:redrive")
 async def test_a_redriven_command_goes_before_what_waits_for_its_key_and_never_beside_it(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str]
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str]
 ) -> None:
     first = await dead(broker, "a", ordering_key="k")
     second = (await accept(broker, echo("b", ordering_key="k"))).written.id
@@ -87,7 +87,7 @@ async def test_a_redriven_command_goes_before_what_waits_for_its_key_and_never_b
 
 
 async def test_many_are_redriven_after_a_dry_run_and_one_is_discarded(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str], database: Dsns
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str], database: Dsns
 ) -> None:
     ids = [await dead(broker, str(n)) for n in range(3)]
     gone = await http.post(f"/operator/dead-letters/{ids[0]}/discard", json=WHY, headers=operator)
@@ -110,7 +110,7 @@ async def test_many_are_redriven_after_a_dry_run_and_one_is_discarded(
 
 
 async def test_two_operators_at_once_redrive_a_command_once(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str]
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str]
 ) -> None:
     one = await dead(broker)
     url = f"/operator/dead-letters/{one}/redrive"
@@ -120,7 +120,7 @@ async def test_two_operators_at_once_redrive_a_command_once(
 
 @pytest.mark.guarantee("deadletter:atomic")
 async def test_a_fault_at_any_statement_of_a_redrive_leaves_nothing_behind(
-    broker: Broker, database: Dsns
+    broker: Parts, database: Dsns
 ) -> None:
     one = await dead(broker, "a", ordering_key="k")
     before = await counts(database.owner)
@@ -140,7 +140,7 @@ async def test_a_fault_at_any_statement_of_a_redrive_leaves_nothing_behind(
 
 @pytest.mark.guarantee("approval:asked")
 async def test_a_tool_that_asks_for_approval_waits_for_an_operator(
-    http: httpx.AsyncClient, broker: Broker, operator: dict[str, str], database: Dsns
+    http: httpx.AsyncClient, broker: Parts, operator: dict[str, str], database: Dsns
 ) -> None:
     await fetch(
         database.owner,

@@ -16,11 +16,11 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.edges.guard import Guard
-from app.edges.http.fast_call import Hot
+from app.edges.http.fast_call import FastCall
 from app.edges.mcp.calls import Context, meta
-from app.edges.mcp.fast_call import LEGACY, MODERN, QuickCalls
+from app.edges.mcp.fast_call import LEGACY, MODERN, FastCalls
 from app.edges.mcp.legacy.sessions import Sessions
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.edges.server import build, open_broker
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -159,11 +159,11 @@ async def doors(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Doors]:
         yield Doors(dsns=database, issuer=issuer, quick=ports[0], sdk=ports[1], handed_on=counted)
 
 
-def layers(app: ASGIApp) -> tuple[Guard, Hot, Sessions, QuickCalls]:
+def layers(app: ASGIApp) -> tuple[Guard, FastCall, Sessions, FastCalls]:
     assert isinstance(app, Guard)
-    assert isinstance(app.app, Hot)
+    assert isinstance(app.app, FastCall)
     assert isinstance(app.app.mcp, Sessions)
-    assert isinstance(app.app.mcp.app, QuickCalls)
+    assert isinstance(app.app.mcp.app, FastCalls)
     return app, app.app, app.app.mcp, app.app.mcp.app
 
 
@@ -179,7 +179,7 @@ def faulty(app: ASGIApp) -> ASGIApp:
     return app
 
 
-def plain(app: ASGIApp, broker: Broker) -> ASGIApp:
+def plain(app: ASGIApp, broker: Parts) -> ASGIApp:
     """The app with every MCP request through the SDK's transport."""
     _, hot, sessions, quick = layers(app)
     return Guard(replace(hot, mcp=replace(sessions, app=quick.app)), broker)

@@ -11,8 +11,8 @@ import pytest
 
 from app.contract import KEY_META
 from app.edges.calls import submit
-from app.edges.parts import Broker
-from app.intake.prepare import Request
+from app.edges.parts import Parts
+from app.intake.prepare import CallRequest
 from devstack.stack import Dsns
 from tests.edges.mcp.adapter import Work, serving
 from tests.edges.mcp.conftest import ERAS, Front, offer
@@ -111,7 +111,7 @@ async def test_a_dropped_connection_cancels_only_where_the_tools_policy_says_so(
     ],
 )
 async def test_tool_tenant_and_deployment_bound_the_wait_and_a_call_shortens_it(
-    broker: Broker,
+    broker: Parts,
     database: Dsns,
     tool: str,
     tenant_s: float | None,
@@ -123,8 +123,8 @@ async def test_tool_tenant_and_deployment_bound_the_wait_and_a_call_shortens_it(
         database.owner, "UPDATE tenants SET inline_wait_s = $1 WHERE tenant_id = 'demo'", tenant_s
     )
     request = {
-        "git": Request(tool="git", method="delete", args={"dest": "x"}),
-        "policy": Request(tool="policy", method="patient", args={}),
+        "git": CallRequest(tool="git", method="delete", args={"dest": "x"}),
+        "policy": CallRequest(tool="policy", method="patient", args={}),
     }[tool]
     accepted = await submit(broker, ADA, request, wait_s=call_s)
     assert accepted.wait_s == waits_s

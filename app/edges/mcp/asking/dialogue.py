@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from app.catalog.policy import Question, Tool
 from app.edges.mcp.asking.approval import ANSWER, QUESTION, decision
 from app.edges.mcp.asking.approval import question as approval_question
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import ForbiddenError
 from app.identity import Identity
-from app.intake.prepare import Request
+from app.intake.prepare import CallRequest
 
 DECLINED: Final = "call.declined"
 
@@ -45,20 +45,20 @@ class Dialogue(BaseModel):
         state = self.model_copy(update={"asked": key}).model_dump_json()
         return types.InputRequiredResult(input_requests={key: asked}, request_state=state)
 
-    def keyed(self, request: Request) -> Request:
+    def keyed(self, request: CallRequest) -> CallRequest:
         """The call that this ends in, found again by the same answers."""
         return replace(request, idempotency_key=request.idempotency_key or f"asked:{self.id}")
 
 
 async def ask(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     tool: Tool,
     params: types.CallToolRequestParams,
-    request: Request,
+    request: CallRequest,
     *,
     approves: bool,
-) -> types.InputRequiredResult | Request:
+) -> types.InputRequiredResult | CallRequest:
     """The next question, or the call with all that its person has said.
 
     Raises:
@@ -82,13 +82,13 @@ async def ask(
 
 
 async def _approved(
-    broker: Broker,
+    broker: Parts,
     who: Identity,
     tool: Tool,
     params: types.CallToolRequestParams,
-    request: Request,
+    request: CallRequest,
     so_far: Dialogue,
-) -> types.InputRequiredResult | Request:
+) -> types.InputRequiredResult | CallRequest:
     """The call with its person's approval, or the question; a repeat is not asked again."""
     call, _ = await broker.preparer.prepare(who, request)
     said = decision(params.input_responses) if so_far.asked == QUESTION else None
@@ -101,7 +101,7 @@ async def _approved(
     return so_far.keyed(replace(request, approved=True))
 
 
-async def _refuse(broker: Broker, who: Identity, tool: Tool, request: Request) -> None:
+async def _refuse(broker: Parts, who: Identity, tool: Tool, request: CallRequest) -> None:
     await broker.refusals.call(
         who, request, kind=DECLINED, reason="the person behind the client said no"
     )

@@ -16,7 +16,7 @@ from app.commands.store.commands import Command
 from app.edges.commands import decide
 from app.edges.mcp.asking.approval import QUESTION, can_ask, decision, question
 from app.edges.mcp.calls import Context
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import NotCancellableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
@@ -32,7 +32,7 @@ class Asked:
     request: types.ElicitRequest
 
 
-async def asked(broker: Broker, ctx: Context, task: Command) -> dict[str, Asked]:
+async def asked(broker: Parts, ctx: Context, task: Command) -> dict[str, Asked]:
     """What a task asks now, by the key of each question; nothing where its client cannot ask."""
     if task.final or not can_ask(ctx):
         return {}
@@ -40,7 +40,7 @@ async def asked(broker: Broker, ctx: Context, task: Command) -> dict[str, Asked]
 
 
 async def answer(
-    broker: Broker, ctx: Context, who: Identity, task: Command, said: Mapping[str, Any] | None
+    broker: Parts, ctx: Context, who: Identity, task: Command, said: Mapping[str, Any] | None
 ) -> None:
     """Take a person's answers; one that nothing waits for is ignored, as the spec says.
 
@@ -63,30 +63,32 @@ async def answer(
             )
 
 
-async def _open(broker: Broker, task: Command) -> AsyncIterator[tuple[str, Asked]]:
+async def _open(broker: Parts, task: Command) -> AsyncIterator[tuple[str, Asked]]:
     if task.saga_role != "saga":
-        if task.asks and (found := await _asked(broker, task, await _saga_of(broker, task))):
+        if task.awaits_approval and (
+            found := await _asked(broker, task, await _saga_of(broker, task))
+        ):
             yield QUESTION, found
         return
     async with tenant_transaction(broker.database.engine, task.tenant_id) as conn:
         saga = await sagas.find(conn, task.id)
         rows = await sagas.steps(conn, task.id)
         ids = [row.command_id for row in rows if row.command_id is not None]
-        found = {one.id: one for one in await commands.find_many(conn, ids) if one.asks}
+        found = {one.id: one for one in await commands.find_many(conn, ids) if one.awaits_approval}
     for row in rows:
         command = None if row.command_id is None else found.get(row.command_id)
         if command is not None and (one := await _asked(broker, command, saga)):
             yield f"{QUESTION} {row.step}", one
 
 
-async def _saga_of(broker: Broker, command: Command) -> SagaRow | None:
+async def _saga_of(broker: Parts, command: Command) -> SagaRow | None:
     if command.saga_id is None:
         return None
     async with tenant_transaction(broker.database.engine, command.tenant_id) as conn:
         return await sagas.find(conn, command.saga_id)
 
 
-async def _asked(broker: Broker, command: Command, saga: SagaRow | None) -> Asked | None:
+async def _asked(broker: Parts, command: Command, saga: SagaRow | None) -> Asked | None:
     tool = await broker.catalog.tool(command.tool, command.method)
     if tool is None:
         return None

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.edges.auth.scopes import CALL, need
 from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.identity import Identity
 
 SSE: Final = "text/event-stream"
@@ -37,7 +37,7 @@ HEADERS: Final = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering"
 class SessionStream:
     """Serves the GET of a session, as an ASGI app."""
 
-    broker: Broker
+    broker: Parts
     streams: Streams
     security: TransportSecuritySettings
 

@@ -19,7 +19,7 @@ from app.edges.commands import cancel, find, listing
 from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp.replies import META, POLL_MS, about, final_reply, protocol_error
 from app.edges.mcp.tasks import described, kept_ms, own_task
-from app.edges.parts import Broker
+from app.edges.parts import Parts
 from app.errors import BrokerError
 
 VERSION: Final = "2025-11-25"
@@ -31,7 +31,7 @@ PAGE: Final = 50
 class LegacyTasks:
     """Middleware of the SDK's server."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Parts) -> None:
         self._broker = broker
 
     async def __call__(self, ctx: Context, call_next: CallNext) -> HandlerResult:
@@ -103,7 +103,7 @@ class LegacyTasks:
         """The outcome; waits for it, as the spec says."""
         command = await self._find(ctx)
         if not command.final:
-            with self._broker.hub.watch(command.tenant_id, command.id) as watch:
+            with self._broker.feed.watch(command.tenant_id, command.id) as watch:
                 while not command.final:
                     ended = await until_final(watch, wait_s=self._broker.settings.inline_wait_s)
                     command = ended or command
@@ -122,8 +122,8 @@ class LegacyTasks:
         if command.final:
             raise MCPError(types.INVALID_PARAMS, f"The task has ended: {status(command)}")
         reason = "cancelled by the client (tasks/cancel)"
-        word = await cancel(self._broker, identity_of(ctx), command.id, reason=reason)
-        return self._shown(word.command)
+        change = await cancel(self._broker, identity_of(ctx), command.id, reason=reason)
+        return self._shown(change.command)
 
 
 def announced(answer: HandlerResult) -> HandlerResult:
