@@ -1,0 +1,26 @@
+"""The schema as Alembic sees it, a module for each part of it."""
+
+from typing import Final
+
+from app.postgres.tables import audit, calls, sagas
+from app.postgres.tables.base import metadata
+
+__all__ = ["TENANT_TABLES", "audit", "calls", "metadata", "sagas"]
+
+TENANT_TABLES: Final = (
+    "tenants",
+    "tenant_budgets",
+    "grants",
+    "commands",
+    "ordering_heads",
+    "outbox",
+    "progress",
+    "saga_definitions",
+    "sagas",
+    "saga_steps",
+    "saga_turns",
+    "audit.events",
+    "audit.seals",
+    "audit.members",
+)
+"""Every table with a tenant_id: each has row-level security, forced."""
