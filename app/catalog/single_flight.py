@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from typing import Any, TypeVar
 
-from app.intake.queues import T
+T = TypeVar("T")
 
 
 class SingleFlight:
