@@ -1,4 +1,4 @@
-"""Sagas on their way: takes the turns that steps leave when they end. Safe on many relays at once."""
+"""Sagas on their way: takes the ticks that steps leave when they end. Safe on many relays at once."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ BATCH_MAX: Final = 100
 AT_ONCE: Final = 4
 BACKOFF_S: Final = 1.0
 PAUSE_S: Final = 5.0
-"""A saga whose turn failed waits so long, and the others go first."""
+"""A saga whose tick failed waits so long, and the others go first."""
 
 
 class Conductor:
-    """Takes sagas' turns for as long as `run` runs."""
+    """Takes sagas' ticks for as long as `run` runs."""
 
     def __init__(self, engine: AsyncEngine, notifier: Notifier, settings: Settings) -> None:
         self._engine = engine
@@ -36,11 +36,11 @@ class Conductor:
         self._woken = asyncio.Event()
 
     def wake(self, _payload: str = "") -> None:
-        """Some saga may have a turn."""
+        """Some saga may have a tick."""
         self._woken.set()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take turns until told to stop."""
+        """Take ticks until asked to stop."""
         while not stop.is_set():
             self._woken.clear()
             try:
@@ -53,7 +53,7 @@ class Conductor:
                 await waits.until(self._woken, self._settings.poll_s)
 
     async def tick(self) -> int:
-        """Take the turns that are due, some at once; returns how many moved something."""
+        """Take the ticks that are due, some at once; returns how many moved something."""
         async with self._engine.connect() as conn:
             due = await ticks.due_ticks(conn, limit=BATCH_MAX)
         gate = asyncio.Semaphore(AT_ONCE)
@@ -76,7 +76,7 @@ class Conductor:
         except Exception as error:
             if isinstance(error, AWAY) and not isinstance(error, DBAPIError):
                 raise
-            logger.exception("a saga's turn failed", extra={"saga_id": str(saga_id)})
+            logger.exception("a saga's tick failed", extra={"saga_id": str(saga_id)})
             async with self._engine.begin() as conn:
                 await ticks.postpone_ticks(conn, saga_id, pause_s=PAUSE_S)
             return False

@@ -1,8 +1,7 @@
-"""The audit trail's arithmetic: leaves, the Merkle tree of RFC 6962, seals and signed notes.
+"""An audit event: its content, and the leaf of the log that is computed from it.
 
-A tenant's events are the leaves of one growing tree. A seal is the tree's head after a batch: its
-checkpoint is a C2SP tlog-checkpoint of the whole log, and its digest chains it to the seal before.
-Everything here is also computed in SQL (migrations 0005 and 0008), so that neither side is taken at its word.
+The database computes the same leaf (migrations 0005 and 0008), so that neither side is taken at
+its word. The tree over the leaves is in `tree.py`, its sealed heads in `seal.py`.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The v1.0 wire contract: the call as clients send it, the command as adapters get it."""
+"""The v1.0 envelope: the command as adapters get it from Kafka."""
 
 from collections.abc import Mapping
 from typing import Any

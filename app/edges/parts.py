@@ -1,4 +1,4 @@
-"""What every edge works with, and the few things that they all do with a command."""
+"""What every edge of one app process works with."""
 
 import logging
 from dataclasses import dataclass

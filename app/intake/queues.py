@@ -1,4 +1,4 @@
-"""Loads that callers share, and the bound of each tenant's queue."""
+"""The bound of each tenant's queue: counted now and then, and kept between two counts."""
 
 import time
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ class Notifier:
         self._some.set()
 
     def sagas(self) -> None:
-        """Some saga has a turn; call after the commit."""
+        """Some saga has a tick; call after the commit."""
         self._sagas = True
         self._some.set()
 

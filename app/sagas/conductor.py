@@ -1,7 +1,7 @@
-"""A saga's turn: what became of its steps, what is to be done next, in one transaction.
+"""A saga's tick: what became of its steps, what is to be done next, in one transaction.
 
-Locks are taken in one order: the saga, then heads, then commands. A turn makes one move that needs
-heads; what follows from it is the next turn's.
+Locks are taken in one order: the saga, then heads, then commands. A tick makes one move that needs
+heads; what follows from it is the next tick's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ from app.sagas.decide import Action, Cancel, Do, Move, Reason, Saga, Step, decid
 from app.sagas.definition import Definition, StepKind
 from app.sagas.parse import parse
 from app.sagas.state import FINAL, Event, State, StepEvent, StepState, after, step_after
-from app.sagas.step_calls import ACTOR, Tools, Turn, UnmadeError, intent
+from app.sagas.step_calls import ACTOR, SagaTick, Tools, UnmadeError, intent
 from app.sagas.store import sagas
 from app.sagas.store.sagas import StepRow
 
@@ -43,7 +43,7 @@ ISSUED: Final[Mapping[StepEvent, str]] = {
 async def advance(
     engine: AsyncEngine, saga_id: UUID, *, tools: Tools, deadline_s: float, grace_s: float
 ) -> Change | None:
-    """Take a saga's turn; None where another relay has it, or it is over.
+    """Take a saga's tick; None where another relay has it, or it is over.
 
     The word's command is one that changed; `woken` names all of them.
     """
@@ -56,7 +56,7 @@ async def advance(
             return None
         rows = await sagas.steps(conn, saga_id)
         known = await _commands(conn, rows)
-        turn = Turn(
+        tick = SagaTick(
             conn=conn,
             tools=tools,
             deadline_s=deadline_s,
@@ -69,21 +69,21 @@ async def advance(
             woken=[],
             asking={one.id for one in known.values() if one.awaits_approval},
         )
-        await _absorb(turn)
-        actions = decide(_seen(turn))
+        await _absorb(tick)
+        actions = decide(_seen(tick))
         while actions and isinstance(actions[0], Move):  # a move comes alone
-            await _move(turn, actions[0])
-            actions = decide(_seen(turn))
-        await _do(turn, actions)
-        await sagas.save(conn, turn.saga)
-        await _tell(turn)
-    shown = turn.root or next(iter(turn.commands.values()), None)
-    return None if shown is None else Change(command=shown, woken=tuple(turn.woken), outbox=True)
+            await _move(tick, actions[0])
+            actions = decide(_seen(tick))
+        await _do(tick, actions)
+        await sagas.save(conn, tick.saga)
+        await _tell(tick)
+    shown = tick.root or next(iter(tick.commands.values()), None)
+    return None if shown is None else Change(command=shown, woken=tuple(tick.woken), outbox=True)
 
 
 @lru_cache(maxsize=1024)
 def _definition(plan: bytes) -> Definition:
-    """Read once, however many turns and sagas have it."""
+    """Read once, however many ticks and sagas have it."""
     return parse(orjson.loads(plan))
 
 
@@ -97,16 +97,16 @@ async def _commands(conn: AsyncConnection, rows: Sequence[StepRow]) -> dict[UUID
     return {one.id: one for one in await commands.find_many(conn, wanted)}
 
 
-async def _absorb(turn: Turn) -> None:
+async def _absorb(tick: SagaTick) -> None:
     """Take in what has ended since, in the order in which it ended."""
     ended: list[tuple[Command, StepRow, StepEvent]] = []
-    for row in turn.steps.values():
+    for row in tick.steps.values():
         of = {
             StepState.DISPATCHED: (row.command_id, outcome),
             StepState.RECONCILING: (row.reconcile_id, found_out),
             StepState.COMPENSATING: (row.undo_id, undone),
         }.get(row.state)
-        command = None if of is None or of[0] is None else turn.commands[of[0]]
+        command = None if of is None or of[0] is None else tick.commands[of[0]]
         if of is not None and command is not None and command.final:
             ended.append((command, row, of[1](command)))
     for command, row, event in sorted(ended, key=lambda one: (one[0].finished_at, one[0].id)):
@@ -115,9 +115,9 @@ async def _absorb(turn: Turn) -> None:
             said = str((command.error or {}).get("message") or command.state)
         changed = row
         if event in {StepEvent.DONE, StepEvent.LOSE} and row.done_seq is None:
-            turn.saga = replace(turn.saga, steps_done=turn.saga.steps_done + 1)
-            changed = replace(row, done_seq=turn.saga.steps_done)
-        await _step(turn, changed, event, reason=said, command_id=command.id)
+            tick.saga = replace(tick.saga, steps_done=tick.saga.steps_done + 1)
+            changed = replace(row, done_seq=tick.saga.steps_done)
+        await _step(tick, changed, event, reason=said, command_id=command.id)
 
 
 def outcome(command: Command) -> StepEvent:
@@ -147,15 +147,15 @@ def undone(command: Command) -> StepEvent:
     return StepEvent.UNDONE if ok else StepEvent.UNDO_FAIL
 
 
-def _seen(turn: Turn) -> Saga:
-    stop = turn.saga.stop
-    if turn.root is not None and stop is None:
-        stop = _asked_of(turn.root)
+def _seen(tick: SagaTick) -> Saga:
+    stop = tick.saga.stop
+    if tick.root is not None and stop is None:
+        stop = _asked_of(tick.root)
     return Saga(
-        state=turn.saga.state,
-        closed=turn.saga.closed,
+        state=tick.saga.state,
+        closed=tick.saga.closed,
         stop=None if stop is None else Reason(code=stop["code"], message=stop["message"]),
-        steps=[_seen_step(turn, row) for row in turn.steps.values()],
+        steps=[_seen_step(tick, row) for row in tick.steps.values()],
     )
 
 
@@ -167,8 +167,8 @@ def _asked_of(root: Command) -> dict[str, str] | None:
     return None
 
 
-def _seen_step(turn: Turn, row: StepRow) -> Step:
-    defined = None if turn.definition is None else turn.definition.step(row.step)
+def _seen_step(tick: SagaTick, row: StepRow) -> Step:
+    defined = None if tick.definition is None else tick.definition.step(row.step)
     if defined is None:
         return Step(
             id=row.step,
@@ -189,75 +189,75 @@ def _seen_step(turn: Turn, row: StepRow) -> Step:
 
 
 async def _step(
-    turn: Turn, row: StepRow, event: StepEvent, *, reason: str | None, command_id: UUID | None
+    tick: SagaTick, row: StepRow, event: StepEvent, *, reason: str | None, command_id: UUID | None
 ) -> None:
     """Move a step, with its audit event."""
     changed = replace(row, state=step_after(row.state, event), reason=reason)
-    turn.steps[row.step] = changed
-    await sagas.save_step(turn.conn, changed)
+    tick.steps[row.step] = changed
+    await sagas.save_step(tick.conn, changed)
     body = {"step": row.step, "from": row.state, "to": changed.state, "reason": reason}
-    await _audit(turn, "saga.step", body, command_id=command_id)
+    await _audit(tick, "saga.step", body, command_id=command_id)
 
 
 async def _audit(
-    turn: Turn, kind: str, body: Mapping[str, Any], *, command_id: UUID | None = None
+    tick: SagaTick, kind: str, body: Mapping[str, Any], *, command_id: UUID | None = None
 ) -> None:
     await events.append(
-        turn.conn,
-        tenant_id=turn.saga.tenant_id,
+        tick.conn,
+        tenant_id=tick.saga.tenant_id,
         kind=kind,
         actor=ACTOR,
-        user_id=turn.saga.user_id,
+        user_id=tick.saga.user_id,
         command_id=command_id,
-        saga_id=turn.saga.id,
+        saga_id=tick.saga.id,
         body={name: value for name, value in body.items() if value is not None},
     )
 
 
-async def _move(turn: Turn, move: Move) -> None:
+async def _move(tick: SagaTick, move: Move) -> None:
     """Move the saga itself; at its end its keys are free and its own command ends."""
-    before = turn.saga.state
+    before = tick.saga.state
     state = after(before, move.event)
-    reason = turn.saga.reason
+    reason = tick.saga.reason
     if move.reason is not None and (reason is None or state is not State.COMPENSATION_FAILED):
-        reason = _told(turn, move.reason)
+        reason = _told(tick, move.reason)
     if move.event is Event.PIVOTED:
         reason = None
-    turn.saga = replace(turn.saga, state=state, reason=reason)
+    tick.saga = replace(tick.saga, state=state, reason=reason)
     body: dict[str, Any] = {"from": before, "to": state, "reason": reason}
     if state is State.COMPENSATION_FAILED and move.reason is not None:
-        body["undo"] = _told(turn, move.reason)
-    await _audit(turn, f"saga.{state}", body)
+        body["undo"] = _told(tick, move.reason)
+    await _audit(tick, f"saga.{state}", body)
     if state in FINAL:
         freed = await heads.release_saga_keys(
-            turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id
+            tick.conn, tenant_id=tick.saga.tenant_id, saga_id=tick.saga.id
         )
-        turn.woken += freed
+        tick.woken += freed
     if state in FINAL or state is State.COMPENSATION_FAILED:
-        await _end_root(turn)
+        await _end_root(tick)
 
 
-def _told(turn: Turn, reason: Reason) -> dict[str, Any]:
+def _told(tick: SagaTick, reason: Reason) -> dict[str, Any]:
     said = reason.as_json()
-    row = None if reason.step is None else turn.steps[reason.step]
+    row = None if reason.step is None else tick.steps[reason.step]
     if row is not None and row.reason is not None:
         said["message"] = f"{reason.message} {row.reason}"
     return said
 
 
-async def _end_root(turn: Turn) -> None:
+async def _end_root(tick: SagaTick) -> None:
     """End the saga's own command: with its results, or with why there are none."""
-    if turn.root is None:
+    if tick.root is None:
         return
-    root = await commands.lock(turn.conn, turn.root.id)
+    root = await commands.lock(tick.conn, tick.root.id)
     assert root is not None, "commands are never deleted while they are read"
     if root.final:
         # It was given up when an undo failed; now an operator has seen to that.
-        await dead_letters.discard(turn.conn, root, actor=ACTOR, reason="the saga is settled")
+        await dead_letters.discard(tick.conn, root, actor=ACTOR, reason="the saga is settled")
         return
-    event, result, error = view.ending(turn.saga, list(turn.steps.values()), turn.commands)
+    event, result, error = view.ending(tick.saga, list(tick.steps.values()), tick.commands)
     change = await attempts.end(
-        turn.conn,
+        tick.conn,
         root,
         policy=ToolPolicy(),
         event=event,
@@ -265,73 +265,73 @@ async def _end_root(turn: Turn) -> None:
         result=result,
         error=error,
     )
-    turn.root = change.command
-    turn.woken += change.woken
+    tick.root = change.command
+    tick.woken += change.woken
 
 
-async def _do(turn: Turn, actions: Sequence[Action]) -> None:
+async def _do(tick: SagaTick, actions: Sequence[Action]) -> None:
     cancels = [one.step for one in actions if isinstance(one, Cancel)]
     if cancels:
-        await _cancel(turn, cancels)
+        await _cancel(tick, cancels)
         return
     calls: list[tuple[StepRow, StepEvent, Intent]] = []
     for one in actions:
         assert isinstance(one, Do)
-        row = turn.steps[one.step]
+        row = tick.steps[one.step]
         try:
-            calls.append((row, one.event, await intent(turn, row, one.event)))
+            calls.append((row, one.event, await intent(tick, row, one.event)))
         except UnmadeError as error:
-            await _unmade(turn, row, one.event, str(error))
+            await _unmade(tick, row, one.event, str(error))
     if calls:
-        await _issue(turn, calls)
+        await _issue(tick, calls)
 
 
-async def _unmade(turn: Turn, row: StepRow, event: StepEvent, reason: str) -> None:
-    """A step's call could not be made: it did nothing, and the next turn goes on from that."""
+async def _unmade(tick: SagaTick, row: StepRow, event: StepEvent, reason: str) -> None:
+    """A step's call could not be made: it did nothing, and the next tick goes on from that."""
     if event is StepEvent.RECONCILE:
         # It was tried, and what is not known stays so.
-        turn.steps[row.step] = replace(row, reconcile_id=row.command_id, reason=reason)
-        await sagas.save_step(turn.conn, turn.steps[row.step])
+        tick.steps[row.step] = replace(row, reconcile_id=row.command_id, reason=reason)
+        await sagas.save_step(tick.conn, tick.steps[row.step])
     else:
         fail = StepEvent.UNDO_FAIL if event is StepEvent.UNDO else StepEvent.FAIL
-        await _step(turn, row, fail, reason=reason, command_id=None)
-    await ticks.enqueue_tick(turn.conn, tenant_id=turn.saga.tenant_id, saga_id=turn.saga.id)
+        await _step(tick, row, fail, reason=reason, command_id=None)
+    await ticks.enqueue_tick(tick.conn, tenant_id=tick.saga.tenant_id, saga_id=tick.saga.id)
 
 
-async def _cancel(turn: Turn, names: Sequence[str]) -> None:
+async def _cancel(tick: SagaTick, names: Sequence[str]) -> None:
     """Ask each open step's command to stop: at once where no adapter has it."""
     found = [
-        turn.commands[row.command_id]
-        for row in map(turn.steps.__getitem__, names)
+        tick.commands[row.command_id]
+        for row in map(tick.steps.__getitem__, names)
         if row.command_id
     ]
-    await _lock_heads(turn, [one.ordering_key for one in found])
+    await _lock_heads(tick, [one.ordering_key for one in found])
     for one in sorted(found, key=lambda command: command.id):
-        locked = await commands.lock(turn.conn, one.id)
+        locked = await commands.lock(tick.conn, one.id)
         assert locked is not None, "commands are never deleted while they are read"
-        tool = await turn.tools(one.tool, one.method)
+        tool = await tick.tools(one.tool, one.method)
         change = await control.stop(
-            turn.conn,
+            tick.conn,
             locked,
             event=CommandEvent.CANCEL,
             policy=ToolPolicy() if tool is None else tool.tool.policy,
             actor=ACTOR,
-            reason=f"The saga stops: {(turn.saga.reason or {}).get('message', '')}",
-            grace_s=turn.grace_s,
+            reason=f"The saga stops: {(tick.saga.reason or {}).get('message', '')}",
+            grace_s=tick.grace_s,
         )
-        turn.woken += change.woken
+        tick.woken += change.woken
 
 
-async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]]) -> None:
+async def _issue(tick: SagaTick, calls: Sequence[tuple[StepRow, StepEvent, Intent]]) -> None:
     """Write the commands, and that their steps have them."""
-    doubtful = [one for row, _, _ in calls for one in _doubtful(turn, row)]
+    doubtful = [one for row, _, _ in calls for one in _doubtful(tick, row)]
     if doubtful:
         # `write` takes heads in order, too: what is locked before must be all of them.
         keys_of = [*doubtful, *(made for _, _, made in calls)]
-        await _lock_heads(turn, [one.ordering_key for one in keys_of])
+        await _lock_heads(tick, [one.ordering_key for one in keys_of])
     for command in doubtful:
-        await _unblock(turn, command)
-    raw = (await turn.conn.get_raw_connection()).driver_connection
+        await _unblock(tick, command)
+    raw = (await tick.conn.get_raw_connection()).driver_connection
     intents = [made for _, _, made in calls]
     written = await intake_store.write(raw, intents)  # pyright: ignore[reportArgumentType]
     keys = sorted({(one.tenant_id, one.ordering_key) for one in intents if one.ordering_key})
@@ -340,50 +340,50 @@ async def _issue(turn: Turn, calls: Sequence[tuple[StepRow, StepEvent, Intent]])
     for (row, event, made), one in zip(calls, written, strict=True):
         assert one is not None, "the key names this saga, step and issue"
         changed = replace(row, issues=row.issues + 1, **{ISSUED[event]: made.correlation_id})
-        await _step(turn, changed, event, reason=None, command_id=made.correlation_id)
-        turn.woken.append(made.correlation_id)
+        await _step(tick, changed, event, reason=None, command_id=made.correlation_id)
+        tick.woken.append(made.correlation_id)
         if made.approval == "pending":
-            turn.asking.add(made.correlation_id)
+            tick.asking.add(made.correlation_id)
 
 
-def _doubtful(turn: Turn, row: StepRow) -> list[Command]:
+def _doubtful(tick: SagaTick, row: StepRow) -> list[Command]:
     """Commands of a step that its key waits for, as nobody knows what they did."""
-    found = [turn.commands.get(one) for one in (row.command_id, row.undo_id) if one is not None]
+    found = [tick.commands.get(one) for one in (row.command_id, row.undo_id) if one is not None]
     return [one for one in found if one is not None and one.ordering_key and one.outcome_unknown]
 
 
-async def _unblock(turn: Turn, command: Command) -> None:
+async def _unblock(tick: SagaTick, command: Command) -> None:
     """The key that waits for this outcome is the saga's: what it does now settles that."""
     assert command.ordering_key is not None
     await heads.unblock(
-        turn.conn,
+        tick.conn,
         tenant_id=command.tenant_id,
         ordering_key=command.ordering_key,
         blocked_reason=attempts.blocked_reason(command),
     )
 
 
-async def _lock_heads(turn: Turn, keys: Iterable[str | None]) -> None:
+async def _lock_heads(tick: SagaTick, keys: Iterable[str | None]) -> None:
     """Lock keys, in the order in which everybody does."""
     for key in sorted({one for one in keys if one is not None}):
-        await heads.lock(turn.conn, tenant_id=turn.saga.tenant_id, ordering_key=key)
+        await heads.lock(tick.conn, tenant_id=tick.saga.tenant_id, ordering_key=key)
 
 
-async def _tell(turn: Turn) -> None:
+async def _tell(tick: SagaTick) -> None:
     """Progress of the whole, on the saga's own command."""
-    if turn.root is None or turn.root.final:
+    if tick.root is None or tick.root.final:
         return
     stage, percent, message = view.progress(
-        turn.saga, list(turn.steps.values()), asking=turn.asking
+        tick.saga, list(tick.steps.values()), asking=tick.asking
     )
-    if (stage, percent, message) == (turn.root.stage, turn.root.percent, turn.root.message):
+    if (stage, percent, message) == (tick.root.stage, tick.root.percent, tick.root.message):
         return
     await moves.progress(
-        turn.conn,
-        turn.root,
+        tick.conn,
+        tick.root,
         stage=stage,
         percent=percent,
         message=message,
         lease_s=control.FOREVER_S,
     )
-    turn.woken.append(turn.root.id)
+    tick.woken.append(tick.root.id)

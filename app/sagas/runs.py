@@ -1,6 +1,6 @@
 """Beginning a saga, adding to it, ending it, and what operators may do to one that waits for them.
 
-Only the relay moves a saga (conductor.py): what is done here leaves it a turn.
+Only the relay moves a saga (conductor.py): what is done here leaves it a tick.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The saga's state machine: two tables decide, and `decide` says what is to be done next; pure.
+"""The saga's state machine: two tables, of sagas and of their steps; pure.
 
 Sagas as of Garcia-Molina and Salem (1987), with a pivot: before it a saga goes back, after it only
 forward. What was done is undone one by one, in the reverse order of completion.

@@ -1,4 +1,4 @@
-"""What a saga's turn knows, and the calls that it makes of that: to start, find out, or undo a step."""
+"""What a saga's tick knows, and the calls that it makes of that: to start, find out, or undo a step."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class UnmadeError(Exception):
 
 
 @dataclass(slots=True, kw_only=True)
-class Turn:
+class SagaTick:
     """One saga in one transaction."""
 
     conn: AsyncConnection
@@ -54,20 +54,20 @@ class Turn:
     """Commands that wait for somebody's approval."""
 
 
-async def intent(turn: Turn, row: StepRow, event: StepEvent) -> Intent:
+async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
     """The call that starts, finds out about, or undoes a step.
 
     Raises:
         UnmadeError: a reference finds nothing, the arguments do not fit, or the tool is gone.
     """
-    defined = None if turn.definition is None else turn.definition.step(row.step)
+    defined = None if tick.definition is None else tick.definition.step(row.step)
     call, role = _call(row, defined, event)
     try:
-        args = render(call.args, _scope(turn)) if defined is not None else dict(call.args)
-        key = _ordering_key(turn, row, defined, event)
+        args = render(call.args, _scope(tick)) if defined is not None else dict(call.args)
+        key = _ordering_key(tick, row, defined, event)
     except TemplateError as error:
         raise UnmadeError(str(error)) from error
-    found = await turn.tools(call.tool, call.method)
+    found = await tick.tools(call.tool, call.method)
     tool = None if found is None else found.tool
     if tool is None and event is not StepEvent.UNDO:
         raise UnmadeError(f"There is no tool {call.path!r} any more.")
@@ -79,37 +79,37 @@ async def intent(turn: Turn, row: StepRow, event: StepEvent) -> Intent:
         key = tool.key_of(args)
     return Intent(
         correlation_id=uuid_utils.uuid7(),
-        tenant_id=turn.saga.tenant_id,
-        user_id=turn.saga.user_id,
+        tenant_id=tick.saga.tenant_id,
+        user_id=tick.saga.user_id,
         actor=ACTOR,
         tool=call.tool,
         method=call.method,
         args=args,
         args_audited=redact(args, None if tool is None else tool.input_schema),
-        idempotency_key=f"saga:{turn.saga.id}:{row.step}:{row.issues + 1}",
+        idempotency_key=f"saga:{tick.saga.id}:{row.step}:{row.issues + 1}",
         key_source="saga",
         dedupe_key=None,
         fingerprint=fingerprint(
-            user_id=turn.saga.user_id,
+            user_id=tick.saga.user_id,
             tool=call.tool,
             method=call.method,
             args=args,
             ordering_key=key,
-            saga_id=turn.saga.id,
+            saga_id=tick.saga.id,
             saga_step=row.step,
         ),
         ordering_key=key,
         ordering=None if key is None else _ordering(policy, event),
-        deadline_s=_timeout_s(defined, event) or policy.deadline_s or turn.deadline_s,
+        deadline_s=_timeout_s(defined, event) or policy.deadline_s or tick.deadline_s,
         priority=Priority.CRITICAL if role != "step" else Priority.named(policy.priority),
         accept_async=False,
         accept_partials=False,
         attempts_max=_attempts(policy, defined, role),
         approval=_approval(policy, defined) if event is StepEvent.START else None,
-        saga_id=turn.saga.id,
+        saga_id=tick.saga.id,
         saga_step=row.step,
         saga_role=role,
-        traceparent=None if turn.root is None else turn.root.traceparent,
+        traceparent=None if tick.root is None else tick.root.traceparent,
     )
 
 
@@ -132,39 +132,39 @@ def _call(row: StepRow, defined: DefinedStep | None, event: StepEvent) -> tuple[
             return defined.compensate, "undo"
 
 
-def _scope(turn: Turn) -> dict[str, Any]:
+def _scope(tick: SagaTick) -> dict[str, Any]:
     done = {
         row.step: {"result": result}
-        for row in turn.steps.values()
-        if row.done_seq is not None and (result := _result(turn, row)) is not None
+        for row in tick.steps.values()
+        if row.done_seq is not None and (result := _result(tick, row)) is not None
     }
-    return {"input": turn.saga.input or {}, "steps": done, "saga": {"id": str(turn.saga.id)}}
+    return {"input": tick.saga.input or {}, "steps": done, "saga": {"id": str(tick.saga.id)}}
 
 
-def _result(turn: Turn, row: StepRow) -> Any:
+def _result(tick: SagaTick, row: StepRow) -> Any:
     """What a step came to; where its outcome was asked for, what the answer says of it."""
-    command = turn.commands.get(row.command_id) if row.command_id else None
+    command = tick.commands.get(row.command_id) if row.command_id else None
     if command is not None and command.state is CommandState.SUCCEEDED:
         return command.result
-    asked = turn.commands.get(row.reconcile_id) if row.reconcile_id else None
+    asked = tick.commands.get(row.reconcile_id) if row.reconcile_id else None
     if asked is not None and isinstance(asked.result, dict):
         return asked.result.get("result")
     return None
 
 
 def _ordering_key(
-    turn: Turn, row: StepRow, defined: DefinedStep | None, event: StepEvent
+    tick: SagaTick, row: StepRow, defined: DefinedStep | None, event: StepEvent
 ) -> str | None:
     """An undo waits where its step did; what finds out waits for nobody."""
     if event is StepEvent.RECONCILE:
         return None
     if event is StepEvent.UNDO:
-        command = turn.commands.get(row.command_id) if row.command_id else None
+        command = tick.commands.get(row.command_id) if row.command_id else None
         return None if command is None else command.ordering_key
     assert defined is not None
     if defined.ordering_key is None:
         return None
-    return str(render(defined.ordering_key, _scope(turn)))[:255]
+    return str(render(defined.ordering_key, _scope(tick)))[:255]
 
 
 def _ordering(policy: ToolPolicy, event: StepEvent) -> Ordering:

@@ -1,4 +1,4 @@
-"""The commands table: reading it, and each guarded move of its state with its audit event."""
+"""The commands table: reading it. The guarded moves of a command's state are in `moves.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

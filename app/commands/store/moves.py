@@ -22,7 +22,7 @@ AUDIT: Final = """
       FROM moved
 """
 
-# What ends a step gives its saga a turn; an insert waits for nobody who has the saga locked.
+# What ends a step leaves its saga a tick; an insert waits for nobody who has the saga locked.
 SAGA_TICK: Final = """
     INSERT INTO saga_turns (tenant_id, saga_id)
     SELECT tenant_id, saga_id
@@ -79,7 +79,7 @@ END: Final = text(f"""
                result = CAST(:result AS jsonb), error = CAST(:error AS jsonb)
          WHERE c.id = :id AND c.attempt = :attempt AND c.state = :state_from
         RETURNING {COLUMNS}
-    ), audited AS ({AUDIT}), turn AS ({SAGA_TICK})
+    ), audited AS ({AUDIT}), tick AS ({SAGA_TICK})
     SELECT * FROM moved
 """)
 

@@ -1,4 +1,4 @@
-"""The outbox table as writers see it; how the relay claims from it is in `dispatch.py`."""
+"""The outbox table as writers see it; how the relay takes from it is in `dispatch_claim.py`."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -19,27 +19,27 @@ POSTPONE: Final = text("""
 
 
 async def enqueue_tick(conn: AsyncConnection, *, tenant_id: str, saga_id: UUID) -> None:
-    """Give a saga a turn, with what the caller's transaction changes."""
+    """Give a saga a tick, with what the caller's transaction changes."""
     await conn.execute(ENQUEUE, {"tenant_id": tenant_id, "saga_id": saga_id})
 
 
 async def enqueue_tick_of(conn: AsyncConnection, command: Command) -> None:
-    """Give the saga of this command a turn, where it is a saga's own."""
+    """Give the saga of this command a tick, where it is a saga's own."""
     if command.saga_role == "saga":
         await enqueue_tick(conn, tenant_id=command.tenant_id, saga_id=command.id)
 
 
 async def due_ticks(conn: AsyncConnection, *, limit: int) -> list[UUID]:
-    """Sagas whose turn it is, longest waiting first, each once."""
+    """Sagas that have a tick, longest waiting first, each once."""
     rows = await conn.execute(DUE, {"limit": limit})
     return list(dict.fromkeys(rows.scalars()))
 
 
 async def take_ticks(conn: AsyncConnection, saga_id: UUID) -> None:
-    """Its turns up to now are taken up. Call it before what they are about is read."""
+    """Its ticks up to now are taken. Call it before what they are about is read."""
     await conn.execute(TAKE, {"saga_id": saga_id})
 
 
 async def postpone_ticks(conn: AsyncConnection, saga_id: UUID, *, pause_s: float) -> None:
-    """Its turn failed: let others go first."""
+    """Its tick failed: let others go first."""
     await conn.execute(POSTPONE, {"saga_id": saga_id, "pause_s": pause_s})

@@ -1,4 +1,4 @@
-"""Sagas over plain HTTP: run, follow, commit and cancel them; and an operator's word on a step."""
+"""Sagas over plain HTTP: run, follow, commit and cancel them; settle a step as an operator."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -91,6 +91,13 @@ def router(broker: Parts) -> APIRouter:
         """One saga with its steps."""
         return reply(200, saga_view.view(*await sagas.find(broker, identity_of(request), saga_id)))
 
+    _add_endings(made, broker)
+    return made
+
+
+def _add_endings(made: APIRouter, broker: Parts) -> None:
+    """The routes that end a running saga, or settle what it waits for."""
+
     @made.post("/sagas/{saga_id}/commit")
     async def commit(request: Request, saga_id: UUID) -> Response:
         """No more steps come: an ad hoc saga completes when those that it has succeed."""
@@ -119,5 +126,3 @@ def router(broker: Parts) -> APIRouter:
             reason=body.reason,
         )
         return reply(200, told)
-
-    return made

@@ -6,7 +6,6 @@ waited for; the wait belongs to the request, the command does not.
 
 from collections.abc import Mapping
 from typing import Any, Final
-from uuid import UUID
 
 import anyio
 from mcp import types
@@ -17,34 +16,32 @@ from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from app.commands.store.commands import Command
-from app.commands.watch import Subscription
 from app.contract import KEY_META
 from app.edges.auth.scopes import CALL, need
-from app.edges.calls import Accepted
-from app.edges.commands import cancel, find
 from app.edges.failures import translated
-from app.edges.mcp import command_tools, fast_call, listen, saga_tools, tasks, tool_changes
+from app.edges.mcp import (
+    command_tools,
+    fast_call,
+    follow,
+    listen,
+    resources,
+    saga_tools,
+    tasks,
+    tool_changes,
+)
 from app.edges.mcp.asking import approval, dialogue
 from app.edges.mcp.calls import Context, accept, database_told, granted, identity_of, request_of
 from app.edges.mcp.legacy import stream
 from app.edges.mcp.legacy import tasks as legacy
 from app.edges.mcp.legacy.sessions import PATH
 from app.edges.mcp.replies import (
-    URI,
-    JustWritten,
-    Standing,
-    accepted_reply,
-    final_reply,
-    line_of,
     problem_reply,
-    protocol_error,
     shown_tool,
 )
 from app.edges.parts import Parts
 from app.edges.sagas import RUN
 from app.edges.stops import call_name
-from app.errors import BadRequestError, BrokerError
+from app.errors import BrokerError
 from app.identity import Identity
 from app.postgres.engine import AWAY
 
@@ -54,10 +51,6 @@ INSTRUCTIONS: Final = (
     " command_status with the command_id. Lost a command_id? command_list shows your calls. To"
     f" retry safely send the same _meta key '{KEY_META}' again."
 )
-SILENCE_S: Final = 0.5
-"""Progress is coalesced to at most one notification in this time."""
-PERCENT_MAX: Final = 99.0
-"""The highest progress said of an adapter's percent; what is above is for heartbeats."""
 
 
 class Front:
@@ -78,6 +71,7 @@ class Front:
     def server(self) -> Server[Any]:
         """The SDK's server with our handlers."""
         listener = listen.Listener(self._broker, self._tasks, self._streams)
+        documents = resources.Resources(self._broker)
         server: Server[Any] = Server(
             "mcp-broker",
             version="0.1.0",
@@ -86,9 +80,9 @@ class Front:
             get_tool_input_schema=self._schema,
             on_list_tools=self._list,
             on_call_tool=self._call,
-            on_list_resources=self._list_resources,
-            on_list_resource_templates=self._templates,
-            on_read_resource=self._read,
+            on_list_resources=documents.list_none,
+            on_list_resource_templates=documents.templates,
+            on_read_resource=documents.read,
             on_subscriptions_listen=listener.serve,
         )
         self._tasks.install(server)
@@ -166,7 +160,7 @@ class Front:
             accepted = await accept(self._broker, who, request, wait_s=wait_s)
             if as_task:
                 return await self._tasks.started(ctx, accepted)
-            return await self._wait(ctx, who, accepted)
+            return await follow.wait(self._broker, ctx, who, accepted)
         except (BrokerError, *AWAY) as error:
             if not isinstance(error, BrokerError):
                 error = translated(error, path=f"tools/call {params.name}")
@@ -182,107 +176,7 @@ class Front:
             return accepted
         if tasks.declared(ctx):
             return await self._tasks.started(ctx, accepted)
-        return await self._wait(ctx, who, accepted)
-
-    async def _wait(self, ctx: Context, who: Identity, accepted: Accepted) -> types.CallToolResult:
-        """Stream progress until the end or the end of the wait."""
-        ended = newest = None
-        if accepted.wait_s > 0:  # a watch has the command read
-            ended, newest = await self._watched(ctx, who, accepted)
-        if ended is None:
-            stands = await self._standing(who, accepted, newest)
-            if isinstance(stands, JustWritten) or not stands.final:
-                return accepted_reply(stands, accepted)
-            ended = stands  # before it was called again
-        broken = protocol_error(ended)
-        if broken is not None:
-            raise MCPError.from_error_data(broken)
-        limit = self._broker.settings.result_inline_bytes_max
-        return final_reply(ended, accepted, inline_bytes_max=limit)
-
-    async def _watched(
-        self, ctx: Context, who: Identity, accepted: Accepted
-    ) -> tuple[Command | None, Command | None]:
-        """The command's end, if the wait saw it, and the newest that the wait saw."""
-        try:
-            with self._broker.feed.watch(who.tenant_id, accepted.written.id) as watch:
-                return await self._follow(ctx, watch, accepted.wait_s), watch.newest
-        except anyio.get_cancelled_exc_class():
-            if accepted.tool.policy.on_disconnect == "cancel":
-                with anyio.CancelScope(shield=True):
-                    await cancel(
-                        self._broker, who, accepted.written.id, reason="The caller gave up."
-                    )
-            raise
-
-    async def _standing(
-        self, who: Identity, accepted: Accepted, newest: Command | None
-    ) -> Standing:
-        """Where a call stands whose end was not seen, by what is known here; else it is read."""
-        written = accepted.written
-        if newest is None and written.new:
-            return JustWritten(id=written.id, deadline_at=written.deadline_at)
-        return newest or await find(self._broker, who, written.id)
-
-    async def _follow(self, ctx: Context, watch: Subscription, wait_s: float) -> Command | None:
-        """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""
-        now = anyio.current_time()
-        until, said_at, said = now + wait_s, now - SILENCE_S, -0.1
-        newest: Command | None = None
-        unsaid, said_seq = False, 0
-        while now < until:
-            due = said_at + (SILENCE_S if unsaid else self._broker.settings.heartbeat_s)
-            if now >= due:
-                said = above(said, newest)
-                await ctx.session.report_progress(said, 100.0, message_of(newest))
-                said_at, unsaid = now, False
-                said_seq = 0 if newest is None else newest.progress_seq
-            else:
-                change = await watch.change(min(due, until) - now)
-                if change is not None and change.final:
-                    if change.progress_seq > said_seq:
-                        # The last word was held back, or came with the end: it is still said.
-                        said = above(said, change)
-                        await ctx.session.report_progress(said, 100.0, message_of(change))
-                    return change
-                if change is not None:
-                    newest, unsaid = change, True
-            now = anyio.current_time()
-        return None
-
-    async def _list_resources(
-        self, _ctx: Context, _params: types.PaginatedRequestParams | None
-    ) -> types.ListResourcesResult:
-        return types.ListResourcesResult(resources=[], cache_scope="private")
-
-    async def _templates(
-        self, _ctx: Context, _params: types.PaginatedRequestParams | None
-    ) -> types.ListResourceTemplatesResult:
-        template = types.ResourceTemplate(
-            uri_template=f"{URI}{{command_id}}",
-            name="command",
-            title="A command and its whole result",
-            mime_type="application/json",
-        )
-        return types.ListResourceTemplatesResult(
-            resource_templates=[template], cache_scope="private"
-        )
-
-    async def _read(
-        self, ctx: Context, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        uri = str(params.uri)
-        try:
-            if not uri.startswith(URI):
-                raise BadRequestError("Resources here are command://<command_id>.")
-            command = await find(self._broker, identity_of(ctx), UUID(uri.removeprefix(URI)))
-        except (BrokerError, ValueError) as error:
-            raise MCPError(
-                types.INVALID_PARAMS, f"Resource not found: {uri}", {"uri": uri}
-            ) from error
-        text = command_tools.as_text(command)
-        contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
-        return types.ReadResourceResult(contents=[contents], cache_scope="private")
+        return await follow.wait(self._broker, ctx, who, accepted)
 
 
 def stop_name(ctx: Context) -> str | None:
@@ -290,16 +184,3 @@ def stop_name(ctx: Context) -> str | None:
     assert ctx.request is not None, "served over HTTP only"
     session = ctx.request.headers.get(MCP_SESSION_ID_HEADER)
     return call_name(identity_of(ctx), session, ctx.request_id)
-
-
-def above(said: float, command: Command | None) -> float:
-    """The next number: the adapter's percent; where it gives none, or no more, a little more."""
-    percent = 0.0 if command is None else command.percent or 0.0
-    return max(said + (100 - said) / 1000, min(percent, PERCENT_MAX))
-
-
-def message_of(command: Command | None) -> str | None:
-    """A short line for a person: stage and message."""
-    if command is None:
-        return "still running"
-    return line_of(command.stage, command.message) or str(command.state)

@@ -25,7 +25,7 @@ BEGIN: Final = """
     ), step AS (
         INSERT INTO saga_steps (saga_id, tenant_id, step, position)
         SELECT $1, $2, step, n - 1 FROM unnest($8::text[]) WITH ORDINALITY AS made (step, n)
-    ), turn AS (
+    ), tick AS (
         INSERT INTO saga_turns (tenant_id, saga_id) VALUES ($2, $1)
     )
     INSERT INTO audit.events (tenant_id, type, actor, user_id, command_id, saga_id, body)

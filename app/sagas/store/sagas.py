@@ -1,7 +1,7 @@
 """The sagas, saga_steps and saga_turns tables.
 
 A saga's row is locked before any head and any command; who ends a step's command locks no saga, but
-leaves a turn, which the relay takes up. So no two transactions wait for each other in a circle.
+leaves a tick (a row of saga_turns), which the relay takes up. So no two transactions wait for each other in a circle.
 """
 
 from collections.abc import Mapping, Sequence
