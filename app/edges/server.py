@@ -36,7 +36,6 @@ from app.edges.http import (
 )
 from app.edges.http.fast_call import FastCall
 from app.edges.mcp.front import Front
-from app.edges.mcp.legacy.sessions import Sessions
 from app.edges.parts import Parts
 from app.edges.stops import Stops
 from app.intake.batches import IntakeBatcher
@@ -110,8 +109,8 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
             yield
 
     app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
-    sessions = Sessions(front.quick(server, mcp_app), front.session_stream(), broker.stops)
-    guard = Guard(FastCall(app, sessions, broker), broker)
+    endpoint = front.endpoint(server, mcp_app)
+    guard = Guard(FastCall(app, endpoint, broker), broker)
     for one in (app, mcp_app):  # what is mounted answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
@@ -126,7 +125,7 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
     app.include_router(saga_definitions.router(broker))
     app.include_router(sagas.router(broker))
     openapi.install(app)
-    app.mount("/", sessions)
+    app.mount("/", endpoint)
     return guard
 
 

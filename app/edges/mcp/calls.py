@@ -20,6 +20,9 @@ from app.identity import Identity
 from app.intake.prepare import CallRequest
 from app.postgres.engine import AWAY
 
+PATH: Final = "/mcp"
+VERSION_HEADER: Final = "mcp-protocol-version"
+
 Context = ServerRequestContext[Any, Any]
 KeySource = Literal["meta", "header", "body"]
 KEY: Final = TypeAdapter[str](Key)

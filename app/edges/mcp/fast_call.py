@@ -48,7 +48,7 @@ from app.catalog.policy import Tool
 from app.contract import META_PREFIX
 from app.edges.calls import wait_bound_s
 from app.edges.mcp import command_tools
-from app.edges.mcp.legacy.sessions import PATH, VERSION_HEADER
+from app.edges.mcp.calls import PATH, VERSION_HEADER
 from app.edges.mcp.legacy.tasks import VERSION as LEGACY_VERSION
 from app.edges.parts import Parts
 from app.edges.sagas import RUN

@@ -30,10 +30,18 @@ from app.edges.mcp import (
     tool_changes,
 )
 from app.edges.mcp.asking import approval, dialogue
-from app.edges.mcp.calls import Context, accept, database_told, granted, identity_of, request_of
+from app.edges.mcp.calls import (
+    PATH,
+    Context,
+    accept,
+    database_told,
+    granted,
+    identity_of,
+    request_of,
+)
 from app.edges.mcp.legacy import stream
 from app.edges.mcp.legacy import tasks as legacy
-from app.edges.mcp.legacy.sessions import PATH
+from app.edges.mcp.legacy.sessions import Sessions
 from app.edges.mcp.replies import (
     problem_reply,
     shown_tool,
@@ -101,13 +109,11 @@ class Front:
             transport_security=self._security,
         )
 
-    def quick(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
-        """The same app, with a way past its transport for calls that are answered at once."""
-        return fast_call.FastCalls(app, server, self._broker, self._security)
-
-    def session_stream(self) -> ASGIApp:
-        """The older era's stream, which tells of changed tools."""
-        return stream.SessionStream(self._broker, self._streams, self._security)
+    def endpoint(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
+        """The same app with a way past its transport, and with the older era's sessions."""
+        fast = fast_call.FastCalls(app, server, self._broker, self._security)
+        changes = stream.SessionStream(self._broker, self._streams, self._security)
+        return Sessions(fast, changes, self._broker.stops)
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
         if name == saga_tools.RUN.name:

@@ -17,10 +17,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.edges.mcp.calls import PATH, VERSION_HEADER
 from app.edges.stops import Stops, call_name
 
-PATH: Final = "/mcp"
-VERSION_HEADER: Final = "mcp-protocol-version"
 CANCELLED: Final = "notifications/cancelled"
 CANCELLED_BYTES_MAX: Final = 4096
 """A longer message is no notification that a call was given up."""
