@@ -18,6 +18,9 @@ from app.trust import KafkaSecurity
 
 logger = logging.getLogger(__name__)
 
+KAFKA_AWAY: Final = (KafkaError, OSError, TimeoutError)
+"""What a Kafka that is away looks like."""
+
 BATCH_BYTES: Final = 256 << 10
 """The default of 16 KiB halves the throughput."""
 
@@ -84,7 +87,7 @@ class Publisher:
         while True:
             try:
                 await self._ready()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except KAFKA_AWAY as error:
                 logger.warning("kafka is away: %r", error)
                 await asyncio.sleep(RETRY_S)
             else:
@@ -112,7 +115,7 @@ class Publisher:
                     for record in records
                 ]
                 acks = await asyncio.gather(*futures)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except KAFKA_AWAY as error:
             if self._producer is producer:  # not the one that another batch has opened since
                 await self.discard()
             raise PublishError(f"Kafka did not acknowledge: {error!r}") from error
@@ -149,7 +152,7 @@ class Publisher:
             try:
                 async with asyncio.timeout(2):
                     await producer.stop()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except KAFKA_AWAY as error:
                 logger.info("producer discarded: %r", error)
 
 

@@ -5,13 +5,12 @@ import logging
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog.cache import Tools
 from app.commands.store import ticks
 from app.config import Settings
-from app.postgres.engine import AWAY
+from app.postgres.engine import AWAY, is_lost
 from app.postgres.wakeups import Notifier
 from app.sagas import conductor
 from relay import waits
@@ -60,11 +59,11 @@ class Conductor:
 
         async def one(saga_id: UUID) -> bool:
             async with gate:
-                return await self._turn(saga_id)
+                return await self._tick(saga_id)
 
         return sum(await asyncio.gather(*(one(saga_id) for saga_id in due)))
 
-    async def _turn(self, saga_id: UUID) -> bool:
+    async def _tick(self, saga_id: UUID) -> bool:
         try:
             change = await conductor.advance(
                 self._engine,
@@ -74,7 +73,7 @@ class Conductor:
                 grace_s=self._settings.cancel_grace_s,
             )
         except Exception as error:
-            if isinstance(error, AWAY) and not isinstance(error, DBAPIError):
+            if isinstance(error, AWAY) and is_lost(error):
                 raise
             logger.exception("a saga's tick failed", extra={"saga_id": str(saga_id)})
             async with self._engine.begin() as conn:

@@ -21,6 +21,7 @@ from app.audit.bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLi
 from app.audit.proof import Anchor, Check, Fault, Report, SignedSeal
 from app.audit.store import export as audit_export
 from app.cli.common import AsJson, database_option
+from app.postgres.engine import AWAY
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -305,5 +306,5 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end; what keeps it from checking is a message, not a trace."""
     try:
         return asyncio.run(work)
-    except (OSError, ValueError, BundleError, asyncpg.PostgresError) as error:
+    except (ValueError, BundleError, *AWAY) as error:
         raise unchecked(str(error)) from error

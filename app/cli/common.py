@@ -4,12 +4,11 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
-import asyncpg
 import typer
-from sqlalchemy.exc import DBAPIError
 
 from app.config import PREFIX
 from app.errors import BrokerError
+from app.postgres.engine import AWAY
 
 T = TypeVar("T")
 
@@ -37,7 +36,5 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except (BrokerError, OSError) as error:
         raise fail(str(error)) from error
-    except DBAPIError as error:
-        raise fail(f"PostgreSQL: {error.orig}") from error
-    except asyncpg.PostgresError as error:  # it lets nobody in
-        raise fail(f"PostgreSQL: {error}") from error
+    except AWAY as error:  # it lets nobody in, or refuses a statement
+        raise fail(f"PostgreSQL: {getattr(error, 'orig', error)}") from error

@@ -7,7 +7,6 @@ from typing import Any, Final
 import orjson
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -22,14 +21,9 @@ from app.errors import (
     NotAuthenticatedError,
     UnavailableError,
 )
-from app.postgres.engine import AWAY
+from app.postgres.engine import AWAY, is_away, sqlstate_of
 
 logger = logging.getLogger(__name__)
-
-PASSING: Final = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
-"""What SQLSTATEs of states that pass begin with (PostgreSQL's manual, appendix A): connection,
-rollback, resources, locks, operator intervention, system error; a server that only reads, as one
-does that has just become a standby, and a transaction that the server ended for being idle."""
 
 DATA: Final = "22"
 """SQLSTATE class of data exceptions: a value that no column takes, such as a text with a NUL."""
@@ -131,27 +125,11 @@ def translated(error: Exception, *, path: str) -> BrokerError:
     """What a caller learns of an error that nobody meant; the log has the rest."""
     if isinstance(error, AWAY) and is_away(error):
         return UnavailableError(unavailable(error))
-    if code_of(error).startswith(DATA):
-        logger.warning("the database refused a value", extra={"sqlstate": code_of(error)})
+    if sqlstate_of(error).startswith(DATA):
+        logger.warning("the database refused a value", extra={"sqlstate": sqlstate_of(error)})
         return BadRequestError("A value in the request is one that cannot be stored.")
     logger.error("request failed", exc_info=error, extra={"path": path})
     return BrokerError("It is logged; tell an operator.")
-
-
-def is_away(error: Exception) -> bool:
-    """Whether a database error says that the server is away or busy, not that we are wrong.
-
-    What has no SQLSTATE is no word of the server's: it was not reached, or was lost.
-    """
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    code = code_of(error)
-    return not code or code.startswith(PASSING)
-
-
-def code_of(error: Exception) -> str:
-    """The SQLSTATE of a database error, SQLAlchemy's or the driver's; empty where there is none."""
-    return str(getattr(getattr(error, "orig", error), "sqlstate", "") or "")
 
 
 def unavailable(error: Exception) -> str:

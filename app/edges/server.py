@@ -10,7 +10,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.exc import DBAPIError
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
@@ -42,7 +41,7 @@ from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres import migrate, wakeups
-from app.postgres.engine import open_database
+from app.postgres.engine import AWAY, open_database
 from app.postgres.wakeups import Notifier
 
 logger = logging.getLogger("app")
@@ -145,7 +144,7 @@ def readyz(broker: Parts) -> Callable[[], Awaitable[Response]]:
         try:
             async with broker.database.engine.connect() as conn:
                 at = await migrate.current(conn)
-        except (DBAPIError, OSError, TimeoutError) as error:
+        except AWAY as error:
             body = {"status": "unready", "postgres": f"unreachable: {type(error).__name__}"}
             return JSONResponse(body, status_code=503)
         ok = at is not None and at not in older

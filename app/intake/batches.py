@@ -25,6 +25,7 @@ from app.errors import (
 from app.intake import store as intake_store
 from app.intake.call import Call
 from app.intake.store import Written
+from app.postgres.engine import AWAY, is_lost, sqlstate_of
 from app.postgres.wakeups import Notifier
 
 logger = logging.getLogger(__name__)
@@ -44,19 +45,6 @@ TRIES: Final = 3
 """For a call whose earlier twin lets go of its key between two statements, or in them."""
 
 SCOPE: Final = "SELECT set_config('app.tenants', $1::text[]::text, true)"
-
-LOST: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-)
-
 
 Write = Callable[[PoolConnectionProxy], Awaitable[Written | None]]
 """Writes a call and what belongs to it; None as `intake.write` returns it."""
@@ -112,9 +100,9 @@ class IntakeBatcher:
         for _ in range(TRIES):
             try:
                 written = await self._written_with(call, write)
-            except LOST as error:
-                raise _away(error) from error
-            except asyncpg.PostgresError as error:
+            except AWAY as error:
+                if is_lost(error):
+                    raise _away(error) from error
                 logger.exception("call refused by the database")
                 raise UnavailableError(f"The call was not accepted ({code_of(error)}).") from error
             if written is not None:
@@ -154,7 +142,7 @@ class IntakeBatcher:
         try:
             async with self._acquired([call.tenant_id]) as conn:
                 [found] = await intake_store.find_earlier(conn, [call])
-        except LOST as error:
+        except AWAY as error:
             raise _away(error) from error
         return None if found is None else _same_request(call, found)
 
@@ -204,10 +192,10 @@ class IntakeBatcher:
             return
         try:
             written = await self._transact([waiting.call for waiting in batch])
-        except LOST as error:
-            _fail(batch, _away(error))
-            return
-        except asyncpg.PostgresError as error:
+        except AWAY as error:
+            if is_lost(error):
+                _fail(batch, _away(error))
+                return
             if len(batch) == 1:
                 logger.exception("call refused by the database")
                 _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
@@ -237,7 +225,7 @@ class IntakeBatcher:
                 found = await intake_store.find_conflicting(
                     conn, [waiting.call for waiting in batch]
                 )
-        except LOST as error:
+        except AWAY as error:
             _fail(batch, _away(error))
             return
         for waiting, outcome in zip(batch, found, strict=True):
@@ -306,4 +294,4 @@ def _away(error: Exception) -> UnavailableError:
 
 def code_of(error: Exception) -> str:
     """What a caller or a log may learn of a failure: its words can quote any call of the batch."""
-    return str(getattr(error, "sqlstate", None) or type(error).__name__)
+    return sqlstate_of(error) or type(error).__name__

@@ -4,9 +4,10 @@ On asyncpg, one round trip a batch: the statement by itself was measured at 3-5 
 one-statement rate, where one SQLAlchemy transaction a call reaches 0.1 of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
@@ -22,6 +23,49 @@ from app.contract import COMMANDS
 from app.intake.call import Call
 from app.postgres.engine import dump
 
+CALL: Final[Mapping[str, str]] = {
+    "id": "uuid",
+    "tenant_id": "text",
+    "user_id": "text",
+    "actor": "text",
+    "tool": "text",
+    "method": "text",
+    "args": "jsonb",
+    "idempotency_key": "text",
+    "key_source": "text",
+    "fingerprint": "bytea",
+    "dedupe_key": "bytea",
+    "ordering_key": "text",
+    "ordering": "text",
+    "deadline_s": "float8",
+    "priority": "int2",
+    "accept_async": "bool",
+    "accept_partials": "bool",
+    "attempts_max": "int",
+    "approval": "text",
+    "saga_id": "uuid",
+    "saga_step": "text",
+    "saga_role": "text",
+    "compensation": "jsonb",
+    "traceparent": "text",
+    "kafka_key": "text",
+    "body": "text",
+    "message_id": "uuid",
+    "event_id": "uuid",
+    "salt": "uuid",
+    "from_last": "int",
+    "turn": "int",
+}
+"""The columns of a batch, with their types: the parameters of ACCEPT, in order, from $1."""
+
+# Of the outbox row and the audit event, or of how the command is written.
+NOT_OF_COMMANDS: Final = (
+    *("actor", "deadline_s", "kafka_key", "body", "message_id", "event_id", "salt"),
+    *("from_last", "turn"),
+)
+AS_GIVEN: Final = ", ".join(name for name in CALL if name not in NOT_OF_COMMANDS)
+ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(CALL.values(), start=1))
+
 # The transaction's tenants are set by the statement itself, before it makes a row: so a batch whose
 # calls wait for no key is one statement, which commits itself, and one round trip.
 # Keys are taken in one order by every batch (heads first, then the unique keys, by `turn`), so that
@@ -32,20 +76,10 @@ from app.postgres.engine import dump
 ACCEPT: Final = f"""
     WITH call AS (
         SELECT *
-          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[],
-                      $7::jsonb[], $8::text[], $9::text[], $10::bytea[], $11::bytea[],
-                      $12::text[], $13::text[], $14::float8[], $15::int2[], $16::bool[],
-                      $17::bool[], $18::int[], $19::text[], $20::uuid[], $21::text[],
-                      $22::text[], $23::jsonb[], $24::text[], $25::text[], $26::text[],
-                      $27::uuid[], $28::uuid[], $29::uuid[], $30::int[], $31::int[])
-          WITH ORDINALITY
-            AS call (id, tenant_id, user_id, actor, tool, method, args, idempotency_key,
-                     key_source, fingerprint, dedupe_key, ordering_key, ordering, deadline_s,
-                     priority, accept_async, accept_partials, attempts_max, approval, saga_id,
-                     saga_step, saga_role, compensation, traceparent, kafka_key, body, message_id,
-                     event_id, salt, from_last, turn, n)
-         WHERE (SELECT set_config('app.tenants', $32::text[]::text, true)) IS NOT NULL
+          FROM unnest({ARRAYS}) WITH ORDINALITY AS call ({", ".join(CALL)}, n)
+         WHERE (SELECT set_config('app.tenants', ${len(CALL) + 1}::text[]::text, true)) IS NOT NULL
     ), head AS (
+        -- The next numbers of each ordering key; the last call of a batch has the highest.
         INSERT INTO ordering_heads AS h (tenant_id, ordering_key, next_seq)
         SELECT tenant_id, ordering_key, 1 + count(*)
           FROM call
@@ -56,22 +90,17 @@ ACCEPT: Final = f"""
             DO UPDATE SET next_seq = h.next_seq + excluded.next_seq - 1
         RETURNING tenant_id, ordering_key, next_seq
     ), written AS (
-        INSERT INTO commands
-               (id, tenant_id, user_id, tool, method, args, idempotency_key, key_source,
-                fingerprint, dedupe_key, ordering_key, ordering, key_seq, held, approval, priority,
-                accept_async, accept_partials, deadline_at, saga_id, saga_step, saga_role,
-                compensation, attempts_max, traceparent)
-        SELECT id, tenant_id, user_id, tool, method, args, idempotency_key, key_source,
-               fingerprint, dedupe_key, ordering_key, ordering, head.next_seq - from_last,
-               ordering_key IS NOT NULL, approval, priority, accept_async, accept_partials,
-               now() + make_interval(secs => deadline_s), saga_id, saga_step, saga_role,
-               compensation, attempts_max, traceparent
+        -- New commands; one whose key or id is taken is left out, here and below.
+        INSERT INTO commands ({AS_GIVEN}, key_seq, held, deadline_at)
+        SELECT {AS_GIVEN}, head.next_seq - from_last, ordering_key IS NOT NULL,
+               now() + make_interval(secs => deadline_s)
           FROM call
           LEFT JOIN head USING (tenant_id, ordering_key)
          ORDER BY turn
             ON CONFLICT DO NOTHING
         RETURNING id, created_at, deadline_at
     ), queued AS (
+        -- Their outbox rows; a saga's own command goes to no adapter.
         INSERT INTO outbox (event_id, tenant_id, kind, topic, key, command_id, attempt, tool,
                             method, priority, exempt, status)
         SELECT message_id, tenant_id, 'command', '{COMMANDS}', kafka_key, id, 1, tool, method,
@@ -83,6 +112,7 @@ ACCEPT: Final = f"""
          WHERE saga_role IS DISTINCT FROM 'saga'
          ORDER BY n
     ), audited AS (
+        -- Their audit events.
         INSERT INTO audit.events (event_id, salt, tenant_id, type, actor, user_id, command_id,
                                   saga_id, tool, method, attempt, state_to, fingerprint, body)
         SELECT event_id, uuid_send(salt), tenant_id, 'command.accepted', actor, user_id, id,
@@ -143,9 +173,9 @@ async def write(
     call met an earlier one's key, or has the correlation id of another command.
     """
     assert calls
-    columns = [*zip(*map(_row, calls), strict=True), _from_last(calls), _turns(calls)]
+    columns = _columns(calls)
     tenants = sorted({call.tenant_id for call in calls})
-    rows = await conn.fetch(ACCEPT, *map(_array, columns), tenants)
+    rows = await conn.fetch(ACCEPT, *(_array(columns[name]) for name in CALL), tenants)
     new = {row["id"]: row for row in rows}
     found = [new.get(call.correlation_id) for call in calls]
     return [
@@ -207,11 +237,11 @@ async def find_earlier(
     return found
 
 
-def _array(column: Sequence[object]) -> list[object] | None:
+def _array(column: Sequence[object]) -> Sequence[object] | None:
     """A column as a parameter. unnest() pads what is missing, and an array costs 5 us to send."""
     if column[0] is None and column.count(None) == len(column):
         return None
-    return list(column)
+    return column
 
 
 def _from_last(calls: Sequence[Call]) -> list[int | None]:
@@ -254,8 +284,32 @@ def _written(call: Call, row: asyncpg.Record) -> Written:
     )
 
 
-def _row(call: Call) -> tuple[object, ...]:
-    args = orjson.dumps(call.args)
+def _columns(calls: Sequence[Call]) -> dict[str, Sequence[object]]:
+    """A batch by column; what is not made here is an attribute of a call by that name."""
+    args = [orjson.dumps(call.args) for call in calls]
+    made: dict[str, Sequence[object]] = {
+        "id": [call.correlation_id for call in calls],
+        "args": [one.decode() for one in args],
+        "compensation": [
+            None if call.compensation is None else dump(call.compensation) for call in calls
+        ],
+        "kafka_key": [
+            partition_key(call.tenant_id, call.ordering_key, call.correlation_id) for call in calls
+        ],
+        "body": [dump(_body(call, one)) for call, one in zip(calls, args, strict=True)],
+        "message_id": [uuid4() for _ in calls],
+        "event_id": [uuid4() for _ in calls],
+        "salt": [uuid4() for _ in calls],
+        "from_last": _from_last(calls),
+        "turn": _turns(calls),
+    }
+    return {
+        name: made[name] if name in made else list(map(attrgetter(name), calls)) for name in CALL
+    }
+
+
+def _body(call: Call, args: bytes) -> dict[str, object]:
+    """The audit event's body."""
     body: dict[str, object] = {
         "idempotency_key": call.idempotency_key,
         "key_source": call.key_source,
@@ -270,34 +324,4 @@ def _row(call: Call) -> tuple[object, ...]:
         body["approval"] = call.approval
     if call.compensation is not None:
         body["compensation"] = call.compensation.get("tool")
-    return (
-        call.correlation_id,
-        call.tenant_id,
-        call.user_id,
-        call.actor,
-        call.tool,
-        call.method,
-        args.decode(),
-        call.idempotency_key,
-        call.key_source,
-        call.fingerprint,
-        call.dedupe_key,
-        call.ordering_key,
-        call.ordering,
-        call.deadline_s,
-        int(call.priority),
-        call.accept_async,
-        call.accept_partials,
-        call.attempts_max,
-        call.approval,
-        call.saga_id,
-        call.saga_step,
-        call.saga_role,
-        None if call.compensation is None else dump(call.compensation),
-        call.traceparent,
-        partition_key(call.tenant_id, call.ordering_key, call.correlation_id),
-        dump(body),
-        uuid4(),
-        uuid4(),
-        uuid4(),
-    )
+    return body

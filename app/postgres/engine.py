@@ -19,8 +19,9 @@ SCOPE: Final = text(
     "SELECT set_config('app.tenants', CAST(CAST(:tenants AS text[]) AS text), true)"
 )
 
-# What a loop outlives, to try again: the server is away, the pool is empty, or a connection was
-# cut in the middle of a statement, which asyncpg may meet as an internal error.
+# The one list of what a database that is away looks like. Loops outlive all of it and try again;
+# who answers somebody asks `is_lost` or `is_away` what it was. A connection that is cut in the
+# middle of a statement may be an internal error of asyncpg's.
 AWAY: Final = (
     OSError,
     TimeoutError,
@@ -30,6 +31,15 @@ AWAY: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+
+LOST: Final = ("08", "53300", "57P")
+"""What SQLSTATEs begin with where the server lets nobody in: no connection, no room for one more,
+operator intervention (PostgreSQL's manual, appendix A)."""
+
+PASSING: Final = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
+"""What SQLSTATEs of states that pass begin with: connection, rollback, resources, locks, operator
+intervention, system error; a server that only reads, as one does that has just become a standby,
+and a transaction that the server ended for being idle."""
 
 # An idle transaction pins vacuum's horizon and the audit sealer's; ours never wait for a network
 # peer inside one, so a session that does is broken and is ended by the server.
@@ -51,6 +61,26 @@ class Database:
     engine: AsyncEngine
     pool: asyncpg.Pool
     dsn: str
+
+
+def sqlstate_of(error: Exception) -> str:
+    """The SQLSTATE of a database error, SQLAlchemy's or the driver's; empty where there is none."""
+    return str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether one of `AWAY` says that the server was not reached: another statement fares no better.
+
+    What has no SQLSTATE did not come from the server.
+    """
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return not (state := sqlstate_of(error)) or state.startswith(LOST)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether one of `AWAY` says that the server is away or busy, not that we are wrong."""
+    return is_lost(error) or sqlstate_of(error).startswith(PASSING)
 
 
 def dump(value: Any) -> str:

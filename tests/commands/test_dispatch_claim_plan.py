@@ -5,7 +5,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.commands.store.dispatch_claim import LEASE, LOCK, lease_commands
+from app.commands.store.dispatch_claim import LEASE, LOCK, SPARED, lease_commands
 from app.commands.store.dispatch_record import PUBLISHED
 from benchmarks.servers import execute, fill, settle
 from devstack.stack import Dsns
@@ -21,7 +21,7 @@ async def most_read(conn: asyncpg.Connection, *, top_only: bool = False) -> floa
     async with conn.transaction():
         await conn.execute(LOCK)
         return await hungriest(
-            conn, f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, {top_only})"
+            conn, f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, {top_only}, {SPARED})"
         )
 
 
@@ -40,7 +40,7 @@ async def test_a_claim_reads_about_its_batch_and_the_lanes_by_the_plan_of_an_emp
         async with conn.transaction():
             await conn.execute(LOCK)
             await conn.execute(f"PREPARE claim AS {LEASE}")
-            await conn.fetch(f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, false)")
+            await conn.fetch(f"EXECUTE claim(1000000, 60, {BATCH}, 'relay', 30, false, {SPARED})")
 
         await fill(database.owner, NOISY, tenant="'other'", tag="noisy")
         await fill(database.owner, QUIET, tag="quiet")
