@@ -32,12 +32,15 @@ class Compiled:
     validator: Any
     marked: bool
     """Whether its schema marks an argument as a secret."""
+    output: Any = None
+    """The check of its results, where it lists a schema of them."""
 
     @classmethod
     def of(cls, tool: Tool) -> "Compiled":
         """A tool with its check."""
         schema = tool.input_schema
-        return cls(tool=tool, validator=validator_of(schema), marked=marks(schema))
+        output = None if tool.output_schema is None else validator_of(tool.output_schema)
+        return cls(tool=tool, validator=validator_of(schema), marked=marks(schema), output=output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,8 +117,7 @@ class Preparer:
         if problems:
             first = problems[0]
             raise InvalidArgumentsError(
-                f"{found.tool.name}: {first['at']}: {first['problem']}. Correct the arguments and"
-                " call again; nothing was started.",
+                f"{found.tool.name}: {first['at']}: {first['problem']}. Nothing was started.",
                 problems=problems,
             )
 

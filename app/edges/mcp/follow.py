@@ -18,8 +18,8 @@ from app.edges.mcp.replies import (
     JustWritten,
     Standing,
     accepted_reply,
-    final_reply,
     line_of,
+    outcome_reply,
     protocol_error,
 )
 from app.edges.parts import Parts
@@ -47,8 +47,7 @@ async def wait(
     broken = protocol_error(ended)
     if broken is not None:
         raise MCPError.from_error_data(broken)
-    limit = broker.settings.result_inline_bytes_max
-    return final_reply(ended, accepted, inline_bytes_max=limit)
+    return await outcome_reply(broker, ended, accepted)
 
 
 async def _watched(

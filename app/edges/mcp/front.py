@@ -44,8 +44,8 @@ from app.edges.mcp.legacy import tasks as legacy
 from app.edges.mcp.legacy.sessions import Sessions
 from app.edges.mcp.replies import (
     problem_reply,
-    shown_tool,
 )
+from app.edges.mcp.shapes import shown_tool
 from app.edges.parts import Parts
 from app.edges.sagas import RUN
 from app.edges.stops import call_name

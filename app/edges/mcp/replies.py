@@ -10,13 +10,13 @@ from mcp import types
 from pydantic import ValidationError
 
 from app import metrics
-from app.catalog.policy import Tool
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.view import PURGED, view
 from app.contract import instant
 from app.edges.calls import Accepted
-from app.errors import BrokerError, UnknownToolError
+from app.edges.parts import Parts
+from app.errors import BrokerError
 
 META: Final = "dev.mcpbroker/command"
 URI: Final = "command://"
@@ -25,35 +25,24 @@ REASON_MAX: Final = 2000
 """Characters of an adapter's reason in an answer's text."""
 LINE_MAX: Final = 200
 """Characters of a line that says how a command is doing."""
-
-ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "The work goes on: ask command_status with this command_id.",
-    "properties": {
-        "status": {"const": "accepted"},
-        "command_id": {"type": "string"},
-        "state": {"type": "string"},
-        "deadline_at": {"type": "string"},
-        "poll_after_ms": {"type": "integer"},
-    },
-    "required": ["status", "command_id"],
+MISFIT: Final = (
+    "The work is done, and its result is not of the shape that the tool lists: do not call the tool"
+    " again."
+)
+FAILED_NEXT: Final = "It has ended so: call again only after what caused this is corrected."
+AGAIN: Final = "Try again soon; with the same idempotency key nothing is done twice."
+NEXT_STEPS: Final = {
+    "bad_request": "Correct the call and send it again.",
+    "invalid_arguments": "Correct the arguments and call again.",
+    "invalid_definition": "Correct the saga and send it again.",
+    "oversize": "Nothing was started: send less, or a reference to it.",
+    "unknown_tool": "Nothing was started: use tools/list to see what you may call.",
+    "idempotency_conflict": "Nothing new was started: use a new key for a new request.",
+    "not_found": "Use command_list to see your commands.",
+    "queue_full": AGAIN,
+    "unavailable": AGAIN,
 }
-
-SUCCEEDED_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "description": "The work is done, and its result is not here: it is read at result_uri.",
-    "properties": {
-        "status": {"const": "succeeded"},
-        "command_id": {"type": "string"},
-        "truncated": {"const": True, "description": "The result is too large to be inline."},
-        "result_bytes": {"type": "integer"},
-        "result_uri": {"type": "string"},
-        "purged_at": {"type": "string", "description": "The result was purged, by policy."},
-    },
-    "required": ["status", "command_id"],
-}
-SHARED: Final = ("$schema", "$defs", "definitions")
-"""What of a tool's output schema must stay at the root, so that its `$ref`s still find it."""
+"""By an error's code: what a model is to do about a refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,25 +65,6 @@ def line_of(*parts: str | None) -> str:
     return ": ".join(part for part in parts if part)[:LINE_MAX]
 
 
-def shown_tool(tool: Tool) -> types.Tool:
-    """A tool as tools/list shows it. Its output admits the shapes that are ours."""
-    output = None
-    if tool.output_schema is not None:
-        own = dict(tool.output_schema)
-        shared = () if "$id" in own else SHARED  # with an id of its own it is its own root
-        root = {name: own.pop(name) for name in shared if name in own}
-        output = root | {"type": "object", "anyOf": [own, ACCEPTED_SCHEMA, SUCCEEDED_SCHEMA]}
-    return types.Tool(
-        name=tool.name,
-        title=tool.title or None,
-        description=tool.description,
-        input_schema=dict(tool.input_schema),
-        output_schema=output,
-        annotations=types.ToolAnnotations.model_validate(dict(tool.annotations)),
-        execution=types.ToolExecution(task_support=tool.policy.task),
-    )
-
-
 def link(command: Standing) -> types.ResourceLink:
     """Where the whole result can be read."""
     return types.ResourceLink(
@@ -107,19 +77,21 @@ def link(command: Standing) -> types.ResourceLink:
 
 def accepted_reply(command: Standing, accepted: Accepted | None) -> types.CallToolResult:
     """A normal result that says: it runs, do not call again."""
+    next_step = (
+        "Do not call this tool again for the same work: call command_status with command_id"
+        f" {command.id} to get the result."
+    )
     body = {
         "status": "accepted",
         "command_id": str(command.id),
         "state": str(command.state),
         "deadline_at": command.deadline_at.isoformat(),
         "poll_after_ms": POLL_MS,
+        "next_step": next_step,
     }
     if command.stage is not None:
         body |= {"stage": command.stage, "percent": command.percent}
-    text = (
-        f"Accepted, still running (state {command.state}). Do not call this tool again for the"
-        f" same work: call command_status with command_id {command.id} to get the result."
-    )
+    text = f"Accepted, still running (state {command.state}). {next_step}"
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=text), link(command)],
         structured_content=body,
@@ -139,66 +111,87 @@ def about(command: Standing, accepted: Accepted | None) -> dict[str, Any]:
     return made
 
 
-def final_reply(
-    command: Command, accepted: Accepted | None, *, inline_bytes_max: int
+async def outcome_reply(
+    broker: Parts, command: Command, accepted: Accepted | None
 ) -> types.CallToolResult:
-    """The outcome. A result over the limit comes by link; every failure is `isError`."""
+    """How a command ended; what it shows fits the schema that its tool lists."""
+    found = await broker.catalog.find(command.tool, command.method)
+    made = final_reply(
+        command,
+        output=None if found is None else found.output,
+        inline_bytes_max=broker.settings.result_inline_bytes_max,
+    )
+    made.meta = {META: about(command, accepted)}
+    return made
+
+
+def final_reply(command: Command, *, output: Any, inline_bytes_max: int) -> types.CallToolResult:
+    """The outcome. A result over the limit comes by link; every failure is `isError`.
+
+    `output` checks the tool's own output, where it lists a schema.
+    """
     assert command.final
-    shown = {META: about(command, accepted)}
     if command.state is not State.SUCCEEDED:
-        body: dict[str, Any] = {"command_id": str(command.id)}
-        if len(orjson.dumps(command.error)) <= inline_bytes_max:
-            body["error"] = command.error
-        return types.CallToolResult(
-            content=[types.TextContent(type="text", text=failure_text(command)), link(command)],
-            structured_content=body,
-            is_error=True,
-            _meta=shown,
-        )
+        return failed_reply(command, inline_bytes_max=inline_bytes_max)
     if command.purged_at is not None:
-        return purged_reply(command, shown)
+        return _done(command, f"Succeeded. {PURGED}", PURGED, purged_at=instant(command.purged_at))
     result = command.result if isinstance(command.result, dict) else {"result": command.result}
     written = orjson.dumps(result)
-    text = written.decode()
     if len(written) > inline_bytes_max:
+        next_step = f"Read the resource {URI}{command.id}; do not call the tool again."
         note = (
-            f"Succeeded. The result has {len(written)} bytes, too many to inline: read the"
-            f" resource {URI}{command.id}. It begins: {text[:500]}"
+            f"Succeeded. The result has {len(written)} bytes, too many to inline. {next_step}"
+            f" It begins: {written.decode()[:500]}"
         )
-        return types.CallToolResult(
-            content=[types.TextContent(type="text", text=note), link(command)],
-            structured_content={
-                "status": "succeeded",
-                "command_id": str(command.id),
-                "truncated": True,
-                "result_bytes": len(written),
-                "result_uri": f"{URI}{command.id}",
-            },
-            _meta=shown,
+        return _done(
+            command,
+            note,
+            next_step,
+            truncated=True,
+            result_bytes=len(written),
+            result_uri=f"{URI}{command.id}",
         )
     native = native_content(result)
     if native is not None:
-        native.meta = shown
-        return native
+        return native if fits(output, native) else _reshaped(command, native)
+    text = written.decode()
+    if output is not None and not output.is_valid(command.result):
+        return _done(command, f"{text} {MISFIT}", MISFIT, result=command.result)
     return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text)],
-        structured_content=result,
-        _meta=shown,
+        content=[types.TextContent(type="text", text=text)], structured_content=result
     )
 
 
-def purged_reply(command: Command, shown: dict[str, Any]) -> types.CallToolResult:
-    """A success whose result is purged: no error, as the work was done, and no result either."""
-    assert command.purged_at is not None
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=f"Succeeded. {PURGED}"), link(command)],
-        structured_content={
-            "status": "succeeded",
-            "command_id": str(command.id),
-            "purged_at": instant(command.purged_at),
-        },
-        _meta=shown,
-    )
+def _done(command: Command, text: str, next_step: str, **more: Any) -> types.CallToolResult:
+    """A success in our own shape: no error, as the work was done."""
+    shown = {"status": "succeeded", "command_id": str(command.id), "next_step": next_step}
+    content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
+    if "result" not in more:
+        content.append(link(command))
+    return types.CallToolResult(content=content, structured_content=shown | more)
+
+
+def _reshaped(command: Command, native: types.CallToolResult) -> types.CallToolResult:
+    """An adapter's own content, whose structured part clients would not take."""
+    shown: dict[str, Any] = {"command_id": str(command.id)}
+    if native.is_error:
+        error = {"code": "tool_error", "message": "The tool says what in its content."}
+        shown |= {"status": "failed", "error": error, "next_step": FAILED_NEXT}
+    else:
+        shown |= {"status": "succeeded", "next_step": MISFIT}
+        if native.structured_content is not None:
+            shown["result"] = native.structured_content
+    native.structured_content = shown
+    return native
+
+
+def fits(output: Any, native: types.CallToolResult) -> bool:
+    """Whether clients take an adapter's own content as an answer of its tool."""
+    if output is None:
+        return True
+    if native.structured_content is None:
+        return bool(native.is_error)
+    return output.is_valid(native.structured_content)
 
 
 def native_content(result: dict[str, Any]) -> types.CallToolResult | None:
@@ -227,8 +220,30 @@ def protocol_error(command: Command) -> types.ErrorData | None:
         return None
 
 
+def failed_reply(command: Command, *, inline_bytes_max: int) -> types.CallToolResult:
+    """An end without a result: the reason, and what to do, in words and as fields."""
+    next_step = next_step_of(command)
+    error: dict[str, Any] = command.error or {"code": str(command.state)}
+    if len(orjson.dumps(error)) > inline_bytes_max:
+        error = {"code": str(error.get("code"))[:LINE_MAX], "truncated": True}
+    shown = {
+        "status": str(command.state),
+        "command_id": str(command.id),
+        "error": error,
+        "next_step": next_step,
+    }
+    return types.CallToolResult(
+        content=[
+            types.TextContent(type="text", text=f"{failure_text(command)} {next_step}"),
+            link(command),
+        ],
+        structured_content=shown,
+        is_error=True,
+    )
+
+
 def failure_text(command: Command) -> str:
-    """What went wrong and what to do, for a model to read."""
+    """What went wrong, for a model to read."""
     error = command.error or {}
     if command.purged_at is not None:
         return f"The command ended {command.state} ({error.get('code')}). {PURGED}"
@@ -242,20 +257,35 @@ def failure_text(command: Command) -> str:
             text = f"The command did not end by its deadline: {said}"
         case _:
             text = f"The command was given up and an operator can see it: {said}"
+    return f"{text} (command {command.id}, attempt {command.attempt})."
+
+
+def next_step_of(command: Command) -> str:
+    """What to do about an end without a result, for a model to read."""
     if command.outcome_unknown:
-        text += " Whether it had an effect is unknown; check before you repeat it."
-    return f"{text} (command {command.id}, attempt {command.attempt})"
+        return "Whether it had an effect is unknown; check before you repeat it."
+    match command.state:
+        case State.FAILED:
+            return FAILED_NEXT
+        case State.CANCELLED:
+            return "What it did until then stays done; call again only if it is wanted again."
+        case State.TIMED_OUT:
+            return "Nothing was done; call again only if it is still wanted."
+        case _:
+            return "Do not call again: an operator has to look at it. Tell the user."
 
 
 def problem_reply(error: BrokerError) -> types.CallToolResult:
     """A refusal: nothing was started."""
     metrics.REFUSED.labels(error.code).inc()
-    hint = (
-        " Use tools/list to see what you may call." if isinstance(error, UnknownToolError) else ""
-    )
+    next_step = NEXT_STEPS.get(error.code, "Do not repeat it unchanged; tell the user.")
     return types.CallToolResult(
-        content=[types.TextContent(type="text", text=f"{error.title}. {error.detail}{hint}")],
-        structured_content={"error": {"code": error.code, "detail": error.detail, **error.fields}},
+        content=[types.TextContent(type="text", text=f"{error.title}. {error.detail} {next_step}")],
+        structured_content={
+            "status": "refused",
+            "error": {"code": error.code, "detail": error.detail, **error.fields},
+            "next_step": next_step,
+        },
         is_error=True,
     )
 

@@ -13,7 +13,8 @@ from app.commands.watch import until_final
 from app.edges import sagas
 from app.edges.calls import Accepted
 from app.edges.commands import find as find_command
-from app.edges.mcp.replies import line_of, shown_tool
+from app.edges.mcp.replies import line_of
+from app.edges.mcp.shapes import shown_tool
 from app.edges.parts import Parts
 from app.errors import InvalidArgumentsError
 from app.identity import Identity

@@ -15,7 +15,7 @@ from app.edges.calls import Accepted
 from app.edges.commands import cancel, find
 from app.edges.mcp.asking.tasks import answer, asked
 from app.edges.mcp.calls import Context, identity_of
-from app.edges.mcp.replies import META, POLL_MS, about, final_reply, line_of, protocol_error
+from app.edges.mcp.replies import META, POLL_MS, about, line_of, outcome_reply, protocol_error
 from app.edges.parts import Parts
 from app.errors import BrokerError
 from app.identity import Identity
@@ -87,8 +87,7 @@ class Tasks:
         broken = protocol_error(command)
         if broken is not None:
             return shown | {"error": broken.model_dump(mode="json", exclude_none=True)}
-        limit = self._broker.settings.result_inline_bytes_max
-        reply = final_reply(command, None, inline_bytes_max=limit)
+        reply = await outcome_reply(self._broker, command, None)
         return shown | {"result": reply.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
     async def _update(self, ctx: Context, params: UpdateParams) -> dict[str, Any]:

@@ -31,7 +31,7 @@ async def test_the_list_is_sorted_private_and_says_that_output_may_be_accepted(
     assert names == sorted(names) == [tool.name for tool in second.tools]
     clone = next(tool for tool in first.tools if tool.name == "git_clone")
     assert clone.output_schema is not None
-    assert len(clone.output_schema["anyOf"]) == 3
+    assert len(clone.output_schema["anyOf"]) == 4
     delete = next(tool for tool in first.tools if tool.name == "git_delete")
     assert delete.annotations is not None
     assert delete.annotations.destructive_hint
@@ -124,7 +124,7 @@ async def test_bad_arguments_and_an_unknown_tool_start_nothing(front: Front) -> 
     async with front.client() as client:
         result = await client.call_tool("probe_echo", {"text": 1})
         assert result.is_error
-        assert "nothing was started" in text(result)
+        assert "Nothing was started" in text(result)
         result = await client.call_tool("command_status", {"command_id": "no"})
         assert result.is_error
         with pytest.raises(MCPError, match="Unknown tool"):
@@ -165,21 +165,22 @@ async def test_a_large_result_has_succeeded_and_comes_by_link(front: Front) -> N
         "truncated": True,
         "result_bytes": len('{"text":""}') + 5000,
         "result_uri": links[0],
+        "next_step": f"Read the resource {links[0]}; do not call the tool again.",
     }
     assert "x" * 5000 in str(whole.contents[0])
 
 
 @pytest.mark.parametrize(
-    ("result", "valid"),
+    "result",
     [
-        ({"at": {"name": "a"}}, True),
-        ({"at": {"name": "x" * 5000}}, True),
-        (None, True),  # it goes on: the accepted shape
-        ({"at": {"name": 5}}, False),
+        {"at": {"name": "a"}},
+        {"at": {"name": "x" * 5000}},
+        None,  # it goes on: the accepted shape
+        {"at": {"name": 5}},  # it does not fit: the shape of a success that is ours
     ],
 )
 async def test_each_shape_of_an_answer_is_of_the_output_schema_that_the_list_shows(
-    front: Front, result: Any, valid: bool
+    front: Front, result: Any
 ) -> None:
     """The tool's own schema has `$defs`, which `$ref`s in it still find."""
     user = f"shapes-{uuid4()}"
@@ -194,7 +195,7 @@ async def test_each_shape_of_an_answer_is_of_the_output_schema_that_the_list_sho
         if result is not None:
             await front.say(one, "", status="ok", result=result)
         shown = (await calling)["result"]["structuredContent"]
-    assert jsonschema_rs.validator_for(schema).is_valid(shown) == valid, shown
+    assert jsonschema_rs.validator_for(schema).is_valid(shown), shown
 
 
 @pytest.mark.guarantee("mcp:disconnect")

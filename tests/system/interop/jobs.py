@@ -10,6 +10,30 @@ PERCENT = 25
 """What each job says of itself until it ends."""
 SAY_S = 0.1
 
+ERRORS: dict[str, dict[str, Any]] = {
+    "fails": {"message": "no such host"},
+    "odd error": {"message": ["not", "a", "text"], "status": 7},
+    "large error": {"message": "m" * 5000},
+    "cancelled": {"message": "stopped"},
+}
+RESULTS: dict[str, Any] = {
+    "fits": {"done": "all"},
+    "misfits": {"gone": "all"},
+    "list": ["not", "an", "object"],
+    "null": None,
+    "large": {"done": "x" * 5000},
+    "large misfit": {"gone": "x" * 5000},
+    "native": {"mcp": {"content": [{"type": "text", "text": "native"}]}},
+    "native misfit": {"mcp": {"content": [], "structuredContent": {"gone": 1}}},
+    "native error": {
+        "mcp": {
+            "content": [{"type": "text", "text": "broken"}],
+            "structuredContent": {"gone": 1},
+            "isError": True,
+        }
+    },
+}
+
 
 class Jobs:
     """Every job by its name, and how often it ran."""
@@ -25,6 +49,7 @@ class Jobs:
             "interop/slow": self._work,
             "interop/tied": self._work,
             "interop/release": self._release,
+            "interop/ends": self._ends,
         }
 
     async def _work(self, work: Work) -> Any:
@@ -39,6 +64,12 @@ class Jobs:
             except TimeoutError:
                 continue
         return {"done": job}
+
+    async def _ends(self, work: Work) -> Any:
+        how = work.args["how"]
+        if how in ERRORS:
+            raise ToolError({"code": how, "retryable": False, **ERRORS[how]})
+        return RESULTS[how]
 
     async def _release(self, work: Work) -> Any:
         self._released[work.args["job"]].set()

@@ -30,18 +30,24 @@ def install() -> Path:
     return home
 
 
+def script(home: Path, name: str) -> Path:
+    """A copy beside the packages: Node looks for them from a script's folder upwards."""
+    written = (HERE / f"{name}.mjs").read_bytes()
+    made = home / f"{name}-{hashlib.sha256(written).hexdigest()[:16]}.mjs"
+    made.write_bytes(written)
+    return made
+
+
 async def play(front: Front, *, home: Path, user: str, version: str) -> Story:
     """Run story.mjs to its end."""
-    story = (HERE / "story.mjs").read_bytes()
-    # Node looks for packages from a script's folder upwards.
-    script = home / f"story-{hashlib.sha256(story).hexdigest()[:16]}.mjs"
-    script.write_bytes(story)
     env = {
         "MCP_TOKEN": front.issuer.token(tenant="demo", user=user, scopes=("tools",)),
         "TIMEOUT_MS": str(round(TIMEOUT_S * 1000)),
         "BOUND_MS": str(BOUND_S * 1000),
     }
     url = f"{front.app.url}/mcp"
-    code, said, complained = await npm.node(script, url, user, version, run_s=RUN_S, **env)
+    code, said, complained = await npm.node(
+        script(home, "story"), url, user, version, run_s=RUN_S, **env
+    )
     assert code == 0, complained.decode()
     return Story.model_validate_json(said)

@@ -17,7 +17,7 @@ from app.commands.watch import until_final
 from app.edges.auth.scopes import CALL, need
 from app.edges.commands import cancel, find, listing
 from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
-from app.edges.mcp.replies import META, POLL_MS, about, final_reply, protocol_error
+from app.edges.mcp.replies import META, POLL_MS, about, outcome_reply, protocol_error
 from app.edges.mcp.tasks import described, kept_ms, own_task
 from app.edges.parts import Parts
 from app.errors import BrokerError
@@ -110,8 +110,7 @@ class LegacyTasks:
         broken = protocol_error(command)
         if broken is not None:
             raise MCPError.from_error_data(broken)
-        limit = self._broker.settings.result_inline_bytes_max
-        reply = final_reply(command, None, inline_bytes_max=limit)
+        reply = await outcome_reply(self._broker, command, None)
         made = reply.model_dump(mode="json", by_alias=True, exclude_none=True)
         made.pop("resultType", None)  # is of the next era
         return made | {"_meta": {**made.get("_meta", {}), RELATED: {"taskId": str(command.id)}}}
