@@ -163,6 +163,12 @@ class Settings(BaseSettings):
         default=30, description="A claimed, unpublished row is free after this."
     )
     publish_timeout_s: Seconds = Field(default=20, description="Then the producer is discarded.")
+    event_bytes_max: int = Field(
+        default=900_000,
+        ge=10_000,
+        description="Of an event's value in Kafka. What is larger goes without the result, error"
+        " text or arguments, which are read from the app. Below the topics' max.message.bytes.",
+    )
     dispatch_window: Count = Field(
         default=40,
         description="Commands of a tool handed to Kafka at a time, where its catalog entry sets"

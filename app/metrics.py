@@ -31,6 +31,13 @@ LISTENING: Final = Gauge(
 
 PUBLISHED: Final = Counter("broker_published_rows", "Outbox rows that are in Kafka.", ["kind"])
 PUBLISH_FAILURES: Final = Counter("broker_publish_failures", "Batches given back to the outbox.")
+REFUSED_ROWS: Final = Counter(
+    "broker_refused_rows",
+    "Outbox rows that Kafka refused: parked for good, or to be tried again.",
+    ["how"],
+)
+for how in ("parked", "again"):
+    REFUSED_ROWS.labels(how)
 DISPATCH_S: Final = Histogram(
     "broker_dispatch_seconds",
     "From a command's outbox row to Kafka's acknowledgement, its wait for windows and keys included.",

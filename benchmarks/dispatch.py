@@ -26,7 +26,8 @@ from benchmarks.servers import (
     fill,
     settle,
 )
-from relay.kafka import BATCH_BYTES, LINGER_MS, create_topics
+from relay.kafka import create_topics
+from relay.publisher import BATCH_BYTES, LINGER_MS
 
 RATES = (50, 200, 1000)
 PEERS_RATE_MAX = 200

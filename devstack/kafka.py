@@ -188,7 +188,6 @@ class EmbeddedKafka:
             # After a kill -9 the controller waits this long for the old self of the broker.
             "broker.session.timeout.ms": "2000",
             "broker.heartbeat.interval.ms": "500",
-            "message.max.bytes": str(6 << 20),
             **self._properties,
         }
 

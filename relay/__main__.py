@@ -26,8 +26,8 @@ from app.postgres.engine import open_database
 from app.postgres.wakeups import Notifier
 from relay import anchors, gauges
 from relay.clock import Clock
-from relay.kafka import Publisher
 from relay.outbound import Outbound
+from relay.publisher import Publisher
 from relay.sagas import Conductor
 from relay.sealer import Sealer
 

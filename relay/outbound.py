@@ -17,16 +17,20 @@ from app import metrics
 from app.commands.envelope import envelope, headers
 from app.commands.store import dispatch_claim, dispatch_record
 from app.commands.store.dispatch_claim import LeasedRow
-from app.commands.store.dispatch_record import Acked
+from app.commands.store.dispatch_record import Acked, RefusedRow
+from app.commands.view import outcome_by_reference
 from app.config import Settings
 from app.postgres.engine import AWAY
 from app.postgres.wakeups import Notifier
 from relay import waits
-from relay.kafka import Publisher, PublishError, Record
+from relay.publisher import Place, Publisher, PublishError, Record, Refused
 
 logger = logging.getLogger(__name__)
 
 BACKOFF_S: Final = 1.0
+
+REFUSED_PAUSE_S: Final = 5.0
+"""A row whose topic is missing or refused is tried again after this."""
 
 BATCHES: Final = 4
 """Of commands, on their way at a time: PostgreSQL works while Kafka does, and a small batch waits for
@@ -97,6 +101,9 @@ class Outbound:
                 except AWAY as error:
                     logger.warning("postgres is away: %r", error)
                     await waits.until(stop, BACKOFF_S)
+                except Exception:  # whatever one batch holds: its lease ends, and others go on
+                    logger.exception("a batch failed")
+                    await waits.until(stop, BACKOFF_S)
         finally:
             for task in sending:
                 task.cancel()
@@ -127,27 +134,77 @@ class Outbound:
         )
 
     async def _send(self, claimed: Sequence[LeasedRow]) -> None:
+        """Publish, and record each row's outcome: one that is refused holds up no other.
+
+        Raises:
+            PublishError: some of the rows wait, as Kafka does not answer.
+        """
+        refused: list[RefusedRow] = []
+        made: list[tuple[LeasedRow, Record]] = []
+        for one in claimed:
+            try:
+                made.append((one, record(one, bytes_max=self._settings.event_bytes_max)))
+            except Exception as error:
+                logger.exception("no event can be made of a row", extra={"row": one.outbox_id})
+                reason = f"no event can be made of it: {type(error).__name__}"
+                refused.append(RefusedRow(claimed=one, reason=reason, parks=True))
+        acked: list[Acked] = []
+        unknown: list[LeasedRow] = []
         try:
-            places = await self._publisher.publish([record(one) for one in claimed])
+            outcomes = await self._publisher.publish([record for _, record in made])
         except PublishError:
             metrics.PUBLISH_FAILURES.inc()
-            await dispatch_record.give_back(self._pool, claimed, relay=self._relay)
+            await self._give_back([one for one, _ in made], refused)
             raise
-        acked = [
-            Acked(claimed=one, partition=partition, offset=offset)
-            for one, (partition, offset) in zip(claimed, places, strict=True)
-        ]
+        for (one, _), outcome in zip(made, outcomes, strict=True):
+            match outcome:
+                case Place(partition, offset):
+                    acked.append(Acked(claimed=one, partition=partition, offset=offset))
+                case Refused(reason, parks):
+                    refused.append(RefusedRow(claimed=one, reason=reason, parks=parks))
+                case None:
+                    unknown.append(one)
+        await self._record(acked)
+        await self._give_back(unknown, refused)
+        if unknown:
+            metrics.PUBLISH_FAILURES.inc()
+            raise PublishError(f"Kafka told nothing of {len(unknown)} of {len(made)} records")
+
+    async def _record(self, acked: Sequence[Acked]) -> None:
+        if not acked:
+            return
         moved = await dispatch_record.published(
             self._pool, acked, relay=self._relay, claim_wait_s=self._settings.claim_wait_s
         )
         self.published += len(acked)
-        observe(claimed)
+        observe([one.claimed for one in acked])
         self._notifier.commands(moved)
         for one in acked:
             logger.debug(
                 "published",
                 extra={"correlation_id": str(one.claimed.command_id), "topic": one.claimed.topic},
             )
+
+    async def _give_back(self, unknown: Sequence[LeasedRow], refused: Sequence[RefusedRow]) -> None:
+        if unknown:
+            await dispatch_record.give_back(self._pool, unknown, relay=self._relay)
+        if not refused:
+            return
+        await dispatch_record.stand_aside(
+            self._pool, refused, relay=self._relay, pause_s=REFUSED_PAUSE_S
+        )
+        for one in refused:
+            metrics.REFUSED_ROWS.labels("parked" if one.parks else "again").inc()
+            if one.parks:
+                logger.error(
+                    "kafka refuses a row for good: it is parked (broker outbox list)",
+                    extra={
+                        "correlation_id": str(one.claimed.command_id),
+                        "row": one.claimed.outbox_id,
+                        "topic": one.claimed.topic,
+                        "reason": one.reason,
+                    },
+                )
 
 
 def observe(claimed: Sequence[LeasedRow]) -> None:
@@ -159,17 +216,12 @@ def observe(claimed: Sequence[LeasedRow]) -> None:
             metrics.DISPATCH_S.observe(max(0, (now - one.ready_at).total_seconds()))
 
 
-def record(claimed: LeasedRow) -> Record:
-    """A claimed row as Kafka gets it."""
-    if claimed.command is not None:
-        value = orjson.dumps(envelope(claimed.command, by_reference=claimed.by_reference))
-    else:
-        assert claimed.payload is not None
-        value = claimed.payload.encode()
+def record(claimed: LeasedRow, *, bytes_max: int) -> Record:
+    """A claimed row as Kafka gets it: what is too large for it goes as a reference."""
     return Record(
         topic=claimed.topic,
         key=claimed.key.encode(),
-        value=value,
+        value=_value(claimed, bytes_max),
         headers=headers(
             event_id=claimed.event_id,
             tenant_id=claimed.tenant_id,
@@ -179,3 +231,16 @@ def record(claimed: LeasedRow) -> Record:
             trace=claimed.traceparent,
         ),
     )
+
+
+def _value(claimed: LeasedRow, bytes_max: int) -> bytes:
+    if claimed.command is not None:
+        value = orjson.dumps(envelope(claimed.command, by_reference=claimed.by_reference))
+        if len(value) <= bytes_max:
+            return value
+        return orjson.dumps(envelope({**claimed.command, "compensation": None}, by_reference=True))
+    assert claimed.payload is not None
+    value = claimed.payload.encode()
+    if len(value) <= bytes_max or claimed.kind not in {"result", "deadletter"}:
+        return value
+    return orjson.dumps(outcome_by_reference(orjson.loads(value)))

@@ -1,4 +1,4 @@
-"""`broker`: serve, migrate, catalog, tenant, audit, config, dlq, saga."""
+"""`broker`: serve, migrate, catalog, tenant, audit, config, dlq, outbox, saga."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app import config, logs
 from app.catalog import file as catalog_file
-from app.cli import audit_retention, dead_letters, saga, tenant
+from app.cli import audit_retention, dead_letters, outbox, saga, tenant
 from app.cli.common import AsJson, DatabaseUrl, fail, run
 from app.config import PREFIX, Settings
 from app.postgres import migrate
@@ -25,6 +25,7 @@ app.add_typer(catalogs, name="catalog")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(audit_retention.app, name="audit")
 app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(saga.app, name="saga")
 
 

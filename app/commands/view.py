@@ -55,6 +55,19 @@ def waiting_for(command: Command) -> str | None:
     return "its turn"
 
 
+ERROR_CHARS_MAX: Final = 1000
+"""Of an error's message in an event that has no room for all of it."""
+
+
+def outcome_by_reference(told: dict[str, Any]) -> dict[str, Any]:
+    """An outcome without what made it too large for an event: `GET /commands/{id}` has it all."""
+    error: dict[str, Any] | None = told["error"]
+    if error is not None:
+        error = {name: error[name] for name in ("code", "message") if name in error}
+        error = {name: str(value)[:ERROR_CHARS_MAX] for name, value in error.items()}
+    return told | {"result": None, "error": error, "result_by_reference": True}
+
+
 def outcome(command: Command) -> dict[str, Any]:
     """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
     assert command.finished_at is not None

@@ -19,7 +19,7 @@ from app.config import Settings
 from app.contract import COMMANDS
 from devstack.eda import EmbeddedEda
 from devstack.kafka import EmbeddedKafka, Secured
-from relay.kafka import Publisher, PublishError, Record
+from relay.publisher import Publisher, PublishError, Record
 from tests.edges.auth.pki import Authority, Identity
 
 USERS = {"PLAIN": "ada", "SCRAM-SHA-256": "relay", "SCRAM-SHA-512": "relay"}

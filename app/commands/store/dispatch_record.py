@@ -11,6 +11,8 @@ from uuid_utils import uuid4
 from app.commands.store.dispatch_claim import LeasedRow
 from app.commands.store.heads import ACTIVATE_NEXT_SQL
 
+REASON_CHARS_MAX: Final = 500
+
 LOCK_DELIVERY: Final = """
     SELECT h.tenant_id, h.ordering_key
       FROM ordering_heads h
@@ -78,7 +80,7 @@ ACTIVATE_NEXT: Final = ACTIVATE_NEXT_SQL.format(tenants="$1", keys="$2")
 # As after a relay's death: what has moved on while the relay tried needs no publishing. The commands
 # are locked: a transaction that ends one, or its attempt, and that left the row to its relay must be
 # over, or not begun, before the row may be ready again. No head is taken after them.
-FREE: Final = """
+CURRENT: Final = """
     current AS (
         SELECT c.id, c.state, c.attempt
           FROM commands c
@@ -93,12 +95,16 @@ FREE: Final = """
            AND (c.state <> 'queued' OR c.attempt <> g.attempt)
         RETURNING o.id
     )
+"""
+MOVE: Final = """
     UPDATE outbox o
-       SET status = 'ready', claimed_by = NULL, claimed_until = NULL
+       SET {moved}, claimed_by = NULL, claimed_until = NULL
       FROM given g
      WHERE o.id = g.id AND g.id NOT IN (SELECT id FROM over)
        AND (g.kind <> 'command' OR g.command_id IN (SELECT id FROM current))
 """
+
+READY: Final = MOVE.format(moved="status = 'ready'")
 
 GIVE_BACK: Final = f"""
     WITH given AS MATERIALIZED (
@@ -107,7 +113,35 @@ GIVE_BACK: Final = f"""
          WHERE id = ANY ($1::bigint[]) AND status = 'claimed' AND claimed_by = $2
          ORDER BY id
            FOR UPDATE
-    ), {FREE.format(locked="")}
+    ), {CURRENT.format(locked="")} {READY}
+"""
+
+# What Kafka refuses for good is a person's, and the trail says so; what it refuses for now waits.
+REFUSED: Final = """
+    status = CASE WHEN g.parks THEN 'parked' ELSE 'delayed' END, refusal = g.reason,
+    refused_at = now(), available_at = now() + make_interval(secs => $5::float8)
+"""
+STAND_ASIDE: Final = f"""
+    WITH given AS MATERIALIZED (
+        SELECT o.id, o.command_id, o.attempt, o.kind, told.reason, told.parks
+          FROM outbox o
+          JOIN unnest($1::bigint[], $2::text[], $3::bool[]) AS told (id, reason, parks)
+         USING (id)
+         WHERE o.status = 'claimed' AND o.claimed_by = $4
+         ORDER BY o.id
+           FOR UPDATE OF o
+    ), {CURRENT.format(locked="")}, aside AS (
+        {MOVE.format(moved=REFUSED)}
+        RETURNING o.tenant_id, o.kind, o.topic, o.command_id, o.attempt, o.status, o.refusal
+    )
+    INSERT INTO audit.events (tenant_id, type, actor, user_id, command_id, saga_id, tool, method,
+                              attempt, fingerprint, body)
+    SELECT a.tenant_id, 'outbox.parked', 'relay:' || $4, c.user_id, a.command_id, c.saga_id,
+           c.tool, c.method, a.attempt, c.fingerprint,
+           json_build_object('kind', a.kind, 'topic', a.topic, 'reason', a.refusal)
+      FROM aside a
+      LEFT JOIN commands c ON c.id = a.command_id
+     WHERE a.status = 'parked'
 """
 
 DUE: Final = """
@@ -130,7 +164,7 @@ GIVE_BACK_EXPIRED: Final = f"""
          ORDER BY claimed_until
          LIMIT $1
            FOR UPDATE SKIP LOCKED
-    ), {FREE.format(locked="SKIP LOCKED")}
+    ), {CURRENT.format(locked="SKIP LOCKED")} {READY}
 """
 
 
@@ -141,6 +175,15 @@ class Acked:
     claimed: LeasedRow
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRow:
+    """A claimed row that Kafka did not take: never as it is (`parks`), or not now."""
+
+    claimed: LeasedRow
+    reason: str
+    parks: bool
 
 
 async def published(
@@ -176,6 +219,20 @@ async def published(
 async def give_back(pool: asyncpg.Pool, claimed: Sequence[LeasedRow], *, relay: str) -> None:
     """Give back what could not be published, for any relay to take at once."""
     await pool.execute(GIVE_BACK, [one.outbox_id for one in claimed], relay)
+
+
+async def stand_aside(
+    pool: asyncpg.Pool, refused: Sequence[RefusedRow], *, relay: str, pause_s: float
+) -> None:
+    """Park what Kafka never takes, with its audit event; try the rest again after a pause."""
+    await pool.execute(
+        STAND_ASIDE,
+        [one.claimed.outbox_id for one in refused],
+        [one.reason[:REASON_CHARS_MAX] for one in refused],
+        [one.parks for one in refused],
+        relay,
+        pause_s,
+    )
 
 
 async def wake_due(pool: asyncpg.Pool, *, limit: int) -> int:

@@ -18,6 +18,7 @@ READ: Final = """
                    count(*) FILTER (WHERE status = 'held') AS held,
                    count(*) FILTER (WHERE status = 'delayed') AS delayed,
                    count(*) FILTER (WHERE status = 'claimed') AS claimed,
+                   count(*) FILTER (WHERE status = 'parked') AS parked,
                    coalesce(extract(epoch FROM now() - min(greatest(created_at, available_at))
                        FILTER (WHERE status = 'ready')), 0)::float8 AS oldest_ready_s
               FROM outbox) AS o,
@@ -36,6 +37,7 @@ class Gauges:
     held: int
     delayed: int
     claimed: int
+    parked: int
     oldest_ready_s: float
     queued: int
     dispatched: int

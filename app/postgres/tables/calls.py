@@ -281,10 +281,17 @@ OUTBOX: Final = Table(
     # Null for a command: its envelope is composed from the command's own row when it is published.
     Column("payload", JSON, nullable=True),
     Column("created_at", INSTANT, nullable=False, server_default=NOW),
+    # What Kafka said when it last refused the row: parked until an operator's word, or
+    # delayed and tried again.
+    Column("refusal", Text, nullable=True),
+    Column("refused_at", INSTANT, nullable=True),
     CheckConstraint(
         "kind IN ('command', 'result', 'control', 'deadletter', 'audit')", name="kind_known"
     ),
-    CheckConstraint("status IN ('held', 'delayed', 'ready', 'claimed')", name="status_known"),
+    CheckConstraint(
+        "status IN ('held', 'delayed', 'ready', 'claimed', 'parked')", name="status_known"
+    ),
+    CheckConstraint("status <> 'parked' OR refusal IS NOT NULL", name="parked_has_reason"),
     CheckConstraint(
         "kind <> 'command' OR (command_id IS NOT NULL AND attempt IS NOT NULL)",
         name="command_named",
@@ -320,6 +327,7 @@ OUTBOX: Final = Table(
     ),
     Index("ix_outbox_delayed", "available_at", postgresql_where=text("status = 'delayed'")),
     Index("ix_outbox_claimed", "claimed_until", postgresql_where=text("status = 'claimed'")),
+    Index("ix_outbox_refused", "id", postgresql_where=text("refusal IS NOT NULL")),
     postgresql_with={
         "fillfactor": 70,
         "autovacuum_vacuum_scale_factor": 0.01,
