@@ -1,6 +1,12 @@
-"""Where the files lie that are no Python: migrations, rulebooks, playbooks."""
+"""Which release this is, and where its files lie that are no Python: migrations, rulebooks, …"""
 
+from importlib import metadata
 from pathlib import Path
+
+
+def version() -> str:
+    """This release, as the package is called by it."""
+    return metadata.version("mcp-broker")
 
 
 def root() -> Path:

@@ -18,10 +18,10 @@ import uvloop
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
-from app import config, logs, metrics
+from app import assets, config, logs, metrics
 from app.audit.keys import signer
 from app.config import Settings
-from app.postgres import wakeups
+from app.postgres import migrate, wakeups
 from app.postgres.engine import open_database
 from app.postgres.wakeups import Notifier
 from relay import anchors, gauges
@@ -112,7 +112,12 @@ def main() -> None:
         return
     settings = config.load()
     logs.configure(level=settings.log_level, json=settings.log_json)
-    with metrics.served(settings.metrics_host, settings.metrics_port):
+    with metrics.served(
+        settings.metrics_host,
+        settings.metrics_port,
+        version=assets.version(),
+        schema=migrate.head(),
+    ):
         uvloop.run(serve(settings))
 
 

@@ -54,7 +54,7 @@ async def read(conn: asyncpg.Connection | PoolConnectionProxy) -> None:
     mark = await seals.watermark(conn)
     metrics.SEAL_LAG_S.set(await seals.lag_s(conn, after=mark.xid))
     metrics.UNSEALED.set(await seals.waiting(conn, after=mark.xid, limit=metrics.UNSEALED_MAX))
-    for status in ("ready", "held", "delayed", "claimed", "parked"):
+    for status in ("ready", "held", "delayed", "leased", "parked"):
         metrics.OUTBOX_ROWS.labels(status).set(getattr(found, status))
     for state in ("queued", "dispatched", "running"):
         metrics.COMMANDS.labels(state).set(getattr(found, state))

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from app import metrics
+from app import assets, metrics
 from app.catalog.cache import Catalog
 from app.commands.watch import CommandFeed
 from app.config import Settings
@@ -107,7 +107,7 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
         async with server.session_manager.run():
             yield
 
-    app = FastAPI(title="MCP broker", version="0.1.0", lifespan=lifespan, docs_url=None)
+    app = FastAPI(title="MCP broker", version=assets.version(), lifespan=lifespan, docs_url=None)
     endpoint = front.endpoint(server, mcp_app)
     guard = Guard(FastCall(app, endpoint, broker), broker)
     for one in (app, mcp_app):  # what is mounted answers for its own errors
@@ -202,5 +202,10 @@ async def serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         logger.info("app listens", extra={"host": settings.host, "port": settings.port})
-        with metrics.served(settings.metrics_host, settings.metrics_port):
+        with metrics.served(
+            settings.metrics_host,
+            settings.metrics_port,
+            version=assets.version(),
+            schema=migrate.head(),
+        ):
             await uvicorn.Server(config).serve()

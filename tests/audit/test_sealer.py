@@ -349,7 +349,7 @@ async def test_what_waits_for_a_seal_is_counted_up_to_a_bound_and_past_the_histo
     assert await _reads(log) - before < 1000, "neither those that are sealed nor all that wait"
     async with log.pool.acquire() as conn:
         await gauges.read(conn)
-    assert REGISTRY.get_sample_value("broker_unsealed_events") == 20_003
+    assert REGISTRY.get_sample_value("mcpbroker_unsealed_events") == 20_003
 
 
 async def test_a_tick_costs_the_batch_and_not_the_history(log: Log) -> None:

@@ -28,7 +28,7 @@ def exported() -> set[str]:
     return {
         family.name + suffix
         for family in REGISTRY.collect()
-        if family.name.startswith("broker_")
+        if family.name.startswith("mcpbroker_")
         for suffix in SUFFIXES[family.type]
     }
 
@@ -44,6 +44,14 @@ def named(expression: str) -> set[str]:
     """The figures in an expression: its words, but for selectors, ranges and the language's own."""
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", expression)
     return set(re.findall(r"[A-Za-z_:][\w:]*", bare)) - WORDS
+
+
+def test_every_figure_of_ours_carries_the_products_prefix() -> None:
+    assert metrics.BUILD
+    others = ("python_", "process_")
+    ours = {one.name for one in REGISTRY.collect() if not one.name.startswith(others)}
+    assert ours
+    assert not {name for name in ours if not name.startswith("mcpbroker_")}
 
 
 def test_each_rule_is_whole_and_speaks_of_figures_that_are_exported() -> None:
@@ -74,4 +82,4 @@ def test_each_refusal_that_a_rule_waits_for_is_counted_from_the_start_of_a_proce
     assert codes <= known
     told = at_start()
     for code in codes:
-        assert f'broker_refused_requests_total{{code="{code}"}} 0.0' in told
+        assert f'mcpbroker_refused_requests_total{{code="{code}"}} 0.0' in told

@@ -22,7 +22,7 @@ WAITER = """
 
 
 def read_at() -> float:
-    found = REGISTRY.get_sample_value("broker_gauges_read_timestamp_seconds")
+    found = REGISTRY.get_sample_value("mcpbroker_gauges_read_timestamp_seconds")
     assert found is not None
     return found
 

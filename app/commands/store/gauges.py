@@ -17,7 +17,7 @@ READ: Final = """
       FROM (SELECT count(*) FILTER (WHERE status = 'ready') AS ready,
                    count(*) FILTER (WHERE status = 'held') AS held,
                    count(*) FILTER (WHERE status = 'delayed') AS delayed,
-                   count(*) FILTER (WHERE status = 'claimed') AS claimed,
+                   count(*) FILTER (WHERE status = 'claimed') AS leased,
                    count(*) FILTER (WHERE status = 'parked') AS parked,
                    coalesce(extract(epoch FROM now() - min(greatest(created_at, available_at))
                        FILTER (WHERE status = 'ready')), 0)::float8 AS oldest_ready_s
@@ -36,7 +36,7 @@ class Gauges:
     ready: int
     held: int
     delayed: int
-    claimed: int
+    leased: int
     parked: int
     oldest_ready_s: float
     queued: int

@@ -116,7 +116,7 @@ def router(broker: Parts) -> APIRouter:  # noqa: C901 it holds the routes
             run=body.adapter,
             leases=broker.leases,
         )
-        metrics.ADAPTER_WORDS.labels("claim" if claimed.proceed else "claim refused").inc()
+        metrics.ADAPTER_REPORTS.labels("claim" if claimed.proceed else "claim_refused").inc()
         if not claimed.proceed:
             status = 410 if claimed.reason in GONE or claimed.command.final else 409
             return reply(status, {"proceed": False, "reason": claimed.reason})
@@ -140,7 +140,7 @@ def router(broker: Parts) -> APIRouter:  # noqa: C901 it holds the routes
             message=message,
             leases=broker.leases,
         )
-        metrics.ADAPTER_WORDS.labels("progress").inc()
+        metrics.ADAPTER_REPORTS.labels("progress").inc()
         broker.announce(change)
         return reply(200, {"ok": True, "cancel_requested": change.cancel_requested})
 
@@ -176,7 +176,7 @@ def router(broker: Parts) -> APIRouter:  # noqa: C901 it holds the routes
         return ended(change)
 
     def ended(change: Change) -> Response:
-        metrics.ADAPTER_WORDS.labels("repeated end" if change.repeated else "end").inc()
+        metrics.ADAPTER_REPORTS.labels("result_repeated" if change.repeated else "result").inc()
         if not change.repeated:
             broker.announce(change)
         state = str(change.command.state)

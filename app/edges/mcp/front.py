@@ -16,6 +16,7 @@ from mcp.shared.exceptions import MCPError
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from app import assets
 from app.contract import KEY_META
 from app.edges.auth.scopes import CALL, need
 from app.edges.failures import translated
@@ -82,7 +83,7 @@ class Front:
         documents = resources.Resources(self._broker)
         server: Server[Any] = Server(
             "mcp-broker",
-            version="0.1.0",
+            version=assets.version(),
             title="MCP broker",
             instructions=INSTRUCTIONS,
             get_tool_input_schema=self._schema,
