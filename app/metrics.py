@@ -52,6 +52,13 @@ DISPATCH_S: Final = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
 
+TIMER_FAILURES: Final = Counter(
+    "mcpbroker_timer_failures", "Timers of the relay that failed as a whole, and are tried again."
+)
+PARTITIONS_AHEAD_S: Final = Gauge(
+    "mcpbroker_audit_partitions_ahead_seconds",
+    "For how long from now on the audit log has a partition for every write.",
+)
 OUTBOX_ROWS: Final = Gauge("mcpbroker_outbox_rows", "Outbox rows, by status.", ["status"])
 OUTBOX_AGE_S: Final = Gauge("mcpbroker_outbox_oldest_ready_seconds", "How long the oldest waits.")
 COMMANDS: Final = Gauge("mcpbroker_open_commands", "Commands that have not ended.", ["state"])

@@ -1,8 +1,14 @@
-"""The timers: everything that happens because time has passed. Safe on many relays at once."""
+"""The timers: everything that happens because time has passed. Safe on many relays at once.
+
+Each timer has a boundary of its own, and so has each command: what fails is logged and waits, and
+the others have their turn. The months of the audit log come first, as every write needs one.
+"""
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -10,13 +16,16 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app import metrics
+from app.audit.store import partitions
 from app.audit.store import retention as audit_retention
 from app.catalog.cache import Tools
 from app.commands import retention, timeouts
 from app.commands.attempts import Change
+from app.commands.pauses import Pauses
 from app.commands.store import dispatch_record
 from app.config import Settings
-from app.postgres.engine import AWAY
+from app.postgres.engine import AWAY, is_lost
 from app.postgres.wakeups import Notifier
 from app.sagas import deadlocks
 from app.sagas.store import sagas
@@ -25,15 +34,28 @@ from relay import waits
 logger = logging.getLogger(__name__)
 
 ROWS_MAX: Final = 1000
+PARTITIONS_S: Final = 5.0
 UPKEEP_S: Final = 3600.0
 ANALYZE_S: Final = 5.0
 DEADLOCKS_S: Final = 1.0
-PARTITIONS: Final = text("SELECT audit.ensure_partitions()")
+FAILED_S: Final = 5.0
+"""A timer that failed is tried again after this."""
+COMMAND_FAILED_S: Final = 30.0
+"""And so is a command whose timer failed."""
 ANALYZE_GROWN: Final = text("SELECT broker_analyze_grown()")
 
 
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """What is done so often."""
+
+    name: str
+    every_s: float  # 0: at each tick
+    work: Callable[[], Awaitable[None]]
+
+
 class Clock:
-    """Ticks until told to stop; a tick that fails is logged and the next one tries again."""
+    """Ticks until told to stop; what fails in a tick holds up nothing else of it."""
 
     def __init__(
         self,
@@ -50,10 +72,19 @@ class Clock:
         self._settings = settings
         self._random = random
         self._tools = Tools(engine, kept_s=settings.catalog_kept_s)
-        self._analyzed_at = float("-inf")
-        self._deadlocks_at = float("-inf")
-        self._upkeep_at = float("-inf")
-        self._purged_at = float("-inf")
+        self._pauses = Pauses(COMMAND_FAILED_S)
+        self._timers = (
+            Timer("partitions", PARTITIONS_S, self._partitions),
+            Timer("rows", 0, self._rows),
+            Timer("deadlines", 0, self._deadlines),
+            Timer("leases", 0, self._leases),
+            Timer("idle sagas", 0, self._idle_sagas),
+            Timer("analyze", ANALYZE_S, self._analyze),
+            Timer("deadlocks", DEADLOCKS_S, self.break_up),
+            Timer("purge", settings.purge_s, self.purge),
+            Timer("retirements", UPKEEP_S, self._retirements),
+        )
+        self._next_at = dict.fromkeys((timer.name for timer in self._timers), float("-inf"))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick every `clock_s`."""
@@ -65,42 +96,77 @@ class Clock:
             await waits.until(stop, self._settings.clock_s)
 
     async def tick(self) -> None:
-        """Do everything that is due now."""
+        """Do everything that is due now.
+
+        Raises:
+            AWAY: PostgreSQL is not reached, so that no timer would fare better.
+        """
+        for timer in self._timers:
+            if time.monotonic() < self._next_at[timer.name]:
+                continue
+            pause_s = FAILED_S
+            try:
+                await timer.work()
+            except Exception as error:
+                if isinstance(error, AWAY) and is_lost(error):
+                    raise
+                metrics.TIMER_FAILURES.inc()
+                logger.exception("a timer failed", extra={"timer": timer.name})
+            else:
+                pause_s = timer.every_s
+            if pause_s:
+                self._next_at[timer.name] = time.monotonic() + pause_s
+
+    async def _partitions(self) -> None:
+        made = await partitions.ensure(self._pool)
+        if made:
+            logger.info("months of the audit log made", extra={"partitions": made})
+        metrics.PARTITIONS_AHEAD_S.set(await partitions.ahead_s(self._pool))
+
+    async def _rows(self) -> None:
         due = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
-        freed = await dispatch_record.give_back_expired(self._pool, limit=ROWS_MAX)
+        freed = await dispatch_record.give_back_expired(
+            self._pool, limit=ROWS_MAX, lease_s=self._settings.relay_lease_s
+        )
         if due or freed:
             self._notifier.outbox()
-        grace_s = self._settings.cancel_grace_s
+
+    async def _deadlines(self) -> None:
         self._say(
-            await timeouts.expire_deadlines(self._engine, self._tools.policy, grace_s=grace_s)
-        )
-        self._say(
-            await timeouts.expire_leases(
-                self._engine, self._tools.policy, grace_s=grace_s, random=self._random
+            await timeouts.expire_deadlines(
+                self._engine,
+                self._tools.policy,
+                grace_s=self._settings.cancel_grace_s,
+                pauses=self._pauses,
             )
         )
+
+    async def _leases(self) -> None:
+        self._say(
+            await timeouts.expire_leases(
+                self._engine,
+                self._tools.policy,
+                grace_s=self._settings.cancel_grace_s,
+                random=self._random,
+                pauses=self._pauses,
+            )
+        )
+
+    async def _idle_sagas(self) -> None:
         async with self._engine.begin() as conn:
             if await sagas.stop_idle(conn, limit=ROWS_MAX):
                 self._notifier.sagas()
-        if time.monotonic() - self._analyzed_at > ANALYZE_S:
-            async with self._engine.begin() as conn:
-                grown = await conn.scalar(ANALYZE_GROWN)
-            if grown:
-                logger.info("analyzed what grew", extra={"tables": grown})
-            self._analyzed_at = time.monotonic()
-        if time.monotonic() - self._deadlocks_at > DEADLOCKS_S:
-            await self.break_up()
-            self._deadlocks_at = time.monotonic()
-        if time.monotonic() - self._purged_at > self._settings.purge_s:
-            await self.purge()
-            self._purged_at = time.monotonic()
-        if time.monotonic() - self._upkeep_at > UPKEEP_S:
-            async with self._engine.begin() as conn:
-                await conn.execute(PARTITIONS)
-            if self._settings.events_kept_s is not None:
-                kept_s = self._settings.events_kept_s
-                await audit_retention.ask_by_policy(self._pool, kept_s=kept_s)
-            self._upkeep_at = time.monotonic()
+
+    async def _analyze(self) -> None:
+        async with self._engine.begin() as conn:
+            grown = await conn.scalar(ANALYZE_GROWN)
+        if grown:
+            logger.info("analyzed what grew", extra={"tables": grown})
+
+    async def _retirements(self) -> None:
+        if self._settings.events_kept_s is not None:
+            kept_s = self._settings.events_kept_s
+            await audit_retention.ask_by_policy(self._pool, kept_s=kept_s)
 
     async def break_up(self) -> None:
         """Part sagas that wait for each other's keys."""
@@ -112,7 +178,10 @@ class Clock:
 
     async def purge(self) -> None:
         """Take from ended commands what is older than it may be."""
-        self._say(await retention.discard_forgotten(self._engine, self._settings))
+        discarded = await retention.discard_forgotten(
+            self._engine, self._settings, pauses=self._pauses
+        )
+        self._say(discarded)
         purged = await retention.purge(self._pool, self._settings)
         if purged.keys or purged.bodies:
             logger.info("purged", extra={"keys": purged.keys, "bodies": purged.bodies})

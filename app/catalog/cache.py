@@ -17,7 +17,8 @@ from app.catalog import store as catalog_store
 from app.catalog.policy import Grant, Tool, ToolPolicy, allowed
 from app.catalog.redaction import REDACTED, marks, secrets
 from app.catalog.single_flight import SingleFlight
-from app.catalog.store import Tenant
+from app.catalog.store import Tenant, UnreadableTool
+from app.errors import UnavailableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
@@ -59,6 +60,7 @@ class Tools:
         self._kept_s = kept_s
         self._tools: dict[tuple[str, str], Compiled] = {}
         self._names: dict[str, Compiled] = {}
+        self._unreadable: frozenset[tuple[str, str]] = frozenset()
         self._tools_at = float("-inf")
         self._loads = SingleFlight()
         self.version = ""
@@ -85,7 +87,10 @@ class Tools:
             return  # a later load may have been quicker, and its tools are newer
         digest = hashlib.sha256(b"".join(tool.digest for tool in found)).hexdigest()
         if digest != self.version:
-            compiled = [Compiled.of(tool) for tool in found]
+            compiled = [Compiled.of(tool) for tool in found if isinstance(tool, Tool)]
+            self._unreadable = frozenset(
+                (one.tool, one.method) for one in found if isinstance(one, UnreadableTool)
+            )
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
             self.version = digest
@@ -107,8 +112,18 @@ class Tools:
         return None if found is None else found.tool.input_schema
 
     async def find(self, tool: str, method: str) -> Compiled | None:
-        """A tool with its check, whoever may call it; None where it is out of service."""
-        return (await self.tools()).get((tool, method))
+        """A tool with its check, whoever may call it; None where it is out of service.
+
+        Raises:
+            UnavailableError: its catalog entry is of a release that this one cannot read.
+        """
+        found = (await self.tools()).get((tool, method))
+        if found is None and (tool, method) in self._unreadable:
+            raise UnavailableError(
+                f"This replica cannot read the catalog's entry of {tool}/{method}: it was written"
+                " by a newer release."
+            )
+        return found
 
     async def tool(self, tool: str, method: str) -> Tool | None:
         """The tool, whoever may call it; None where it is out of service."""

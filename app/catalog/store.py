@@ -1,9 +1,11 @@
 """The tools, grants and tenants tables: what the broker may be asked, by whom, and how much."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,6 +45,8 @@ class Tenant:
     queued_max: int
     inline_wait_s: float | None
 
+
+logger = logging.getLogger(__name__)
 
 TOOLS: Final = text("""
     SELECT tool, method, name, title, description, input_schema, output_schema, annotations,
@@ -130,14 +134,32 @@ QUEUED: Final = text("""
 """)
 
 
-async def tools(conn: AsyncConnection) -> list[Tool]:
-    """Every tool in service, by name."""
+@dataclass(frozen=True, slots=True)
+class UnreadableTool:
+    """A tool in service whose policy this release does not understand."""
+
+    tool: str
+    method: str
+    digest: bytes
+
+
+async def tools(conn: AsyncConnection) -> list[Tool | UnreadableTool]:
+    """Every tool in service, by name.
+
+    A later release may have written them: a field that is not known is left out, and an entry
+    that cannot be read at all keeps none of the others from their callers.
+    """
     rows = await conn.execute(TOOLS)
-    found: list[Tool] = []
+    found: list[Tool | UnreadableTool] = []
     for row in rows.mappings():
         values: dict[str, Any] = dict(row)
-        values["policy"] = ToolPolicy.model_validate(row["policy"])
-        found.append(Tool(**values))
+        try:
+            values["policy"] = ToolPolicy.model_validate(row["policy"], extra="ignore")
+        except ValidationError as error:
+            logger.error("a tool's catalog entry cannot be read: %s", error)  # noqa: TRY400 data
+            found.append(UnreadableTool(row["tool"], row["method"], row["digest"]))
+        else:
+            found.append(Tool(**values))
     return found
 
 

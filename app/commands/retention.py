@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.commands import control
 from app.commands.attempts import Change
+from app.commands.pauses import NoPauses, Pauses
 from app.commands.state import State
 from app.commands.store import commands, retention
 from app.commands.store.retention import Window
@@ -54,13 +55,22 @@ async def _pass(
     return purged
 
 
-async def discard_forgotten(engine: AsyncEngine, settings: Settings) -> list[Change]:
+async def discard_forgotten(
+    engine: AsyncEngine, settings: Settings, *, pauses: Pauses | None = None
+) -> list[Change]:
     """Discard dead letters that nobody settled in time, but those that an ordering key waits for."""
     kept_s = settings.dead_letters_kept_s
     async with engine.connect() as conn:
         found = await retention.forgotten(conn, kept_s=kept_s, limit=ROWS)
     reason = f"Nobody settled it for {kept_s / 86400:g} days."
-    return [change for one in found if (change := await _discard(engine, one, reason))]
+    pauses = pauses or NoPauses()
+    waiting = set(pauses.now())
+    changes: list[Change] = []
+    for one in found:
+        with pauses.guard(one):
+            if one not in waiting and (change := await _discard(engine, one, reason)):
+                changes.append(change)
+    return changes
 
 
 async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Change | None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.catalog.policy import ToolPolicy
 from app.commands import control
 from app.commands.attempts import Change, end, redeliver, retry
+from app.commands.pauses import NoPauses, Pauses
 from app.commands.state import Event, State
 from app.commands.store import commands, deadlines, ticks
 from app.commands.store.commands import Command
@@ -26,12 +27,18 @@ ACTOR: Final = "clock"
 
 
 async def expire_deadlines(
-    engine: AsyncEngine, policies: Policies, *, grace_s: float
+    engine: AsyncEngine, policies: Policies, *, grace_s: float, pauses: Pauses | None = None
 ) -> list[Change]:
     """End what is past its deadline, or record the miss where the caller went on (accept_async)."""
+    pauses = pauses or NoPauses()
     async with engine.connect() as conn:
-        late = await deadlines.past_deadline(conn, limit=BATCH_MAX)
-    return [change for one in late if (change := await _expire(engine, one, policies, grace_s))]
+        late = await deadlines.past_deadline(conn, limit=BATCH_MAX, but=pauses.now())
+    changes: list[Change] = []
+    for one in late:
+        with pauses.guard(one):
+            if change := await _expire(engine, one, policies, grace_s):
+                changes.append(change)
+    return changes
 
 
 async def _expire(
@@ -58,16 +65,23 @@ async def _expire(
 
 
 async def expire_leases(
-    engine: AsyncEngine, policies: Policies, *, grace_s: float, random: Random
+    engine: AsyncEngine,
+    policies: Policies,
+    *,
+    grace_s: float,
+    random: Random,
+    pauses: Pauses | None = None,
 ) -> list[Change]:
     """Decide on attempts that nobody speaks for any more."""
+    pauses = pauses or NoPauses()
     async with engine.connect() as conn:
-        silent = await deadlines.past_lease(conn, limit=BATCH_MAX)
-    return [
-        change
-        for one in silent
-        if (change := await _silent(engine, one, policies, grace_s, random))
-    ]
+        silent = await deadlines.past_lease(conn, limit=BATCH_MAX, but=pauses.now())
+    changes: list[Change] = []
+    for one in silent:
+        with pauses.guard(one):
+            if change := await _silent(engine, one, policies, grace_s, random):
+                changes.append(change)
+    return changes
 
 
 async def _silent(

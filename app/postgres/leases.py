@@ -5,6 +5,8 @@ from typing import Final
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+# A lease that ends later than any does was taken while the database's clock was ahead. Relays may
+# differ in how long they take one for, hence the double.
 TAKE: Final = """
     INSERT INTO leases AS l (name, owner, until)
     VALUES ($1, $2, now() + make_interval(secs => $3::float8))
@@ -12,6 +14,7 @@ TAKE: Final = """
         DO UPDATE SET owner = excluded.owner, until = excluded.until,
                       epoch = l.epoch + (l.owner <> excluded.owner)::int
                 WHERE l.owner = excluded.owner OR l.until < now()
+                   OR l.until > now() + 2 * make_interval(secs => $3::float8)
     RETURNING epoch
 """
 

@@ -102,7 +102,8 @@ NOBODY = {
 DEFINERS = {
     "broker_tenant_of(uuid)": {"broker_app", "broker_relay"},
     "broker_analyze_grown()": {"broker_relay"},
-    "audit.ensure_partitions(integer)": {"broker_relay"},
+    "audit.ensure_partitions(integer)": {"broker_app", "broker_relay"},
+    "audit.partitions_ahead_s()": {"broker_app", "broker_relay"},
     "audit.note_change()": set(),  # a trigger
     "audit.hold(text,text,timestamp with time zone,timestamp with time zone)": {"broker_retention"},
     "audit.release(uuid,text)": {"broker_retention"},

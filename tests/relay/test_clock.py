@@ -9,6 +9,7 @@ from app.commands import control
 from app.commands.store import commands
 from app.edges.commands import cancel
 from app.edges.parts import Parts
+from app.postgres import leases
 from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
 from tests.relay.conftest import Relay
@@ -158,6 +159,81 @@ async def test_two_clocks_at_once_end_a_command_once(
         database.owner, "SELECT count(*) AS n FROM audit.events WHERE type = 'command.timed_out'"
     )
     assert rows[0]["n"] == 20
+
+
+@pytest.mark.guarantee("clock:boundaries")
+async def test_a_command_that_time_cannot_move_holds_up_no_other_and_no_timer(
+    broker: Parts, relay: Relay, database: Dsns
+) -> None:
+    broken = (await accept(broker, delete("a"))).written.id
+    other = (await accept(broker, echo("b"))).written.id
+    running = (await accept(broker, echo("c"))).written.id
+    await claim(broker, running)
+    await late(database, running, "lease_until")
+    await late(database, broken, "deadline_at")
+    await late(database, other, "deadline_at")
+    await fetch(
+        database.owner,
+        "UPDATE commands SET deadline_at = deadline_at - interval '1 hour' WHERE id = $1",
+        broken,
+    )
+    # A policy that this release cannot read.
+    await fetch(
+        database.owner,
+        "UPDATE tools SET policy = policy || '{\"lease_s\": \"long\"}' WHERE name = 'git_delete'",
+    )
+    await relay.clock.tick()
+    assert await state_of(database.owner, other) == "timed_out"
+    assert await state_of(database.owner, broken) in {"queued", "dispatched"}
+    [row] = await fetch(database.owner, "SELECT attempt FROM commands WHERE id = $1", running)
+    assert row["attempt"] == 2, "the timer after it had its turn"
+
+
+@pytest.mark.guarantee("clock:partitions")
+async def test_a_database_clock_that_is_past_the_last_month_of_the_audit_log_is_outlived(
+    broker: Parts, relay: Relay, database: Dsns
+) -> None:
+    one = (await accept(broker, echo("a"))).written.id
+    await late(database, one, "deadline_at")
+    # As far as a write can tell, the clock has moved beyond all months that there are.
+    for row in await fetch(
+        database.owner,
+        "SELECT inhrelid::regclass::text AS name FROM pg_inherits"
+        " WHERE inhparent = 'audit.events'::regclass",
+    ):
+        await fetch(database.owner, f"ALTER TABLE audit.events DETACH PARTITION {row['name']}")
+        await fetch(
+            database.owner, f"ALTER TABLE {row['name']} RENAME TO {row['name'].split('.')[1]}_old"
+        )
+    await relay.clock.tick()
+    assert await state_of(database.owner, one) == "timed_out"
+    assert (await accept(broker, echo("b"))).written.new
+
+
+@pytest.mark.guarantee("clock:set-back")
+async def test_what_was_taken_while_the_databases_clock_was_ahead_is_free_again(
+    broker: Parts, relay: Relay, database: Dsns, kafka_bootstrap: str
+) -> None:
+    pool = relay.database.pool
+    assert await leases.take(pool, name="work", owner="dead", lease_s=4)
+    assert await leases.take(pool, name="work", owner="living", lease_s=4) is None
+    await fetch(database.owner, "UPDATE leases SET until = now() + interval '1 hour'")
+    assert await leases.take(pool, name="work", owner="living", lease_s=4) == 2
+
+    one = (await accept(broker, echo("orphan"))).written.id
+    await fetch(
+        database.owner,
+        "UPDATE outbox SET status = 'claimed', claimed_by = 'dead',"
+        " claimed_until = now() + interval '1 hour' WHERE command_id = $1",
+        one,
+    )
+
+    async def gone() -> bool:
+        await relay.clock.tick()
+        rows = await fetch(database.owner, "SELECT 1 FROM outbox WHERE claimed_by = 'dead'")
+        return not rows
+
+    assert await wait_for(gone)
 
 
 async def test_a_cancel_of_a_waiting_command_ends_it_and_its_outbox_row(

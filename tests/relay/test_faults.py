@@ -350,7 +350,7 @@ async def test_a_fault_at_any_statement_of_a_batch_leaves_nothing_behind(
                 case "give_back":
                     await dispatch_record.give_back(pool, claimed, relay="r")
                 case _:
-                    await dispatch_record.give_back_expired(pool, limit=9)
+                    await dispatch_record.give_back_expired(pool, limit=9, lease_s=30)
 
         if what == "give_back_expired":
             await stage.owner.execute(LAPSE)

@@ -330,7 +330,7 @@ async def test_rows_of_a_relay_that_died_after_its_claim_go_out_by_another(
         " claimed_until = now() - interval '1 minute' WHERE command_id = $1",
         one,
     )
-    assert await dispatch_record.give_back_expired(relay.database.pool, limit=10) >= 0
+    assert await dispatch_record.give_back_expired(relay.database.pool, limit=10, lease_s=30) >= 0
     relay.outbound.wake()
     assert await read(kafka_bootstrap, "mcp.commands", {one})
 

@@ -64,7 +64,7 @@ async def give_back(pool: asyncpg.Pool, claimed: list[LeasedRow]) -> None:
 async def give_back_expired(pool: asyncpg.Pool, claimed: list[LeasedRow]) -> None:
     del claimed
     await pool.execute(LAPSE)
-    await dispatch_record.give_back_expired(pool, limit=9)
+    await dispatch_record.give_back_expired(pool, limit=9, lease_s=30)
 
 
 async def find_conflicting(
@@ -124,7 +124,7 @@ async def test_a_row_given_back_while_its_attempt_ends_does_not_outlive_it(
         claimed = await claimed_by(pool, "r")
         assert [each.command_id for each in claimed] == [one]
         over = await find_conflicting(broker, owner, step, ends(one), give_back(pool, claimed))
-        await dispatch_record.give_back_expired(pool, limit=9)  # the next tick
+        await dispatch_record.give_back_expired(pool, limit=9, lease_s=30)  # the next tick
         left = [tuple(row) for row in await owner.fetch(ROWS, one)]
         assert left == ([(2, "delayed")] if again else []), f"held at step {step}"
         await owner.execute("DELETE FROM outbox")

@@ -1,5 +1,6 @@
 """The commands table as the clock sees it: what is late, and that a deadline was missed."""
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ PAST_DEADLINE: Final = text("""
     SELECT id
       FROM commands
      WHERE state IN ('queued', 'dispatched', 'running') AND deadline_missed_at IS NULL
-       AND deadline_at <= now()
+       AND deadline_at <= now() AND id <> ALL (CAST(:but AS uuid[]))
      ORDER BY deadline_at
      LIMIT :limit
 """)
@@ -32,6 +33,7 @@ PAST_LEASE: Final = text("""
     SELECT id
       FROM commands
      WHERE state IN ('dispatched', 'running') AND lease_until <= now()
+       AND id <> ALL (CAST(:but AS uuid[]))
      ORDER BY lease_until
      LIMIT :limit
 """)
@@ -47,9 +49,12 @@ RUNTIME_IS_OVER: Final = text("""
 """)
 
 
-async def past_deadline(conn: AsyncConnection, *, limit: int) -> list[UUID]:
+async def past_deadline(
+    conn: AsyncConnection, *, limit: int, but: Sequence[UUID] = ()
+) -> list[UUID]:
     """Open commands whose deadline has passed and is not recorded, longest past first."""
-    return list((await conn.execute(PAST_DEADLINE, {"limit": limit})).scalars())
+    values = {"limit": limit, "but": list(but)}
+    return list((await conn.execute(PAST_DEADLINE, values)).scalars())
 
 
 async def miss_deadline(conn: AsyncConnection, command: Command, *, actor: str) -> bool:
@@ -58,9 +63,10 @@ async def miss_deadline(conn: AsyncConnection, command: Command, *, actor: str) 
     return bool(await conn.scalar(MISS_DEADLINE, values))
 
 
-async def past_lease(conn: AsyncConnection, *, limit: int) -> list[UUID]:
+async def past_lease(conn: AsyncConnection, *, limit: int, but: Sequence[UUID] = ()) -> list[UUID]:
     """Commands whose adapter, or whose delivery, has been silent for too long."""
-    return list((await conn.execute(PAST_LEASE, {"limit": limit})).scalars())
+    values = {"limit": limit, "but": list(but)}
+    return list((await conn.execute(PAST_LEASE, values)).scalars())
 
 
 async def lease_is_over(conn: AsyncConnection, command_id: UUID) -> bool:

@@ -154,13 +154,16 @@ DUE: Final = """
                      FOR UPDATE SKIP LOCKED)
 """
 
-# A relay died between its claim and its acknowledgement. The timers wait for nobody: a row whose
+# A relay died between its claim and its acknowledgement, or the database's clock was set back: a
+# lease that ends later than any does is over too. The timers wait for nobody: a row whose
 # command is locked has its turn at the next tick.
 GIVE_BACK_EXPIRED: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT id, command_id, attempt, kind
           FROM outbox
-         WHERE status = 'claimed' AND claimed_until < now()
+         WHERE status = 'claimed'
+           AND (claimed_until < now()
+                OR claimed_until > now() + make_interval(secs => $2::float8))
          ORDER BY claimed_until
          LIMIT $1
            FOR UPDATE SKIP LOCKED
@@ -240,9 +243,12 @@ async def wake_due(pool: asyncpg.Pool, *, limit: int) -> int:
     return _count(await pool.execute(DUE, limit))
 
 
-async def give_back_expired(pool: asyncpg.Pool, *, limit: int) -> int:
-    """Free the rows of relays that died; returns how many are ready again."""
-    return _count(await pool.execute(GIVE_BACK_EXPIRED, limit))
+async def give_back_expired(pool: asyncpg.Pool, *, limit: int, lease_s: float) -> int:
+    """Free the rows of relays that died; returns how many are ready again.
+
+    `lease_s` is how long a relay may have one: the double is granted, as relays may differ.
+    """
+    return _count(await pool.execute(GIVE_BACK_EXPIRED, limit, 2 * lease_s))
 
 
 def _count(tag: str) -> int:
