@@ -15,12 +15,13 @@ from aiokafka import AIOKafkaConsumer
 from pydantic import SecretStr
 
 from app.audit import keys
-from app.config import Issuer, Settings
+from app.config import Settings
 from app.contract import COMMANDS
 from app.edges.parts import Parts
 from app.edges.server import open_broker
 from app.identity import Identity
 from app.intake.prepare import CallRequest
+from app.trust import Issuer
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.stack import AppProcess, Dsns, relay_process
 from devstack.tokens import ISSUER, DevIssuer

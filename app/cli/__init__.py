@@ -1,4 +1,4 @@
-"""`broker`: serve, migrate, catalog, tenant, audit, config, dlq, outbox, saga."""
+"""`broker`: serve, migrate, catalog, tenant, audit, config, dead-letters, outbox, saga."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,14 +7,12 @@ import orjson
 import typer
 import uvloop
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from app import config, logs
 from app.catalog import file as catalog_file
 from app.cli import audit_retention, dead_letters, outbox, saga, tenant
+from app.cli import settings as settings_
 from app.cli.common import AsJson, DatabaseUrl, fail, run
-from app.config import PREFIX, Settings
 from app.postgres import migrate
 
 app = typer.Typer(
@@ -24,9 +22,11 @@ catalogs = typer.Typer(no_args_is_help=True, help="The tools that are offered.")
 app.add_typer(catalogs, name="catalog")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(audit_retention.app, name="audit")
-app.add_typer(dead_letters.app, name="dlq")
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(dead_letters.app, name="dlq", hidden=True)  # its earlier name
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(saga.app, name="saga")
+app.command("config")(settings_.show)
 
 
 @app.command()
@@ -55,28 +55,6 @@ def migrate_(
         return
     run(migrate.upgrade(database_url, revision))
     typer.echo(f"schema is at {revision if revision != 'head' else migrate.head()}")
-
-
-@app.command("config")
-def config_(as_json: AsJson = False) -> None:
-    """Every setting: its variable, default and meaning. `<VARIABLE>_FILE` reads it from a file."""
-    rows = [
-        {
-            "variable": PREFIX + name.upper(),
-            "default": None
-            if field.is_required()
-            else str(field.get_default(call_default_factory=True)),
-            "meaning": field.description or "",
-        }
-        for name, field in Settings.model_fields.items()
-    ]
-    if as_json:
-        typer.echo(orjson.dumps(rows).decode())
-        return
-    table = Table("Variable", "Default", "Meaning")
-    for row in rows:
-        table.add_row(row["variable"], row["default"] or "(required)", row["meaning"])
-    Console().print(table)
 
 
 @catalogs.command("apply")

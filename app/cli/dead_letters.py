@@ -1,4 +1,4 @@
-"""`broker dlq`: look at dead letters, redrive, discard or resolve them.
+"""`broker dead-letters`: look at dead letters, redrive, discard or resolve them.
 
 Talks HTTP to a running app, with an operator's token from MCP_BROKER_TOKEN.
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 from app import assets
 from app.catalog import file as catalog_file
-from app.config import PREFIX
+from app.config import PREFIX, Settings
 from devstack.stack import Dsns
 from tests.support.calls import fetch
 
@@ -29,12 +29,30 @@ def broker(*argv: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_config_lists_every_setting_with_its_meaning() -> None:
+def test_config_lists_every_setting_with_what_it_is_its_unit_and_when_to_change_it() -> None:
     rows = json.loads(broker("config", "--json").stdout)
     named = {row["variable"]: row for row in rows}
+    assert {PREFIX + name.upper() for name in Settings.model_fields} == set(named)
     assert named["MCP_BROKER_DATABASE_URL"]["default"] is None
     assert named["MCP_BROKER_INLINE_WAIT_S"]["default"] == "45"
-    assert all(row["meaning"] for row in rows), [r["variable"] for r in rows if not r["meaning"]]
+    assert named["MCP_BROKER_INLINE_WAIT_S"]["unit"] == "seconds"
+    assert named["MCP_BROKER_SEAL_S"]["deployment"] == "relay"
+    assert not [row["variable"] for row in rows if not row["meaning"] or not row["change"]]
+    units = {"_S": "seconds", "_MS": "milliseconds", "_BYTES_MAX": "bytes"}
+    for suffix, unit in units.items():
+        wrong = {
+            name
+            for name, row in named.items()
+            if name.endswith(suffix) and not (row["unit"] or "").startswith(unit)
+        }
+        assert not wrong, unit
+
+
+def test_config_for_people_is_grouped_by_deployment() -> None:
+    shown = broker("config").stdout
+    places = [shown.index(title) for title in ("Both deployments", "The app", "The relay")]
+    assert places == sorted(places)
+    assert "MCP_BROKER_KAFKA_BOOTSTRAP" in shown[places[2] :]
 
 
 def test_serve_without_settings_says_which_one_is_missing() -> None:

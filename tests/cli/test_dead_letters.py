@@ -1,4 +1,4 @@
-"""`broker dlq` against a running app."""
+"""`broker dead-letters` against a running app."""
 
 import asyncio
 from uuid import UUID
@@ -30,7 +30,7 @@ async def test_the_command_line_lists_shows_redrives_and_discards(
         async def dlq(*argv: str) -> str:
             env = {"MCP_BROKER_TOKEN": token, "MCP_BROKER_URL": f"http://127.0.0.1:{port}"}
             done = await asyncio.to_thread(
-                CliRunner().invoke, command_line, ["dlq", *argv], env=env
+                CliRunner().invoke, command_line, ["dead-letters", *argv], env=env
             )
             assert done.exit_code == 0, done.output
             return done.output

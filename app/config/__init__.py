@@ -1,0 +1,128 @@
+"""Settings: read once from the environment and files, frozen, their relations asserted."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final, Self
+
+import orjson
+from pydantic import model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.config.app import AppSettings
+from app.config.both import BothSettings
+from app.config.relay import RelaySettings
+from app.trust import DEV_ISSUER, is_loopback
+
+PREFIX: Final = "MCP_BROKER_"
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """Reads `MCP_BROKER_X_FILE` for a setting x: the way of mounted secrets and Vault agents."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        """Unused: `__call__` reads all fields."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        import os  # noqa: PLC0415 the only place that reads the environment by hand
+
+        found: dict[str, Any] = {}
+        for name, field in self.settings_cls.model_fields.items():
+            path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+            if path:
+                text = Path(path).read_text(encoding="utf-8").strip()
+                found[name] = orjson.loads(text) if self.field_is_complex(field) else text
+        return found
+
+
+DEPLOYMENTS: Final[Mapping[str, type[BaseSettings]]] = {
+    "both": BothSettings,
+    "app": AppSettings,
+    "relay": RelaySettings,
+}
+
+
+class Settings(BothSettings, AppSettings, RelaySettings):
+    """What a deployment of the app or the relay can set; `broker config` prints it."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_nested_delimiter="__"
+    )
+
+    @model_validator(mode="after")
+    def relations(self) -> Self:
+        """Refuse settings that contradict each other."""
+        if self.publish_timeout_s >= self.relay_lease_s:
+            raise ValueError("publish_timeout_s must be below relay_lease_s: a row could be free")
+        if self.args_bytes_max > self.body_bytes_max:
+            raise ValueError("args_bytes_max must not exceed body_bytes_max")
+        if self.deadline_s > self.deadline_max_s:
+            raise ValueError("deadline_s must not exceed deadline_max_s")
+        if self.heartbeat_s > 15:  # noqa: PLR2004 the MCP front's promise
+            raise ValueError("heartbeat_s must not exceed 15: clients give up on silence")
+        self._issuer_relations()
+        self._certificate_relations()
+        return self
+
+    def _issuer_relations(self) -> None:
+        if self.issuer_refetch_s > self.issuer_keys_kept_s:
+            raise ValueError("issuer_refetch_s must not exceed issuer_keys_kept_s")
+        if self.issuer_keys_kept_s > self.issuer_keys_stale_max_s:
+            raise ValueError("issuer_keys_kept_s must not exceed issuer_keys_stale_max_s")
+        for issuer in self.issuers:
+            exposed = not is_loopback(self.host) or self.public_url.startswith("https:")
+            if issuer.issuer == DEV_ISSUER and exposed:
+                raise ValueError(
+                    f"the development issuer {DEV_ISSUER} is for the embedded stack: with it, host"
+                    f" must be a loopback address (it is {self.host!r}) and public_url plain http."
+                    " Name your own issuer in MCP_BROKER_ISSUERS."
+                )
+        for one, other in combinations(self.issuers, 2):
+            if one.issuer == other.issuer:
+                raise ValueError(f"issuer {one.issuer} is there twice")
+            mine, theirs = one.may_speak_for, other.may_speak_for
+            shared = mine is None or theirs is None or bool(mine & theirs)
+            if shared and one.user_prefix == other.user_prefix:
+                raise ValueError(
+                    f"issuers {one.issuer} and {other.issuer} speak for the same tenants, where"
+                    " their users of one name would be one user: give one a user_prefix, or each"
+                    " its own tenants"
+                )
+
+    def _certificate_relations(self) -> None:
+        if (self.tls_certfile is None) != (self.tls_keyfile is None):
+            raise ValueError("tls_certfile and tls_keyfile come together")
+        if not self.certificate_clients:
+            return
+        if self.client_ca_file is None:
+            raise ValueError("certificate_clients need client_ca_file")
+        if self.tls_certfile is None and not self.trusted_proxies:
+            raise ValueError("certificate_clients need tls_certfile or trusted_proxies")
+        names = [client.subject or client.san for client in self.certificate_clients]
+        if len(set(names)) < len(names):
+            raise ValueError("certificate_clients: a name stands there twice")
+
+    @cached_property
+    def mcp_url(self) -> str:
+        """The resource that MCP tokens are issued for (RFC 8707)."""
+        return f"{self.public_url.rstrip('/')}/mcp"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then environment, then the files that `*_FILE` variables name."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, FileSource(settings_cls)
+
+
+def load() -> Settings:
+    """Read the settings; raises pydantic.ValidationError, which names each bad one."""
+    return Settings()  # pyright: ignore[reportCallIssue] the environment gives database_url

@@ -1,0 +1,200 @@
+"""Settings of the app: MCP, plain HTTP, tokens, intake, and what adapters report."""
+
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from app.config.field import Count, Seconds, setting
+from app.trust import CertificateClient, Issuer
+
+
+class AppSettings(BaseSettings):
+    """What only the app reads."""
+
+    host: str = setting(
+        "127.0.0.1",
+        "The address on which the app listens.",
+        change="0.0.0.0 in a container, or behind a proxy on another machine.",
+    )
+    port: int = setting(
+        8080,
+        "The port on which the app listens; 0 is a free one.",
+        change="When it is taken.",
+        ge=0,
+        le=65535,
+    )
+    public_url: str = setting(
+        "http://127.0.0.1:8080",
+        "The URL by which clients reach the app; with /mcp it is the resource of their tokens.",
+        change="Always, to the URL in your issuer's audience and in the clients' settings.",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        ("127.0.0.1:*", "localhost:*", "[::1]:*"),
+        "JSON list of the Host headers that MCP requests may have; * stands for any port.",
+        change="Always, to the name in public_url: it keeps DNS rebinding out.",
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"),
+        "JSON list of the Origin headers that MCP requests may have; most clients send none.",
+        change="When a browser is a client.",
+    )
+    issuers: tuple[Issuer, ...] = setting(
+        (),
+        "JSON list of the trusted token issuers, with audience, claims and keys (OPERATORS.md).",
+        change="Always: without one, nobody can log in.",
+    )
+    clock_skew_s: float = setting(
+        30,
+        "How far a token's times may be off.",
+        unit="seconds",
+        change="Lower it where all clocks are kept by NTP.",
+        ge=0,
+        le=300,
+    )
+    issuer_keys_kept_s: Seconds = setting(
+        300,
+        "How old an issuer's keys may get before they are read again, beside the callers.",
+        unit="seconds",
+        change="Lower it where keys are withdrawn often.",
+    )
+    issuer_refetch_s: Seconds = setting(
+        10,
+        "The least time between two reads of an issuer's keys, whatever keys tokens name.",
+        unit="seconds",
+        change="Rarely: it shields the issuer from forged tokens.",
+    )
+    issuer_keys_stale_max_s: Seconds = setting(
+        86400,
+        "How long the known keys of an issuer that does not answer are used.",
+        unit="seconds",
+        change="Lower it where a withdrawn key must stop working even while the issuer is away.",
+    )
+    refusals_period_s: Seconds = setting(
+        60,
+        "Within this, equal login failures and denials are one audit event, or two.",
+        unit="seconds",
+        change="Lower it for finer times in the audit trail; it bounds what an attacker can write.",
+    )
+    tls_certfile: Path | None = setting(
+        None,
+        "The app's own TLS certificate, PEM. None: TLS ends in a proxy before it.",
+        change="Where no proxy ends TLS.",
+    )
+    tls_keyfile: Path | None = setting(
+        None, "The key of tls_certfile, PEM.", change="With tls_certfile."
+    )
+    client_ca_file: Path | None = setting(
+        None,
+        "The authorities of adapters' client certificates, PEM.",
+        change="With certificate_clients.",
+    )
+    certificate_clients: tuple[CertificateClient, ...] = setting(
+        (),
+        "JSON list of the adapters that a client certificate identifies, with their tenants.",
+        change="Where adapters have certificates and no tokens.",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
+        (),
+        "JSON list of the networks whose Client-Cert header (RFC 9440) is believed.",
+        change="Where a proxy ends the adapters' TLS; it must remove that header from requests.",
+    )
+    request_state_keys: tuple[SecretStr, ...] = setting(
+        (),
+        "JSON list of secrets that seal an elicitation's state; the first seals, all open. None:"
+        " a secret of the process's own.",
+        unit="32 bytes or more each",
+        change="Where there are several replicas: give all the same.",
+    )
+    approval_wait_s: Seconds = setting(
+        600,
+        "How long the state of an elicitation (an approval, a question) can be answered.",
+        unit="seconds",
+        change="Raise it where people take longer to decide.",
+    )
+    body_bytes_max: Count = setting(
+        1 << 20,
+        "The largest body of a caller's request; a larger one is refused with 413.",
+        unit="bytes",
+        change="With args_bytes_max.",
+    )
+    args_bytes_max: Count = setting(
+        256 << 10,
+        "The largest arguments of a call.",
+        unit="bytes",
+        change="Raise it for tools with large arguments, or pass those by reference.",
+    )
+    result_inline_bytes_max: Count = setting(
+        100_000,
+        "The largest result that an MCP answer contains; a larger one is a resource link.",
+        unit="bytes",
+        change="To what your clients' models can read.",
+    )
+    inline_wait_s: Seconds = setting(
+        45,
+        "How long a call waits for its end before the answer is 'accepted, still running'.",
+        unit="seconds",
+        change="Keep it below the timeout of your clients and proxies; tools and tenants can set"
+        " their own.",
+    )
+    deadline_max_s: Seconds = setting(
+        7 * 86400,
+        "The longest deadline that a call may ask for.",
+        unit="seconds",
+        change="Where work takes longer, or nothing may wait so long.",
+    )
+    saga_idle_s: Seconds = setting(
+        3600,
+        "How long an ad hoc saga may be without a call or a commit; then saga_on_idle applies.",
+        unit="seconds",
+        change="Raise it where a person or a model thinks for longer between two steps.",
+    )
+    saga_on_idle: Literal["compensate", "complete"] = setting(
+        "compensate",
+        "What becomes of an idle ad hoc saga: its steps are undone, or it is taken as committed.",
+        change="complete, where half of the work is better than none.",
+    )
+    heartbeat_s: Seconds = setting(
+        10,
+        "The longest time without a progress notification to a client that asked for progress.",
+        unit="seconds, 15 at most",
+        change="Lower it where clients or proxies give up on shorter silence.",
+    )
+    listen_streams_max: Count = setting(
+        1000,
+        "The most open streams of a process: subscriptions/listen, and GET /mcp of sessions.",
+        unit="streams",
+        change="Raise it for more connected clients; each keeps a socket and some memory.",
+    )
+    listen_streams_per_user_max: Count = setting(
+        50,
+        "The most of those streams that one user may have.",
+        unit="streams",
+        change="Where one user is a service with many clients.",
+    )
+    intake_pool_max: Count = setting(
+        3,
+        "The most connections for intake.",
+        unit="connections",
+        change="Rarely: two batches are in flight at most.",
+    )
+    intake_batch_max: Count = setting(
+        256,
+        "The most calls that one transaction accepts.",
+        unit="calls",
+        change="Rarely: fewer make each transaction shorter, and the throughput less.",
+    )
+    intake_queue_max: Count = setting(
+        10_000,
+        "The most calls that wait for acceptance in a process; further ones are refused with 503.",
+        unit="calls",
+        change="Lower it where a quick refusal is better than a late answer.",
+    )
+    lease_s: Seconds = setting(
+        60,
+        "An adapter's lease on its attempt: without progress for so long it counts as lost.",
+        unit="seconds",
+        change="Raise it where adapters report more seldom; tools can set their own.",
+    )
