@@ -8,6 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from app.json_values import KeptObject, PlainText
+
 VERSION: Final = "1.0"
 
 COMMANDS: Final = "mcp.commands"
@@ -27,7 +29,7 @@ Key = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.-]+$")]
 Method = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_.-]*$")]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Text = Annotated[PlainText, StringConstraints(min_length=1, max_length=255)]
 
 _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -58,7 +60,7 @@ class Compensation(BaseModel):
 
     tool: Name
     method: Method
-    args: dict[str, Any] = Field(default_factory=dict)
+    args: KeptObject = Field(default_factory=dict)
 
 
 class CallMeta(BaseModel):

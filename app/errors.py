@@ -1,6 +1,6 @@
 """Every deliberate error: a stable code, an HTTP status (RFC 9457), and words that say what to do."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class BrokerError(Exception):
@@ -74,6 +74,38 @@ class OversizeError(BrokerError):
     code = "oversize"
     status = 413
     title = "Too large"
+
+
+class SlowBodyError(BrokerError):
+    """The body did not come in time."""
+
+    code = "slow_body"
+    status = 408
+    title = "The body came too slowly"
+
+
+class UnsupportedEncodingError(BrokerError):
+    """The body is compressed."""
+
+    code = "unsupported_encoding"
+    status = 415
+    title = "The body's encoding is not read"
+
+
+class MisdirectedError(BrokerError):
+    """The Host header names a host that is not served here."""
+
+    code = "misdirected"
+    status = 421
+    title = "This host is not served here"
+
+
+class StrangeOriginError(BrokerError):
+    """A browser's page of an origin that is not answered."""
+
+    code = "strange_origin"
+    status = 403
+    title = "This origin is not answered"
 
 
 class IdempotencyConflictError(BrokerError):
@@ -153,3 +185,13 @@ class SagaClosedError(BrokerError):
     code = "saga_closed"
     status = 409
     title = "The saga takes no more steps"
+
+
+QUOTED_MAX: Final = 200
+"""Characters that an error quotes of what came in."""
+
+
+def cut(text: str) -> str:
+    """A text as an error may quote it: its beginning and, as reasons stand there, its end."""
+    half = QUOTED_MAX // 2
+    return text if len(text) <= QUOTED_MAX else f"{text[:half]}…{text[-half:]}"

@@ -11,6 +11,8 @@ from typing import Any, Final
 REDACTED: Final = "[redacted]"
 MARK: Final = "x-sensitive"
 
+PLACE: Final = re.compile(r"[0-9]{1,9}")
+
 SECRET_MIN: Final = 4
 """Characters; a shorter value would be found in ordinary words."""
 
@@ -92,7 +94,7 @@ def _resolved(ref: Any, root: Schema) -> Schema:
         return {MARK: True}
     for part in ref.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~").replace("%25", "%")
-        if isinstance(found, list) and name.isdigit() and int(name) < len(found):
+        if isinstance(found, list) and PLACE.fullmatch(name) and int(name) < len(found):
             found = found[int(name)]
         elif isinstance(found, Mapping) and name in found:
             found = found[name]

@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import model_validator
@@ -108,6 +109,22 @@ class Settings(BothSettings, AppSettings, RelaySettings):
     def mcp_url(self) -> str:
         """The resource that MCP tokens are issued for (RFC 8707)."""
         return f"{self.public_url.rstrip('/')}/mcp"
+
+    @cached_property
+    def hosts_served(self) -> tuple[str, ...]:
+        """The hosts that are answered: those allowed, and the public URL's own."""
+        public = urlsplit(self.public_url)
+        name = public.netloc.rpartition("@")[2]
+        port = {"https": 443, "http": 80}.get(public.scheme)
+        own = (name,) if public.port is not None else (name, f"{name}:{port}")
+        return tuple(dict.fromkeys((*self.allowed_hosts, *own)))
+
+    @cached_property
+    def origins_served(self) -> tuple[str, ...]:
+        """The origins that are answered: those allowed, and the public URL's own."""
+        public = urlsplit(self.public_url)
+        own = f"{public.scheme}://{public.netloc.rpartition('@')[2]}"
+        return tuple(dict.fromkeys((*self.allowed_origins, own)))
 
     @classmethod
     def settings_customise_sources(

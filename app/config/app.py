@@ -33,13 +33,15 @@ class AppSettings(BaseSettings):
     )
     allowed_hosts: tuple[str, ...] = setting(
         ("127.0.0.1:*", "localhost:*", "[::1]:*"),
-        "JSON list of the Host headers that MCP requests may have; * stands for any port.",
-        change="Always, to the name in public_url: it keeps DNS rebinding out.",
+        "JSON list of the Host headers that callers' requests may have, beside public_url's; * stands"
+        " for any port.",
+        change="When the app has other names than that: it keeps DNS rebinding out.",
     )
     allowed_origins: tuple[str, ...] = setting(
         ("http://127.0.0.1:*", "http://localhost:*", "http://[::1]:*"),
-        "JSON list of the Origin headers that MCP requests may have; most clients send none.",
-        change="When a browser is a client.",
+        "JSON list of the Origin headers that requests may have, beside public_url's; * stands for"
+        " any port, and most clients send none.",
+        change="When pages of another origin call from a browser (CORS).",
     )
     issuers: tuple[Issuer, ...] = setting(
         (),
@@ -113,6 +115,12 @@ class AppSettings(BaseSettings):
         "How long the state of an elicitation (an approval, a question) can be answered.",
         unit="seconds",
         change="Raise it where people take longer to decide.",
+    )
+    body_s: Seconds = setting(
+        60,
+        "In which a request's body must have come; then 408.",
+        unit="seconds",
+        change="Raise it for callers with very slow lines.",
     )
     body_bytes_max: Count = setting(
         1 << 20,

@@ -19,7 +19,9 @@ from app.errors import (
     BrokerError,
     ForbiddenError,
     NotAuthenticatedError,
+    SlowBodyError,
     UnavailableError,
+    UnsupportedEncodingError,
 )
 from app.postgres.engine import AWAY, is_away, sqlstate_of
 
@@ -43,6 +45,10 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
         **error.fields,
     }
     headers: dict[str, str] = {}
+    if isinstance(error, UnsupportedEncodingError):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
+    if isinstance(error, SlowBodyError):
+        headers["Connection"] = "close"
     if isinstance(error, NotAuthenticatedError):
         # Where no credential was shown, none is called bad (RFC 6750, 3.1).
         shown = 'error="invalid_token", ' if isinstance(error, LoginFailedError) else ""

@@ -1,4 +1,4 @@
-"""The way in of every HTTP request: its body's limit, and who asks, before anything reads it."""
+"""The way in of every HTTP request: from where, who asks, and its body's limits, before it is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from typing import Final
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.edges import failures
+from app.edges import failures, hosts, sse
 from app.edges.auth.certificates import thumbprint
 from app.edges.auth.scopes import ADMINISTER, AUDIT, CALL, OPERATE, RESULTS, need
 from app.edges.auth.tokens import LoginFailedError, bearer
+from app.edges.bodies import limited
+from app.edges.hosts import Doors
 from app.edges.parts import Parts
 from app.errors import (
     BrokerError,
     ForbiddenError,
     NotAuthenticatedError,
     NotBoundError,
-    OversizeError,
 )
 from app.identity import Identity
 
@@ -34,6 +35,9 @@ SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {
 """What a path's first part needs, one of; a test holds that every route has its line."""
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
+MCP: Final = "/mcp"
+ANY_HOST: Final = frozenset({"results"})
+"""Adapters come from inside, by whatever name the app has there; no browser holds their tokens."""
 RESULT_SLACK: Final = 64 << 10
 """Bytes that a result's envelope may have beyond the result."""
 
@@ -44,27 +48,70 @@ class Guard:
 
     app: ASGIApp
     broker: Parts
+    doors: Doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request with its identity in the scope, or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path: str = scope["path"]
+        if scope["path"] == f"{MCP}/":
+            scope["path"] = MCP
         # White space around a value is no part of it (RFC 9110, 5.5), and httptools leaves it.
         scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         connection = HTTPConnection(scope)
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await told(message)
+
+        told = sse.escaped(send)
         try:
-            if path not in PUBLIC and not path.startswith(METADATA):
-                scope["broker.identity"] = who = await self._identity(connection)
-                scopes = SCOPES_OF.get(path.lstrip("/").partition("/")[0], ())
-                if scopes and not who.scopes & set(scopes):
-                    need(who, scopes[0])
-            limited = self._limited(connection, receive)
-            await self.app(scope, limited, send)
-        except BrokerError as error:
-            self.refused(connection, error)
-            await failures.problem(error, metadata_url=self.metadata_url)(scope, receive, send)
+            origin = self._origin(connection)
+            if origin is not None:
+                told = hosts.readable(told, origin)
+                if hosts.is_preflight(scope["method"], connection.headers):
+                    await hosts.preflight(origin, connection.headers)(scope, receive, watched)
+                    return
+            await self._serve(connection, receive, watched)
+        except Exception as error:
+            if started:
+                raise  # half of an answer is out: the connection is closed on it
+            refused = error
+            if not isinstance(refused, BrokerError):
+                refused = failures.translated(error, path=scope["path"])
+            self.refused(connection, refused)
+            answer = failures.problem(refused, metadata_url=self.metadata_url)
+            await answer(scope, receive, watched)
+
+    async def _serve(self, connection: HTTPConnection, receive: Receive, send: Send) -> None:
+        scope = connection.scope
+        path: str = scope["path"]
+        if path not in PUBLIC and not path.startswith(METADATA):
+            scope["broker.identity"] = who = await self._identity(connection)
+            scopes = SCOPES_OF.get(first_part(path), ())
+            if scopes and not who.scopes & set(scopes):
+                need(who, scopes[0])
+        settings = self.broker.settings
+        bytes_max = settings.body_bytes_max
+        if path.startswith("/results/"):
+            bytes_max = settings.result_bytes_max + RESULT_SLACK
+        received = limited(
+            connection.headers, receive, bytes_max=bytes_max, whole_s=settings.body_s
+        )
+        await self.app(scope, received, send)
+
+    def _origin(self, connection: HTTPConnection) -> str | None:
+        """The origin of a browser's page.
+
+        Raises:
+            BrokerError: the request is for another host, or from an origin that is not answered.
+        """
+        path = connection.scope["path"]
+        any_host = path in PUBLIC or first_part(path) in ANY_HOST
+        return self.doors.check(connection.headers, any_host=any_host)
 
     @property
     def metadata_url(self) -> str:
@@ -103,22 +150,7 @@ class Guard:
             return self.broker.certificates.identity(certificate)
         raise NotAuthenticatedError("Send 'Authorization: Bearer <token>'.")
 
-    def _limited(self, connection: HTTPConnection, receive: Receive) -> Receive:
-        """The body, cut off with an error at its limit, also where no length was announced."""
-        limit = self.broker.settings.body_bytes_max
-        if connection.scope["path"].startswith("/results/"):
-            limit = self.broker.settings.result_bytes_max + RESULT_SLACK
-        announced = connection.headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > limit:
-            raise OversizeError(f"The body has {announced} bytes; at most {limit} are taken.")
-        taken = 0
 
-        async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise OversizeError(f"The body is over {limit} bytes.")
-            return message
-
-        return counted
+def first_part(path: str) -> str:
+    """What a path begins with."""
+    return path.lstrip("/").partition("/")[0]

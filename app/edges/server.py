@@ -23,6 +23,7 @@ from app.edges.auth.refusals import Refusals
 from app.edges.auth.scopes import SCOPES
 from app.edges.auth.tokens import Verifier
 from app.edges.guard import METADATA, Guard
+from app.edges.hosts import Doors
 from app.edges.http import (
     audit,
     calls,
@@ -107,9 +108,15 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
         async with server.session_manager.run():
             yield
 
-    app = FastAPI(title="MCP broker", version=assets.version(), lifespan=lifespan, docs_url=None)
+    app = FastAPI(
+        title="MCP broker",
+        version=assets.version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redirect_slashes=False,  # it sends callers to whatever host their Host header names
+    )
     endpoint = front.endpoint(server, mcp_app)
-    guard = Guard(FastCall(app, endpoint, broker), broker)
+    guard = Guard(FastCall(app, endpoint, broker), broker, Doors.of(settings))
     for one in (app, mcp_app):  # what is mounted answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
@@ -201,7 +208,13 @@ async def serve(settings: Settings) -> None:
         # all of it: a sixth of the processor time of an MCP call (docs/PERFORMANCE.md).
         gc.collect()
         gc.freeze()
-        logger.info("app listens", extra={"host": settings.host, "port": settings.port})
+        said = {
+            "host": settings.host,
+            "port": settings.port,
+            "hosts_served": settings.hosts_served,
+            "origins_served": settings.origins_served,
+        }
+        logger.info("app listens", extra=said)
         with metrics.served(
             settings.metrics_host,
             settings.metrics_port,

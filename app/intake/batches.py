@@ -17,6 +17,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from app.errors import (
+    BadRequestError,
     BrokerError,
     CorrelationConflictError,
     IdempotencyConflictError,
@@ -104,7 +105,7 @@ class IntakeBatcher:
                 if is_lost(error):
                     raise _away(error) from error
                 logger.exception("call refused by the database")
-                raise UnavailableError(f"The call was not accepted ({code_of(error)}).") from error
+                raise _refused(error) from error
             if written is not None:
                 self._notifier.outbox()
                 self._notifier.sagas()
@@ -198,7 +199,7 @@ class IntakeBatcher:
                 return
             if len(batch) == 1:
                 logger.exception("call refused by the database")
-                _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
+                _fail(batch, _refused(error))
                 return
             logger.warning(
                 "a batch of %d calls is written one by one: %s", len(batch), code_of(error)
@@ -290,6 +291,13 @@ def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:
 
 def _away(error: Exception) -> UnavailableError:
     return UnavailableError(f"The database is away; nothing is lost ({code_of(error)}).")
+
+
+def _refused(error: Exception) -> BrokerError:
+    """What the database refuses as data (class 22) is the call's fault, and no retry helps."""
+    if code_of(error).startswith("22"):
+        return BadRequestError("A value of the call is one that cannot be stored.")
+    return UnavailableError(f"The call was not accepted ({code_of(error)}).")
 
 
 def code_of(error: Exception) -> str:

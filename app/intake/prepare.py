@@ -1,7 +1,7 @@
 """From a parsed call to one that only has to be written: tool, grants, schema, key, limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
@@ -20,9 +20,11 @@ from app.errors import (
     InvalidArgumentsError,
     OversizeError,
     UnknownToolError,
+    cut,
 )
 from app.identity import Identity
 from app.intake.call import Call, fingerprint
+from app.json_values import JsonRefusedError, checked, integral
 
 PROBLEMS_MAX: Final = 10
 
@@ -79,7 +81,11 @@ class Preparer:
             reason = "no grant" if found else "no such tool"
             await self._refused(identity, request, kind="call.denied", reason=reason)
             raise UnknownToolError(f"There is no tool {path!r} that you may call; see tools/list.")
-        self._check_args(found, request)
+        request = replace(
+            request,
+            args=self._check_args(found, request),
+            compensation=_kept(request.compensation),
+        )
         return self._call(identity, request, found), found.tool
 
     async def prepare_own(self, identity: Identity, request: CallRequest, own: Compiled) -> Call:
@@ -88,7 +94,7 @@ class Preparer:
         Raises as `prepare`.
         """
         await self._served(identity, request)
-        self._check_args(own, request)
+        request = replace(request, args=self._check_args(own, request))
         return self._call(identity, request, own)
 
     async def _served(self, identity: Identity, request: CallRequest) -> TenantView:
@@ -99,20 +105,27 @@ class Preparer:
             raise ForbiddenError(f"Tenant {identity.tenant_id!r} is not known or is suspended.")
         return view
 
-    def _check_args(self, found: Compiled, request: CallRequest) -> None:
+    def _check_args(self, found: Compiled, request: CallRequest) -> Mapping[str, Any]:
+        """The arguments as they are kept: each whole number as an integer."""
         try:
-            written = orjson.dumps(request.args)
-        except TypeError as error:
-            raise InvalidArgumentsError(f"The arguments are not plain JSON: {error}") from error
+            written = checked(request.args)
+        except JsonRefusedError as error:
+            problem = {"at": error.at or "/", "problem": error.problem}
+            raise InvalidArgumentsError(
+                f"{found.tool.name}: {problem['at']}: {error.problem}. Nothing was started.",
+                problems=[problem],
+            ) from error
         if len(written) > self._settings.args_bytes_max:
             limit = self._settings.args_bytes_max
             size = len(written)
             raise OversizeError(f"The arguments have {size} bytes; at most {limit} are taken.")
-        if b"\\u0000" in written:
-            raise InvalidArgumentsError("The arguments hold a NUL character, which is not kept.")
+        args = integral(dict(request.args), written)
         problems = [
-            {"at": "/" + "/".join(map(str, error.instance_path)), "problem": error.message}
-            for error in islice(found.validator.iter_errors(dict(request.args)), PROBLEMS_MAX)
+            {
+                "at": cut("/" + "/".join(map(str, error.instance_path))),
+                "problem": cut(error.message),
+            }
+            for error in islice(found.validator.iter_errors(args), PROBLEMS_MAX)
         ]
         if problems:
             first = problems[0]
@@ -120,6 +133,7 @@ class Preparer:
                 f"{found.tool.name}: {first['at']}: {first['problem']}. Nothing was started.",
                 problems=problems,
             )
+        return args
 
     def _call(self, identity: Identity, request: CallRequest, found: Compiled) -> Call:
         tool, policy = found.tool, found.tool.policy
@@ -172,6 +186,11 @@ class Preparer:
             compensation=request.compensation,
             traceparent=request.traceparent,
         )
+
+
+def _kept(compensation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A compensation as it is kept; it is checked as a call of its own."""
+    return compensation and integral(dict(compensation), orjson.dumps(compensation))
 
 
 def _approval(policy: ToolPolicy, *, approved: bool) -> Literal["pending", "approved"] | None:

@@ -12,6 +12,7 @@ from app.catalog import store as catalog_store
 from app.contract import instant
 from app.edges.auth.scopes import ADMINISTER, AUDIT, need
 from app.edges.http.replies import identity_of, reply
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import BadRequestError, NotFoundError
 from app.postgres.engine import tenant_transaction
@@ -19,7 +20,7 @@ from app.postgres.engine import tenant_transaction
 
 def router(broker: Parts) -> APIRouter:
     """The routes; a change of limits and grants is `broker tenant`, with a database role."""
-    made = APIRouter()
+    made = APIRouter(route_class=StrictRoute)
     engine = broker.database.engine
 
     @made.get("/auditor/events")

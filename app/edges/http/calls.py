@@ -14,9 +14,11 @@ from app.commands.view import outcome, view
 from app.commands.watch import progress_events, until_final
 from app.contract import CallBody, Key, instant, traceparent
 from app.edges.auth.scopes import CALL, need
+from app.edges.bodies import number
 from app.edges.calls import Accepted, submit
 from app.edges.commands import cancel, find, listing
 from app.edges.http.replies import CancelBody, event, identity_of, reply, wait_s
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import BadRequestError, ForbiddenError
 from app.identity import Identity
@@ -24,11 +26,12 @@ from app.intake.prepare import CallRequest
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"
+SEQ_MAX: Final = 2**31 - 1
 
 
 def router(broker: Parts) -> APIRouter:
     """The routes of callers."""
-    made = APIRouter()
+    made = APIRouter(route_class=StrictRoute)
 
     @made.post(CALL_PATH)
     async def call(
@@ -75,9 +78,10 @@ def router(broker: Parts) -> APIRouter:
     ) -> Response:
         """Progress and the result as server-sent events; resumes after Last-Event-ID."""
         found = await find(broker, identity_of(request), correlation_id)
-        if last_event_id is not None and not last_event_id.isdigit():
+        after = 0 if last_event_id is None else number(last_event_id)
+        if after is None or after > SEQ_MAX:
             raise BadRequestError("Last-Event-ID is the number of an event of this stream.")
-        stream = sse(broker, found, after=int(last_event_id or 0))
+        stream = sse(broker, found, after=after)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )

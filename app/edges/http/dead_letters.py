@@ -19,6 +19,7 @@ from app.contract import instant
 from app.edges.commands import act, find
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.http.replies import reply
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import NotCancellableError
 from app.identity import Identity
@@ -103,7 +104,7 @@ async def redrive_each(
 
 def router(broker: Parts) -> APIRouter:
     """The routes of dead letters; each works on the token's own tenant."""
-    made = APIRouter(prefix="/operator/dead-letters")
+    made = APIRouter(prefix="/operator/dead-letters", route_class=StrictRoute)
 
     async def listed(
         who: Identity, wanted: Wanted, *, after: UUID | None = None, limit: int

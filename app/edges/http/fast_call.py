@@ -5,7 +5,6 @@ FastAPI's routing, dependencies and middleware cost more of a call than acceptin
 request in the same way and call `calls.called`, and a test holds their answers side by side.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.contract import CallBody, Key
+from app.edges.bodies import is_json, parsed
 from app.edges.failures import framework_problem, invalid, translated
 from app.edges.http.calls import CALL_PATH, called
 from app.edges.parts import Parts
@@ -77,18 +77,12 @@ def read(headers: Headers, written: bytes) -> tuple[str | None, CallBody]:
     """The Idempotency-Key and the envelope, or every problem with them, as FastAPI tells them.
 
     Raises:
-        BadRequestError: they are not of the contract's shape.
-        HTTPException: the body cannot be read at all.
+        BadRequestError, InvalidArgumentsError: they are not of the contract's shape.
     """
     said = headers.get("idempotency-key")
     value: Any = written
     if written and is_json(headers.get("content-type")):
-        try:
-            value = json.loads(written)
-        except json.JSONDecodeError as error:
-            raise invalid(problems(("body", error.pos), "JSON decode error")) from error
-        except (ValueError, RecursionError) as error:  # not UTF-8, or too deep
-            raise HTTPException(400, "There was an error parsing the body") from error
+        value = parsed(written)
     if not written:
         raise invalid(problems(("body",), "Field required"))
     found: list[Any] = []
@@ -105,12 +99,6 @@ def read(headers: Headers, written: bytes) -> tuple[str | None, CallBody]:
     if found:
         raise invalid(RequestValidationError(found))
     return key, body
-
-
-def is_json(content_type: str | None) -> bool:
-    """Whether a body of this Content-Type is read as JSON."""
-    kind, _, subtype = (content_type or "").partition(";")[0].strip().lower().partition("/")
-    return kind == "application" and (subtype == "json" or subtype.endswith("+json"))
 
 
 def placed(error: ValidationError, *place: str) -> list[Any]:

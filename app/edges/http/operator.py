@@ -17,6 +17,7 @@ from app.contract import instant
 from app.edges.auth.scopes import OPERATE, need
 from app.edges.commands import act, decide, find
 from app.edges.http.replies import identity_of, reply
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
@@ -45,7 +46,7 @@ def operator_of(request: Request) -> Identity:
 
 def router(broker: Parts) -> APIRouter:
     """The routes of operators; each works on the token's own tenant."""
-    made = APIRouter(prefix="/operator")
+    made = APIRouter(prefix="/operator", route_class=StrictRoute)
 
     async def decided(
         request: Request, correlation_id: UUID, body: ReasonBody, *, approve: bool

@@ -6,6 +6,7 @@ import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.edges.bodies import number
 from app.identity import Identity
 
 
@@ -38,8 +39,8 @@ def wait_s(prefer: str | None) -> float | None:
         name, _, value = part.strip().partition("=")
         if name == "respond-async":
             return 0
-        if name == "wait" and value.isdigit():
-            return float(value)
+        if name == "wait" and (seconds := number(value)) is not None:
+            return float(seconds)
     return None
 
 

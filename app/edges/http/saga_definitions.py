@@ -9,6 +9,7 @@ from app.contract import instant
 from app.edges.auth.scopes import CALL, need
 from app.edges.http.operator import operator_of
 from app.edges.http.replies import identity_of, reply
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.sagas import Which, definition_for
 from app.postgres.engine import tenant_transaction
@@ -33,7 +34,7 @@ def shown(one: Registered, *, whole: bool) -> dict[str, Any]:
 
 def router(broker: Parts) -> APIRouter:
     """The routes of sagas; each works on the token's own tenant."""
-    made = APIRouter(prefix="/sagas")
+    made = APIRouter(prefix="/sagas", route_class=StrictRoute)
 
     @made.post(
         "/definitions",

@@ -13,6 +13,7 @@ from app.edges.auth.scopes import CALL, need
 from app.edges.http.calls import awaited
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.http.replies import CancelBody, identity_of, reply, wait_s
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.sagas import Which
 from app.intake.prepare import CallRequest
@@ -44,7 +45,7 @@ class SettleBody(ReasonBody):
 
 def router(broker: Parts) -> APIRouter:
     """The routes of running sagas; each works on the token's own tenant."""
-    made = APIRouter()
+    made = APIRouter(route_class=StrictRoute)
 
     @made.post("/sagas")
     async def run(

@@ -16,7 +16,7 @@ from app.edges.commands import cancel, find, listing
 from app.edges.mcp import saga_tools
 from app.edges.mcp.replies import status_reply
 from app.edges.parts import Parts
-from app.errors import InvalidArgumentsError
+from app.errors import InvalidArgumentsError, cut
 from app.identity import Identity
 
 WAIT_S_MAX: Final = 45
@@ -115,7 +115,7 @@ async def call(
         InvalidArgumentsError, NotFoundError
     """
     for error in VALIDATORS[name].iter_errors(dict(arguments)):
-        raise InvalidArgumentsError(f"{name}: {error.message}")
+        raise InvalidArgumentsError(f"{name}: {cut(error.message)}")
     match name:
         case "command_status":
             return await _status(broker, who, arguments)

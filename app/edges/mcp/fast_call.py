@@ -46,6 +46,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.catalog.policy import Tool
 from app.contract import META_PREFIX
+from app.edges.bodies import number
 from app.edges.calls import wait_bound_s
 from app.edges.mcp import command_tools
 from app.edges.mcp.calls import PATH, VERSION_HEADER
@@ -156,7 +157,7 @@ class FastCalls:
             headers.get(VERSION_HEADER) in {MODERN, LEGACY}
             and headers.get("content-type") == "application/json"
             and {one.strip() for one in headers.get("accept", "").split(",")} >= ACCEPTED
-            and headers.get("content-length", "").isdigit()
+            and number(headers.get("content-length", "")) is not None
             and "origin" not in headers
             and self._is_ours(headers.get("host", ""))
         )

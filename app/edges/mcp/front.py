@@ -73,8 +73,8 @@ class Front:
             total_max=settings.listen_streams_max, user_max=settings.listen_streams_per_user_max
         )
         self._security = TransportSecuritySettings(
-            allowed_hosts=list(settings.allowed_hosts),
-            allowed_origins=list(settings.allowed_origins),
+            allowed_hosts=list(settings.hosts_served),
+            allowed_origins=list(settings.origins_served),
         )
 
     def server(self) -> Server[Any]:
