@@ -1,6 +1,7 @@
 """Bodies on their way in: how large, how long, in which encoding, and as which JSON."""
 
 import asyncio
+from collections import deque
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -66,6 +67,24 @@ def limited(headers: Headers, receive: Receive, *, bytes_max: int, whole_s: floa
         return message
 
     return counted
+
+
+async def read(receive: Receive) -> list[Message]:
+    """The messages of a whole body, or of what came of it; the guard limits what that can be."""
+    messages = [await receive()]
+    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False):
+        messages.append(await receive())
+    return messages
+
+
+def replayed(messages: list[Message], receive: Receive) -> Receive:
+    """What was read, then what comes."""
+    kept = deque(messages)
+
+    async def again() -> Message:
+        return kept.popleft() if kept else await receive()
+
+    return again
 
 
 def parsed(body: bytes) -> Any:

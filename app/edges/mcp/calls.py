@@ -15,10 +15,9 @@ from app.contract import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.edges.calls import Accepted, submit
 from app.edges.failures import translated
 from app.edges.parts import Parts
-from app.errors import BadRequestError
+from app.errors import BadRequestError, BrokerError, UnknownToolError, cut
 from app.identity import Identity
 from app.intake.prepare import CallRequest
-from app.postgres.engine import AWAY
 
 PATH: Final = "/mcp"
 VERSION_HEADER: Final = "mcp-protocol-version"
@@ -34,19 +33,43 @@ def identity_of(ctx: Context) -> Identity:
     return ctx.request.scope["broker.identity"]
 
 
-async def database_told(ctx: Context, call_next: CallNext) -> HandlerResult:
-    """Middleware: a method that met a database that is away says so, and whether to try again.
+async def plainly(ctx: Context, call_next: CallNext) -> HandlerResult:
+    """Middleware: every error of a method says in a sentence of ours what was wrong.
 
-    A call answers by itself, with an error result: that is what its model reads.
+    A call answers most of its own, with an error result: that is what its model reads.
     """
     try:
         return await call_next(ctx)
-    except AWAY as error:
-        told = translated(error, path=ctx.method)
-        metrics.REFUSED.labels(told.code).inc()
-        raise MCPError(
-            types.INTERNAL_ERROR, f"{told.title}. {told.detail}", {"code": told.code}
-        ) from error
+    except MCPError:
+        raise
+    except ValidationError as error:
+        raise MCPError(types.INVALID_PARAMS, said_of(error)) from error
+    except BrokerError as error:
+        raise told(error, types.INVALID_PARAMS) from error
+    except Exception as error:
+        raise told(translated(error, path=ctx.method), types.INTERNAL_ERROR) from error
+
+
+def told(error: BrokerError, code: int) -> MCPError:
+    """One of our errors as a JSON-RPC error, counted."""
+    metrics.REFUSED.labels(error.code).inc()
+    return MCPError(code, f"{error.title}. {error.detail}", {"code": error.code})
+
+
+def said_of(error: ValidationError) -> str:
+    """The first of pydantic's problems, in a sentence; it quotes nothing."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return f"params/{cut('/'.join(map(str, first['loc'])))}: {first['msg']}."
+
+
+def one_page(params: types.PaginatedRequestParams | None) -> None:
+    """Refuse a cursor where a list has one page: none was ever given.
+
+    Raises:
+        MCPError: there is one.
+    """
+    if params is not None and params.cursor is not None:
+        raise MCPError(types.INVALID_PARAMS, "Invalid cursor: this list has one page.")
 
 
 async def granted(broker: Parts, who: Identity, name: str) -> Tool:
@@ -63,7 +86,8 @@ async def granted(broker: Parts, who: Identity, name: str) -> Tool:
     request = CallRequest(tool=asked[0], method=asked[1], args={})
     reason = "no such tool" if tool is None else "no grant"
     await broker.refusals.call(who, request, kind="call.denied", reason=reason)
-    raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name}")
+    said = f"Unknown tool: {cut(name)}. tools/list shows those that you may call."
+    raise MCPError(types.INVALID_PARAMS, said, {"code": UnknownToolError.code})
 
 
 async def accept(

@@ -10,7 +10,6 @@ good, goes to the transport as it came.
 
 import json
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -39,10 +38,9 @@ from mcp_types.jsonrpc import (
     RequestId,
     jsonrpc_message_adapter,
 )
-from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.catalog.policy import Tool
 from app.contract import META_PREFIX
@@ -51,6 +49,7 @@ from app.edges.calls import wait_bound_s
 from app.edges.mcp import command_tools
 from app.edges.mcp.calls import PATH, VERSION_HEADER
 from app.edges.mcp.legacy.tasks import VERSION as LEGACY_VERSION
+from app.edges.mcp.messages import MESSAGE
 from app.edges.parts import Parts
 from app.edges.sagas import RUN
 from app.errors import BrokerError
@@ -142,10 +141,9 @@ class FastCalls:
         if headers is None or not self._fits(headers):
             await self.app(scope, receive, send)
             return
-        messages = await read(receive)
-        call = await self._judged(scope["broker.identity"], headers, messages)
+        call = await self._judged(scope["broker.identity"], headers, scope[MESSAGE])
         if call is None:
-            await self.app(scope, replayed(messages, receive), send)
+            await self.app(scope, receive, send)
             return
         answer = await self._answer(call, Request(scope, receive))
         write = written_modern if call.version == MODERN else written_legacy
@@ -170,14 +168,11 @@ class FastCalls:
         return any(one.endswith(":*") and host.startswith(one.removesuffix("*")) for one in allowed)
 
     async def _judged(
-        self, who: Identity, headers: Mapping[str, str], messages: list[Message]
+        self, who: Identity, headers: Mapping[str, str], said: Any
     ) -> FastCall | None:
         """The call, where it is one that is answered at once; None where the SDK has to judge."""
-        if messages[-1]["type"] != "http.request":
-            return None  # gone in the middle of the body
-        body = b"".join(message.get("body", b"") for message in messages)
         read_as = modern if headers[VERSION_HEADER] == MODERN else legacy
-        call = read_as(body, headers)
+        call = read_as(said, headers)
         if call is None:
             return None
         match call.message:
@@ -248,30 +243,11 @@ def plain_headers(scope: Scope) -> dict[str, str] | None:
     return found if len(found) == len(raw) else None
 
 
-async def read(receive: Receive) -> list[Message]:
-    """The messages of a whole body, or of what came of it; the guard limits what that can be."""
-    messages = [await receive()]
-    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False):
-        messages.append(await receive())
-    return messages
-
-
-def replayed(messages: list[Message], receive: Receive) -> Receive:
-    """What was read, then what comes."""
-    kept = deque(messages)
-
-    async def again() -> Message:
-        return kept.popleft() if kept else await receive()
-
-    return again
-
-
-def modern(body: bytes, headers: Mapping[str, str]) -> FastCall | None:
+def modern(decoded: Any, headers: Mapping[str, str]) -> FastCall | None:
     """As the SDK's modern entry reads a request; None where it would refuse it."""
     try:
-        decoded = json.loads(body)
         message = JSONRPCRequest.model_validate(decoded)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
     route = classify_inbound_request(decoded, headers=headers)
     if isinstance(route, InboundLadderRejection):
@@ -284,11 +260,11 @@ def modern(body: bytes, headers: Mapping[str, str]) -> FastCall | None:
     )
 
 
-def legacy(body: bytes, headers: Mapping[str, str]) -> FastCall | None:
+def legacy(decoded: Any, headers: Mapping[str, str]) -> FastCall | None:
     """As the SDK's transport of the older era reads a request; None where it would refuse it."""
     try:
-        message = jsonrpc_message_adapter.validate_python(from_json(body), by_name=False)
-    except (ValueError, RecursionError):
+        message = jsonrpc_message_adapter.validate_python(decoded, by_name=False)
+    except ValueError:
         return None
     if not isinstance(message, JSONRPCRequest):
         return None

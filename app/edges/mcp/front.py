@@ -35,14 +35,16 @@ from app.edges.mcp.calls import (
     PATH,
     Context,
     accept,
-    database_told,
     granted,
     identity_of,
+    one_page,
+    plainly,
     request_of,
 )
 from app.edges.mcp.legacy import stream
 from app.edges.mcp.legacy import tasks as legacy
 from app.edges.mcp.legacy.sessions import Sessions
+from app.edges.mcp.messages import Messages
 from app.edges.mcp.replies import (
     problem_reply,
 )
@@ -98,7 +100,7 @@ class Front:
         settings = self._broker.settings
         boundary = approval.boundary(settings.request_state_keys, ttl_s=settings.approval_wait_s)
         legacy_tasks = legacy.LegacyTasks(self._broker)
-        server.middleware += [database_told, boundary, legacy_tasks]
+        server.middleware += [plainly, boundary, legacy_tasks]
         return server
 
     def app(self, server: Server[Any]) -> Starlette:
@@ -114,7 +116,7 @@ class Front:
         """The same app with a way past its transport, and with the older era's sessions."""
         fast = fast_call.FastCalls(app, server, self._broker, self._security)
         changes = stream.SessionStream(self._broker, self._streams, self._security)
-        return Sessions(fast, changes, self._broker.stops)
+        return Messages(Sessions(fast, changes, self._broker.stops))
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
         if name == saga_tools.RUN.name:
@@ -122,8 +124,9 @@ class Front:
         return command_tools.SCHEMAS.get(name) or self._broker.catalog.schema_of(name)
 
     async def _list(
-        self, ctx: Context, _params: types.PaginatedRequestParams | None
+        self, ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
+        one_page(params)
         who = identity_of(ctx)
         need(who, CALL)
         visible = await self._broker.catalog.visible(who)

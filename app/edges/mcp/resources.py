@@ -6,11 +6,11 @@ from mcp import types
 from mcp.shared.exceptions import MCPError
 
 from app.edges.commands import find
-from app.edges.mcp.calls import Context, identity_of
+from app.edges.mcp.calls import Context, identity_of, one_page
 from app.edges.mcp.command_tools import as_text
 from app.edges.mcp.replies import URI
 from app.edges.parts import Parts
-from app.errors import BadRequestError, BrokerError
+from app.errors import BadRequestError, BrokerError, cut
 
 
 class Resources:
@@ -20,13 +20,15 @@ class Resources:
         self._broker = broker
 
     async def list_none(
-        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+        self, _ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
+        one_page(params)
         return types.ListResourcesResult(resources=[], cache_scope="private")
 
     async def templates(
-        self, _ctx: Context, _params: types.PaginatedRequestParams | None
+        self, _ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
+        one_page(params)
         template = types.ResourceTemplate(
             uri_template=f"{URI}{{command_id}}",
             name="command",
@@ -47,7 +49,9 @@ class Resources:
             command = await find(self._broker, identity_of(ctx), UUID(uri.removeprefix(URI)))
         except (BrokerError, ValueError) as error:
             raise MCPError(
-                types.INVALID_PARAMS, f"Resource not found: {uri}", {"uri": uri}
+                types.INVALID_PARAMS,
+                f"Resource not found: {cut(uri)}. Resources are command://<command_id>.",
+                {"uri": cut(uri)},
             ) from error
         text = as_text(command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)

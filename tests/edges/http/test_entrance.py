@@ -95,10 +95,11 @@ async def test_whole_numbers_are_integers_however_they_are_written(
     http: httpx.AsyncClient, broker: Parts
 ) -> None:
     key = {"Idempotency-Key": "whole", "Prefer": "respond-async"}
-    first = {"tool": "git", "method": "clone", "args": {"repo": "/r", "dest": "d", "depth": 1.0}}
+    args: dict[str, Any] = {"repo": "/r", "dest": "d", "depth": 1.0}
+    first = {"tool": "git", "method": "clone", "args": args}
     made = await http.post(CALL, content=json.dumps(first).encode(), headers={**JSON, **key})
     assert made.status_code == 202, made.text
-    first["args"]["depth"] = 1
+    args["depth"] = 1
     again = await http.post(CALL, json=first, headers=key)
     assert again.json()["correlation_id"] == made.json()["correlation_id"]
     async with broker.database.pool.acquire() as conn, conn.transaction():

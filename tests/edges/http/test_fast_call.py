@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,9 @@ async def ordinary(
     guard = build(settings, broker)
     assert isinstance(guard, Guard)
     assert isinstance(guard.app, FastCall)
-    transport = httpx.ASGITransport(app=Guard(guard.app.app, broker), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(
+        app=replace(guard, app=guard.app.app), raise_app_exceptions=False
+    )
     async with httpx.AsyncClient(
         transport=transport, base_url="http://testserver", headers=auth(issuer, "ada")
     ) as client:

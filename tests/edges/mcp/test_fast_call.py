@@ -20,7 +20,7 @@ from app.edges.http.fast_call import FastCall
 from app.edges.mcp.calls import Context, meta
 from app.edges.mcp.fast_call import LEGACY, MODERN, FastCalls
 from app.edges.mcp.legacy.sessions import Sessions
-from app.edges.parts import Parts
+from app.edges.mcp.messages import Messages
 from app.edges.server import build, open_broker
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -152,8 +152,8 @@ async def doors(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Doors]:
         ports = [
             await opened.enter_async_context(listening(app, lifespan="auto"))
             for app in (
-                replace(guard, app=replace(hot, mcp=with_quick)),
-                plain(faulty(build(settings, broker)), broker),
+                replace(guard, app=replace(hot, mcp=Messages(with_quick))),
+                plain(faulty(build(settings, broker))),
             )
         ]
         yield Doors(dsns=database, issuer=issuer, quick=ports[0], sdk=ports[1], handed_on=counted)
@@ -162,9 +162,11 @@ async def doors(database: Dsns, issuer: DevIssuer) -> AsyncIterator[Doors]:
 def layers(app: ASGIApp) -> tuple[Guard, FastCall, Sessions, FastCalls]:
     assert isinstance(app, Guard)
     assert isinstance(app.app, FastCall)
-    assert isinstance(app.app.mcp, Sessions)
-    assert isinstance(app.app.mcp.app, FastCalls)
-    return app, app.app, app.app.mcp, app.app.mcp.app
+    assert isinstance(app.app.mcp, Messages)
+    sessions = app.app.mcp.app
+    assert isinstance(sessions, Sessions)
+    assert isinstance(sessions.app, FastCalls)
+    return app, app.app, sessions, sessions.app
 
 
 def faulty(app: ASGIApp) -> ASGIApp:
@@ -179,10 +181,10 @@ def faulty(app: ASGIApp) -> ASGIApp:
     return app
 
 
-def plain(app: ASGIApp, broker: Parts) -> ASGIApp:
+def plain(app: ASGIApp) -> ASGIApp:
     """The app with every MCP request through the SDK's transport."""
-    _, hot, sessions, quick = layers(app)
-    return Guard(replace(hot, mcp=replace(sessions, app=quick.app)), broker)
+    guard, hot, sessions, quick = layers(app)
+    return replace(guard, app=replace(hot, mcp=Messages(replace(sessions, app=quick.app))))
 
 
 def call(era: str, name: Any = "probe_echo", arguments: Any = None, **more: Any) -> dict[str, Any]:
@@ -299,7 +301,7 @@ def of_one_era(era: str) -> dict[str, Sent]:
         "another name in the header": Sent(
             body=call(era), headers={"Mcp-Name": "git_clone"}, here=False
         ),
-        "no name in a header": Sent(body=call(era), headers={"Mcp-Name": None}, here=False),
+        "no name in a header": Sent(body=call(era), headers={"Mcp-Name": None}, here=None),
         "another method in the header": Sent(
             body=call(era), headers={"Mcp-Method": "tools/list"}, here=False
         ),
@@ -308,6 +310,16 @@ def of_one_era(era: str) -> dict[str, Sent]:
             body=call(era), headers={"MCP-Protocol-Version": "2030-01-01"}, here=False
         ),
     }
+
+
+REFUSED = {
+    *("a notification", "no id", "an id that is a truth", "an id that is a fraction"),
+    *("another JSON-RPC", "a batch", "no params", "params that are none", "no name"),
+    *("a name that is none", "arguments that are none", "meta that is none"),
+    *("nothing", "half", "two", "latin-1", "deep", "no Accept", "one kind accepted"),
+    *("another host", "a host that begins alike", "another origin"),
+}
+"""What is no message, or not from where one may come: neither way sees it."""
 
 
 def handed_on(era: str) -> dict[str, Sent]:
@@ -343,7 +355,10 @@ def handed_on(era: str) -> dict[str, Sent]:
         "latin-1": raw.replace(b"hi", b"\xe9"),
         "deep": raw.replace(b'"hi"', b"[" * 5000 + b"]" * 5000),
     }
-    made = {name: Sent(body=body, here=False) for name, body in bodies.items()}
+    made = {
+        name: Sent(body=body, here=None if name in REFUSED else False)
+        for name, body in bodies.items()
+    }
     changed: dict[str, dict[str, str | None]] = {
         "no Accept": {"Accept": None},
         "one kind accepted": {"Accept": "application/json"},
@@ -355,10 +370,13 @@ def handed_on(era: str) -> dict[str, Sent]:
         "an origin of ours": {"Origin": "http://localhost:1"},
         "another origin": {"Origin": "http://evil.example"},
     }
-    made |= {name: Sent(body=good, headers=one, here=False) for name, one in changed.items()}
+    made |= {
+        name: Sent(body=good, headers=one, here=None if name in REFUSED else False)
+        for name, one in changed.items()
+    }
     mark = b"\xef\xbb\xbf" + raw
     return made | {
-        "a byte order mark": Sent(body=mark, here=era == MODERN),
+        "a byte order mark": Sent(body=mark, here=None),
         "a header twice": Sent(body=good, more=(("Accept", "text/plain"),), here=False),
         "an unknown tenant": Sent(body=good, tenant="nobody", here=False),
         "another scope": Sent(body=good, scope="operator", here=None),

@@ -12,17 +12,15 @@ from uuid import uuid4
 
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-from pydantic_core import from_json
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edges.mcp.calls import PATH, VERSION_HEADER
+from app.edges.mcp.messages import MESSAGE
 from app.edges.stops import Stops, call_name
 
 CANCELLED: Final = "notifications/cancelled"
-CANCELLED_BYTES_MAX: Final = 4096
-"""A longer message is no notification that a call was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +50,21 @@ class Sessions:
             await self.app(scope, receive, naming(send))
 
     async def _of_session(self, session: str, scope: Scope, receive: Receive, send: Send) -> None:
-        announced = Headers(scope=scope).get("content-length", "")
-        if not announced.isdigit() or int(announced) > CANCELLED_BYTES_MAX:
-            await self.app(scope, receive, send)
-            return
-        body = bytearray()
         statuses: list[int] = []
-
-        async def heard() -> Message:
-            message = await receive()
-            body.extend(message.get("body", b""))
-            return message
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
                 statuses.append(message["status"])
             await send(message)
 
-        await self.app(scope, heard, told)
-        # Host, Origin and form of the message were checked by whom it went through.
-        if statuses == [202] and CANCELLED.encode() in body:
-            message = from_json(bytes(body))
-            if message.get("method") == CANCELLED:
-                request_id = (message.get("params") or {}).get("requestId")
-                name = call_name(scope["broker.identity"], session, request_id)
-                if name is not None:
-                    self.stops.stop(name)
+        await self.app(scope, receive, told)
+        # Form and version of the message were checked by whom it went through.
+        said = scope[MESSAGE]
+        if statuses == [202] and said.get("method") == CANCELLED:
+            request_id = (said.get("params") or {}).get("requestId")
+            name = call_name(scope["broker.identity"], session, request_id)
+            if name is not None:
+                self.stops.stop(name)
 
 
 def naming(send: Send) -> Send:
