@@ -49,6 +49,9 @@ check: setup ## Format, lint, types, import contracts.
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+schema: setup ## Write schema.sql, the migrated schema as one file.
+	$(BIN)/python -m devstack.schema
+
 fmt: setup ## Format, and fix what the linter can.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -56,4 +59,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down token test chaos bench check fmt clean
+.PHONY: help setup demo demo-saga up down token test chaos bench check schema fmt clean

@@ -52,8 +52,8 @@ async def test_refused_words_without_end_are_few_events_and_their_number(
     )
     assert [row["nth"] for row in rows] == [*range(1, 21), 32, 64]
     assert [row["type"] for row in rows][-2:] == ["claim.refused", "result.late"]
-    [row] = await fetch(database.owner, "SELECT words_refused FROM commands WHERE id = $1", one)
-    assert row["words_refused"] == 70
+    [row] = await fetch(database.owner, "SELECT reports_rejected FROM commands WHERE id = $1", one)
+    assert row["reports_rejected"] == 70
 
 
 @pytest.mark.guarantee("claim:fenced")

@@ -89,7 +89,7 @@ COLUMNS = {
 }
 FROZEN = {
     "broker_app": {"args", "compensation", "idempotency_key", "purged_at"},
-    "broker_relay": {"words_refused"},
+    "broker_relay": {"reports_rejected"},
 }
 """Columns of a command that this role cannot change beyond those that nobody can."""
 NOBODY = {

@@ -12,6 +12,7 @@ from alembic import command
 
 from app.postgres import migrate
 from app.postgres.tables import TENANT_TABLES
+from devstack import schema
 from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from tests.support.calls import fetch
@@ -31,6 +32,34 @@ async def test_the_migrations_go_down_and_up_again_and_equal_the_models(database
     await migrate.upgrade(database.owner)
     assert await migrate.plan(database.owner) == []
     await asyncio.to_thread(command.check, migrate.config(database.owner))
+
+
+async def test_every_relation_and_column_that_an_auditor_reads_says_what_it_is(
+    database: Dsns,
+) -> None:
+    rows = await fetch(
+        database.owner,
+        """
+        SELECT c.oid::regclass::text AS relation, a.attname AS name,
+               obj_description(c.oid) AS of_relation, col_description(c.oid, a.attnum) AS of_column
+          FROM pg_class c
+          JOIN pg_namespace n ON n.oid = c.relnamespace
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+         WHERE n.nspname IN ('public', 'audit') AND c.relkind IN ('r', 'p', 'v')
+           AND NOT c.relispartition AND c.relname <> 'alembic_version'
+        """,
+    )
+    assert not {row["relation"] for row in rows if not row["of_relation"]}
+    silent = [
+        f"{row['relation']}.{row['name']}"
+        for row in rows
+        if row["relation"].startswith("audit.") and not row["of_column"]
+    ]
+    assert silent == [], "COMMENT ON COLUMN, in the migration that adds it"
+
+
+async def test_schema_sql_is_the_migrated_schema(database: Dsns) -> None:
+    assert schema.FILE.read_text() == schema.dump(database.owner), "run `make schema`"
 
 
 @pytest.mark.guarantee("tenancy:rls-forced")

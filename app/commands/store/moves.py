@@ -124,11 +124,11 @@ DECIDE: Final = text(f"""
     SELECT * FROM moved
 """)
 
-COUNT_WORD: Final = text("""
+COUNT_REJECTED: Final = text("""
     UPDATE commands
-       SET words_refused = words_refused + 1
+       SET reports_rejected = reports_rejected + 1
      WHERE id = :id
-    RETURNING words_refused
+    RETURNING reports_rejected
 """)
 
 NOTE: Final = text(f"""
@@ -322,9 +322,9 @@ async def record_rejected_report(
     """Audit what was said of a locked command and changed nothing: a claim or a result refused.
 
     An adapter may say it without end. The first words of a command are events one by one; then
-    those whose number (`nth`) is a power of two, and `commands.words_refused` has the number.
+    those whose number (`nth`) is a power of two, and `commands.reports_rejected` has the number.
     """
-    nth = await conn.scalar(COUNT_WORD, {"id": command.id})
+    nth = await conn.scalar(COUNT_REJECTED, {"id": command.id})
     assert nth is not None, "it is locked"
     if nth <= REPORTS_AUDITED_MAX or nth.bit_count() == 1:
         said = {**body, "nth": nth}

@@ -2,10 +2,12 @@
 
 from typing import Final
 
-from app.postgres.tables import audit, calls, sagas
+from app.postgres.tables import audit, calls, comments, sagas
 from app.postgres.tables.base import metadata
 
 __all__ = ["TENANT_TABLES", "audit", "calls", "metadata", "sagas"]
+
+comments.comment(metadata)
 
 TENANT_TABLES: Final = (
     "tenants",

@@ -148,7 +148,7 @@ COMMANDS: Final = Table(
     Column("discarded_at", INSTANT, nullable=True),
     Column("purged_at", INSTANT, nullable=True),
     # Claims refused and late results: how many of them are events is bounded (commands.note).
-    Column("words_refused", Integer, nullable=False, server_default="0"),
+    Column("reports_rejected", Integer, nullable=False, server_default="0"),
     CheckConstraint(
         "state IN ('queued', 'dispatched', 'running', 'succeeded', 'failed', 'cancelled',"
         " 'timed_out', 'dead_lettered')",

@@ -1,0 +1,3177 @@
+-- The schema of the MCP broker's database, as the migrations leave it. Read it, do not run it:
+-- `broker migrate` makes it, with its roles. Made by `make schema`, and held equal by a test.
+-- The monthly partitions of audit.events are left out, as they are made month by month.
+
+-- SCHEMA audit
+
+CREATE SCHEMA audit;
+
+-- FUNCTION actor_kind(text)
+
+CREATE FUNCTION audit.actor_kind(actor text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (starts_with(actor, 'adapter:'::text) OR starts_with(actor, 'relay:'::text) OR starts_with(actor, 'db:'::text) OR (strpos(actor, ':'::text) = 0)) THEN actor ELSE (split_part(actor, ':'::text, 1) || ':'::text) END;
+
+-- FUNCTION ask_retirement(timestamp with time zone, text)
+
+CREATE FUNCTION audit.ask_retirement(until timestamp with time zone, why text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        made bigint;
+    BEGIN
+        IF until > now() THEN
+            RAISE EXCEPTION 'only what is past can be retired' USING ERRCODE = '22023';
+        END IF;
+        INSERT INTO audit.retirements (before, reason, asked_by) VALUES (until, why, 'db:' || session_user)
+        RETURNING retirement_id INTO made;
+        RETURN made;
+    END $$;
+
+-- FUNCTION drop_oldest()
+
+CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp with time zone, events bigint, dropped boolean, reason text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        lower timestamptz;
+        found record;
+        counts jsonb := '{}';
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        SELECT c.relname, (regexp_match(b.bound, 'TO \(''([^'']+)''\)'))[1]::timestamptz,
+               (regexp_match(b.bound, 'FROM \(''([^'']+)''\)'))[1]::timestamptz
+          INTO partition, upto, lower
+          FROM pg_inherits i
+          JOIN pg_class c ON c.oid = i.inhrelid
+         CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b (bound)
+         WHERE i.inhparent = 'audit.events'::regclass ORDER BY 2 LIMIT 1;
+        IF upto IS NULL OR upto > now() OR NOT EXISTS (
+            SELECT FROM audit.seals s WHERE s.kind = 'retirement' AND s.retired_before >= upto) THEN
+            RETURN;
+        END IF;
+        events := 0;
+        dropped := false;
+        FOR found IN
+            SELECT e.tenant_id, count(*) AS events, count(m.event_id) AS sealed
+              FROM audit.events e
+              LEFT JOIN audit.members m
+                ON m.event_id = e.event_id AND m.tenant_id = e.tenant_id
+               AND m.occurred_at = e.occurred_at
+             WHERE e.occurred_at >= lower AND e.occurred_at < upto
+             GROUP BY e.tenant_id ORDER BY e.tenant_id
+        LOOP
+            events := events + found.events;
+            counts := counts || jsonb_build_object(found.tenant_id, found.events);
+            reason := CASE
+                WHEN found.sealed < found.events THEN
+                    format('tenant %s has events there that no seal covers', found.tenant_id)
+                WHEN EXISTS (SELECT FROM audit.holds h
+                              WHERE h.tenant_id = found.tenant_id AND h.released_at IS NULL
+                                AND coalesce(h.from_at, '-infinity') < upto) THEN
+                    format('tenant %s is under a legal hold', found.tenant_id)
+                WHEN NOT EXISTS (SELECT FROM audit.seals s
+                                  WHERE s.tenant_id = found.tenant_id AND s.kind = 'retirement'
+                                    AND s.retired_before >= upto) THEN
+                    format('the log of tenant %s does not say that it was retired', found.tenant_id)
+            END;
+            IF reason IS NOT NULL THEN
+                RETURN NEXT;
+                RETURN;
+            END IF;
+        END LOOP;
+        EXECUTE format('DROP TABLE audit.%I', partition);
+        INSERT INTO audit.events (tenant_id, type, actor, body)
+        SELECT c.key, 'audit.retired', 'db:' || session_user,
+               json_build_object('partition', partition, 'before', upto, 'events', c.value)
+          FROM jsonb_each(counts) c;
+        dropped := true;
+        RETURN NEXT;
+    END $$;
+
+-- FUNCTION ensure_partitions(integer)
+
+CREATE FUNCTION audit.ensure_partitions(months_ahead integer DEFAULT 2) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DECLARE
+        month timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
+        name text;
+        made integer := 0;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('audit.ensure_partitions'));
+        FOR ahead IN 0 .. least(months_ahead, 24) LOOP
+            name := 'events_' || to_char(month + make_interval(months => ahead), 'YYYYMM');
+            IF to_regclass('audit.' || name) IS NULL THEN
+                EXECUTE format(
+                    'CREATE TABLE audit.%I PARTITION OF audit.events FOR VALUES FROM (%L) TO (%L)',
+                    name,
+                    (month + make_interval(months => ahead)) AT TIME ZONE 'UTC',
+                    (month + make_interval(months => ahead + 1)) AT TIME ZONE 'UTC');
+                -- A partition is reached through its parent only.
+                EXECUTE format('ALTER TABLE audit.%I ENABLE ROW LEVEL SECURITY', name);
+                EXECUTE format('ALTER TABLE audit.%I FORCE ROW LEVEL SECURITY', name);
+                PERFORM audit.guard(('audit.' || name)::regclass);
+                made := made + 1;
+            END IF;
+        END LOOP;
+        RETURN made;
+    END $$;
+
+-- FUNCTION erase(text, text, text, integer)
+
+CREATE FUNCTION audit.erase(tenant text, person text, why text, batch integer DEFAULT 5000) RETURNS TABLE(erasure uuid, events bigint, commands bigint, kept bigint, more boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $_$
+    #variable_conflict use_column
+    DECLARE
+        months jsonb;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        IF EXISTS (SELECT FROM audit.holds h WHERE h.tenant_id = tenant AND h.released_at IS NULL)
+        THEN
+            RAISE EXCEPTION 'tenant % is under a legal hold', tenant USING ERRCODE = '55000';
+        ELSIF EXISTS (SELECT FROM public.commands c
+                       WHERE c.tenant_id = tenant AND c.user_id = person
+                         AND (c.finished_at IS NULL
+                              OR (c.state = 'dead_lettered' AND c.discarded_at IS NULL)))
+           OR EXISTS (SELECT FROM public.sagas s
+                       WHERE s.tenant_id = tenant AND s.user_id = person AND s.finished_at IS NULL)
+        THEN
+            RAISE EXCEPTION 'the person has open commands, sagas or dead letters; settle them first'
+                  USING ERRCODE = '55000';
+        END IF;
+        erasure := gen_random_uuid();
+        UPDATE audit.events e
+           SET commitment = audit.personal_v1(e.salt, e.actor, e.user_id, e.fingerprint, e.body),
+               actor = audit.actor_kind(e.actor)
+                       || repeat('[erased]', (audit.actor_kind(e.actor) ~ ':$')::int),
+               user_id = NULL, fingerprint = NULL, body = '{}', salt = NULL, erased_by = erasure
+         WHERE (e.tenant_id, e.occurred_at, e.event_id) IN (
+                SELECT e.tenant_id, e.occurred_at, e.event_id
+                  FROM audit.events e
+                 WHERE e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
+                  AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NOT NULL LIMIT batch);
+        GET DIAGNOSTICS events = ROW_COUNT;
+        WITH mine AS (
+            UPDATE public.commands c
+               SET user_id = '[erased]', args = NULL, result = NULL, message = NULL, stage = NULL,
+                   error = CASE WHEN c.error IS NOT NULL
+                                THEN jsonb_build_object('code', c.error -> 'code') END,
+                   compensation = NULL, cancel_reason = NULL, idempotency_key = NULL,
+                   dedupe_key = NULL, traceparent = NULL, purged_at = now(),
+                   fingerprint = sha256(uuid_send(gen_random_uuid()))
+             WHERE c.id IN (SELECT c.id FROM public.commands c
+                             WHERE c.tenant_id = tenant AND c.user_id = person LIMIT batch)
+            RETURNING c.id
+        ), said AS (
+            DELETE FROM public.progress p USING mine WHERE p.command_id = mine.id
+        )
+        SELECT count(*) INTO commands FROM mine;
+        UPDATE public.sagas SET user_id = '[erased]', input = NULL, plan = NULL,
+               stop = NULL, reason = NULL
+         WHERE tenant_id = tenant AND user_id = person;
+        SELECT jsonb_object_agg(x.month, jsonb_build_object('events', x.events,
+                                                            'digest', x.digest))
+          INTO months FROM audit.erased(tenant) x WHERE x.erasure = erase.erasure;
+        IF events + commands > 0 THEN
+            INSERT INTO audit.events (event_id, tenant_id, type, actor, body)
+            VALUES (erasure, tenant, 'person.erased', 'db:' || session_user, json_build_object(
+                'reason', why, 'events', events, 'commands', commands, 'months', months));
+        ELSE
+            erasure := NULL;
+        END IF;
+        kept := (SELECT count(*) FROM audit.events e WHERE e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
+                  AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NULL
+                    AND e.commitment IS NULL);
+        more := events = batch OR commands = batch;
+        RETURN NEXT;
+    END $_$;
+
+-- TABLE events
+
+CREATE TABLE audit.events (
+    event_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    occurred_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    tenant_id text NOT NULL,
+    type text NOT NULL,
+    actor text NOT NULL,
+    user_id text,
+    command_id uuid,
+    saga_id uuid,
+    tool text,
+    method text,
+    attempt integer,
+    state_from text,
+    state_to text,
+    fingerprint bytea,
+    body json DEFAULT '{}'::json NOT NULL,
+    salt bytea DEFAULT uuid_send(gen_random_uuid()),
+    commitment bytea,
+    erased_by uuid
+)
+PARTITION BY RANGE (occurred_at);
+
+ALTER TABLE ONLY audit.events FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE events
+
+COMMENT ON TABLE audit.events IS 'The audit trail: what happened, written by the transaction that did it. Append only, for every role.';
+
+-- COMMENT COLUMN events.event_id
+
+COMMENT ON COLUMN audit.events.event_id IS 'The event.';
+
+-- COMMENT COLUMN events.occurred_at
+
+COMMENT ON COLUMN audit.events.occurred_at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN events.xid
+
+COMMENT ON COLUMN audit.events.xid IS 'The transaction that wrote the event.';
+
+-- COMMENT COLUMN events.tenant_id
+
+COMMENT ON COLUMN audit.events.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN events.type
+
+COMMENT ON COLUMN audit.events.type IS 'What happened, as noun.verb: command.accepted, saga.step, login.failed.';
+
+-- COMMENT COLUMN events.actor
+
+COMMENT ON COLUMN audit.events.actor IS 'Who did it, as kind:name: user, client, adapter, relay, operator, db.';
+
+-- COMMENT COLUMN events.user_id
+
+COMMENT ON COLUMN audit.events.user_id IS 'The user on whose behalf; null where it is nobody''s, or was erased.';
+
+-- COMMENT COLUMN events.command_id
+
+COMMENT ON COLUMN audit.events.command_id IS 'The command (its correlation id), where there is one.';
+
+-- COMMENT COLUMN events.saga_id
+
+COMMENT ON COLUMN audit.events.saga_id IS 'The saga, where it belongs to one.';
+
+-- COMMENT COLUMN events.tool
+
+COMMENT ON COLUMN audit.events.tool IS 'The tool.';
+
+-- COMMENT COLUMN events.method
+
+COMMENT ON COLUMN audit.events.method IS 'The method of the tool.';
+
+-- COMMENT COLUMN events.attempt
+
+COMMENT ON COLUMN audit.events.attempt IS 'The attempt of the command, from 1.';
+
+-- COMMENT COLUMN events.state_from
+
+COMMENT ON COLUMN audit.events.state_from IS 'The command''s state before.';
+
+-- COMMENT COLUMN events.state_to
+
+COMMENT ON COLUMN audit.events.state_to IS 'The command''s state after.';
+
+-- COMMENT COLUMN events.fingerprint
+
+COMMENT ON COLUMN audit.events.fingerprint IS 'SHA-256 of the canonical request.';
+
+-- COMMENT COLUMN events.body
+
+COMMENT ON COLUMN audit.events.body IS 'The rest, as JSON, by the type of event.';
+
+-- COMMENT COLUMN events.salt
+
+COMMENT ON COLUMN audit.events.salt IS 'Hides the personal fields in the leaf; null once erased.';
+
+-- COMMENT COLUMN events.commitment
+
+COMMENT ON COLUMN audit.events.commitment IS 'What the leaf keeps of the personal fields after an erasure; null before one.';
+
+-- COMMENT COLUMN events.erased_by
+
+COMMENT ON COLUMN audit.events.erased_by IS 'The event that records the erasure; null where nothing was erased.';
+
+-- FUNCTION erased(text)
+
+CREATE FUNCTION audit.erased(tenant text) RETURNS TABLE(erasure uuid, month text, events bigint, digest text, event_id uuid)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT e.erased_by,
+     to_char((e.occurred_at AT TIME ZONE 'UTC'::text), 'YYYYMM'::text) AS to_char,
+     count(*) AS count,
+     encode(sha256(string_agg(uuid_send(e.event_id), '\x'::bytea ORDER BY e.event_id)), 'hex'::text) AS encode,
+     (array_agg(e.event_id ORDER BY e.event_id))[1] AS array_agg
+    FROM audit.events e
+   WHERE ((e.tenant_id = erased.tenant) AND (e.commitment IS NOT NULL))
+   GROUP BY e.erased_by, (to_char((e.occurred_at AT TIME ZONE 'UTC'::text), 'YYYYMM'::text));
+END;
+
+-- FUNCTION erasure_fault(text)
+
+CREATE FUNCTION audit.erasure_fault(tenant text) RETURNS TABLE(event_id uuid, reason text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT x.event_id,
+     format('events of %s were erased otherwise than the record says'::text, x.month) AS format
+    FROM (audit.erased(erasure_fault.tenant) x(erasure, month, events, digest, event_id)
+      LEFT JOIN audit.events r ON (((r.tenant_id = erasure_fault.tenant) AND (r.event_id = x.erasure) AND (r.type = 'person.erased'::text))))
+   WHERE ((((r.body -> 'months'::text) -> x.month) ->> 'digest'::text) IS DISTINCT FROM x.digest)
+   ORDER BY x.month, x.event_id
+  LIMIT 1;
+END;
+
+-- TABLE members
+
+CREATE TABLE audit.members (
+    tenant_id text NOT NULL,
+    seq bigint NOT NULL,
+    event_id uuid NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    leaf bytea NOT NULL
+);
+
+ALTER TABLE ONLY audit.members FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE members
+
+COMMENT ON TABLE audit.members IS 'The leaves of each tenant''s tree: the number and the hash of each sealed event.';
+
+-- COMMENT COLUMN members.tenant_id
+
+COMMENT ON COLUMN audit.members.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN members.seq
+
+COMMENT ON COLUMN audit.members.seq IS 'The event''s number in its tenant''s log, dense, from 1.';
+
+-- COMMENT COLUMN members.event_id
+
+COMMENT ON COLUMN audit.members.event_id IS 'The event.';
+
+-- COMMENT COLUMN members.occurred_at
+
+COMMENT ON COLUMN audit.members.occurred_at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN members.leaf
+
+COMMENT ON COLUMN audit.members.leaf IS 'The event''s leaf hash (RFC 6962), as it was sealed.';
+
+-- TABLE watermark
+
+CREATE TABLE audit.watermark (
+    one_row boolean DEFAULT true NOT NULL,
+    cluster bigint NOT NULL,
+    xid xid8 NOT NULL,
+    CONSTRAINT ck_watermark_one_row CHECK (one_row)
+);
+
+-- COMMENT TABLE watermark
+
+COMMENT ON TABLE audit.watermark IS 'How far the sealer has looked: a hint, rebuilt when lost, proof of nothing.';
+
+-- COMMENT COLUMN watermark.one_row
+
+COMMENT ON COLUMN audit.watermark.one_row IS 'Keeps the table to one row.';
+
+-- COMMENT COLUMN watermark.cluster
+
+COMMENT ON COLUMN audit.watermark.cluster IS 'The cluster that the transaction id belongs to.';
+
+-- COMMENT COLUMN watermark.xid
+
+COMMENT ON COLUMN audit.watermark.xid IS 'The transaction up to which every event is sealed.';
+
+-- FUNCTION first_unsealed(text, interval)
+
+CREATE FUNCTION audit.first_unsealed(tenant text, waited interval) RETURNS TABLE(event_id uuid, reason text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+( SELECT e.event_id,
+         CASE
+             WHEN (e.xid <= w.xid) THEN 'event was inserted behind the sealer, or its membership was deleted'::text
+             ELSE format('event of %s is not sealed'::text, e.occurred_at)
+         END AS format
+    FROM (audit.events e
+      LEFT JOIN audit.watermark w ON (true))
+   WHERE ((e.tenant_id = first_unsealed.tenant) AND ((e.xid <= w.xid) OR (e.occurred_at < (statement_timestamp() - first_unsealed.waited)) OR (e.occurred_at > (statement_timestamp() + '01:00:00'::interval))) AND (NOT (EXISTS ( SELECT
+            FROM audit.members m
+           WHERE ((m.event_id = e.event_id) AND (m.tenant_id = e.tenant_id) AND (m.occurred_at = e.occurred_at))))))
+   ORDER BY e.xid, e.occurred_at, e.event_id
+  LIMIT 1)
+ UNION ALL
+  SELECT f.event_id,
+     f.reason
+    FROM audit.erasure_fault(first_unsealed.tenant) f(event_id, reason)
+ LIMIT 1;
+END;
+
+-- FUNCTION grow(bytea, bigint, bytea)
+
+CREATE FUNCTION audit.grow(frontier bytea, size bigint, leaf bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        carry bigint := size;
+        kept integer := octet_length(frontier);
+        top bytea := leaf;
+    BEGIN
+        WHILE carry & 1 = 1 LOOP
+            top := sha256('\x01'::bytea || substring(frontier FROM kept - 31 FOR 32) || top);
+            kept := kept - 32;
+            carry := carry >> 1;
+        END LOOP;
+        RETURN substring(frontier FROM 1 FOR kept) || top;
+    END $$;
+
+-- FUNCTION guard(regclass)
+
+CREATE FUNCTION audit.guard(target regclass) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = target AND tgname = 'refuse_change')
+        THEN
+            EXECUTE format('CREATE TRIGGER refuse_change BEFORE UPDATE OR DELETE ON %s'
+                           ' FOR EACH ROW EXECUTE FUNCTION audit.refuse()', target);
+        END IF;
+        EXECUTE format('CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON %s'
+                       ' FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse()', target);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_change', target);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_truncate', target);
+    END $$;
+
+-- FUNCTION hold(text, text, timestamp with time zone, timestamp with time zone)
+
+CREATE FUNCTION audit.hold(tenant text, why text, since timestamp with time zone, until timestamp with time zone) RETURNS uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        made uuid;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        INSERT INTO audit.holds (tenant_id, from_at, to_at, reason, placed_by)
+        VALUES (tenant, since, until, why, 'db:' || session_user) RETURNING hold_id INTO made;
+        INSERT INTO audit.events (tenant_id, type, actor, body)
+        VALUES (tenant, 'hold.placed', 'db:' || session_user,
+                json_build_object('hold', made, 'from', since, 'to', until, 'reason', why));
+        RETURN made;
+    END $$;
+
+-- FUNCTION leaf_v2(uuid, timestamp with time zone, text, text, text, text, uuid, uuid, text, text, integer, text, text, bytea, json, bytea, bytea)
+
+CREATE FUNCTION audit.leaf_v2(event_id uuid, occurred_at timestamp with time zone, tenant_id text, type text, actor text, user_id text, command_id uuid, saga_id uuid, tool text, method text, attempt integer, state_from text, state_to text, fingerprint bytea, body json, salt bytea, commitment bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $_$
+    DECLARE
+        kind text := audit.actor_kind(actor);
+        personal text := encode(commitment, 'hex');
+    BEGIN
+        IF salt IS NULL AND commitment IS NULL THEN
+            RETURN audit.leaf_v1(event_id, occurred_at, tenant_id, type, actor, user_id,
+                                 command_id, saga_id, tool, method, attempt, state_from, state_to,
+                                 fingerprint, body);
+        ELSIF commitment IS NULL THEN
+            personal := encode(sha256(convert_to(
+                'mcpbroker.audit.personal.v1,' || coalesce(octet_length(encode(salt, 'hex'))::text || ':' || encode(salt, 'hex'), '-') || ',' || coalesce(octet_length(actor)::text || ':' || actor, '-') || ',' || coalesce(octet_length(user_id)::text || ':' || user_id, '-') || ',' || coalesce(octet_length(encode(fingerprint, 'hex'))::text || ':' || encode(fingerprint, 'hex'), '-') || ',' || coalesce(octet_length(body::text)::text || ':' || body::text, '-') || ',', 'UTF8')), 'hex');
+        ELSIF salt IS NOT NULL OR user_id IS NOT NULL OR fingerprint IS NOT NULL
+              OR body::text <> '{}' OR actor <> kind || repeat('[erased]', (kind ~ ':$')::int) THEN
+            personal := '';
+        END IF;
+        RETURN sha256('\x00'::bytea || convert_to('mcpbroker.audit.v2,' || coalesce(octet_length(event_id::text)::text || ':' || event_id::text, '-') || ',' || coalesce(octet_length((extract(epoch FROM occurred_at) * 1000000)::bigint::text)::text || ':' || (extract(epoch FROM occurred_at) * 1000000)::bigint::text, '-') || ',' || coalesce(octet_length(tenant_id)::text || ':' || tenant_id, '-') || ',' || coalesce(octet_length(type)::text || ':' || type, '-') || ',' || coalesce(octet_length(kind)::text || ':' || kind, '-') || ',' || coalesce(octet_length(command_id::text)::text || ':' || command_id::text, '-') || ',' || coalesce(octet_length(saga_id::text)::text || ':' || saga_id::text, '-') || ',' || coalesce(octet_length(tool)::text || ':' || tool, '-') || ',' || coalesce(octet_length(method)::text || ':' || method, '-') || ',' || coalesce(octet_length(attempt::text)::text || ':' || attempt::text, '-') || ',' || coalesce(octet_length(state_from)::text || ':' || state_from, '-') || ',' || coalesce(octet_length(state_to)::text || ':' || state_to, '-') || ',' || coalesce(octet_length(personal)::text || ':' || personal, '-') || ',', 'UTF8'));
+    END $_$;
+
+-- FUNCTION leaf(audit.events)
+
+CREATE FUNCTION audit.leaf(event audit.events) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN audit.leaf_v2((event).event_id, (event).occurred_at, (event).tenant_id, (event).type, (event).actor, (event).user_id, (event).command_id, (event).saga_id, (event).tool, (event).method, (event).attempt, (event).state_from, (event).state_to, (event).fingerprint, (event).body, (event).salt, (event).commitment);
+
+-- FUNCTION leaf_v1(uuid, timestamp with time zone, text, text, text, text, uuid, uuid, text, text, integer, text, text, bytea, json)
+
+CREATE FUNCTION audit.leaf_v1(event_id uuid, occurred_at timestamp with time zone, tenant_id text, type text, actor text, user_id text, command_id uuid, saga_id uuid, tool text, method text, attempt integer, state_from text, state_to text, fingerprint bytea, body json) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        field text;
+        canon text := 'mcpbroker.audit.v1,';
+    BEGIN
+        FOREACH field IN ARRAY ARRAY[
+            event_id::text, (extract(epoch FROM occurred_at) * 1000000)::bigint::text,
+            tenant_id, type, actor, user_id, command_id::text, saga_id::text, tool, method,
+            attempt::text, state_from, state_to, encode(fingerprint, 'hex'), body::text]
+        LOOP
+            canon := canon || coalesce(octet_length(field)::text || ':' || field, '-') || ',';
+        END LOOP;
+        RETURN sha256('\x00'::bytea || convert_to(canon, 'UTF8'));
+    END $$;
+
+-- TABLE seals
+
+CREATE TABLE audit.seals (
+    tenant_id text NOT NULL,
+    seal_no bigint NOT NULL,
+    kind text DEFAULT 'events'::text NOT NULL,
+    seq_from bigint NOT NULL,
+    seq_to bigint NOT NULL,
+    retired_before timestamp with time zone,
+    root bytea NOT NULL,
+    frontier bytea NOT NULL,
+    previous bytea NOT NULL,
+    key_id text NOT NULL,
+    sealed_at timestamp with time zone NOT NULL,
+    checkpoint text NOT NULL,
+    digest bytea NOT NULL,
+    attestation text NOT NULL,
+    CONSTRAINT ck_seals_kind_shape CHECK (
+CASE kind
+    WHEN 'events'::text THEN ((seq_to >= seq_from) AND (retired_before IS NULL))
+    WHEN 'retirement'::text THEN ((seq_to = (seq_from - 1)) AND (retired_before IS NOT NULL))
+    ELSE false
+END)
+);
+
+ALTER TABLE ONLY audit.seals FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE seals
+
+COMMENT ON TABLE audit.seals IS 'Signed tree heads: one a batch of events, each chained to the one before.';
+
+-- COMMENT COLUMN seals.tenant_id
+
+COMMENT ON COLUMN audit.seals.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN seals.seal_no
+
+COMMENT ON COLUMN audit.seals.seal_no IS 'The seal''s number in its tenant''s log, from 1.';
+
+-- COMMENT COLUMN seals.kind
+
+COMMENT ON COLUMN audit.seals.kind IS 'events, or retirement: a seal over what may be dropped.';
+
+-- COMMENT COLUMN seals.seq_from
+
+COMMENT ON COLUMN audit.seals.seq_from IS 'The first event of the batch.';
+
+-- COMMENT COLUMN seals.seq_to
+
+COMMENT ON COLUMN audit.seals.seq_to IS 'The last event of the batch, and the size of the tree.';
+
+-- COMMENT COLUMN seals.retired_before
+
+COMMENT ON COLUMN audit.seals.retired_before IS 'Events older than this may have been dropped; their leaves stay.';
+
+-- COMMENT COLUMN seals.root
+
+COMMENT ON COLUMN audit.seals.root IS 'The Merkle tree''s root (RFC 6962) over leaves 1 to seq_to.';
+
+-- COMMENT COLUMN seals.frontier
+
+COMMENT ON COLUMN audit.seals.frontier IS 'The tree''s right edge, from which it grows.';
+
+-- COMMENT COLUMN seals.previous
+
+COMMENT ON COLUMN audit.seals.previous IS 'The digest of the seal before.';
+
+-- COMMENT COLUMN seals.key_id
+
+COMMENT ON COLUMN audit.seals.key_id IS 'The signing key: 16 hex digits of its SHA-256.';
+
+-- COMMENT COLUMN seals.sealed_at
+
+COMMENT ON COLUMN audit.seals.sealed_at IS 'When the seal was made.';
+
+-- COMMENT COLUMN seals.checkpoint
+
+COMMENT ON COLUMN audit.seals.checkpoint IS 'A signed C2SP tlog-checkpoint of the whole log up to this seal.';
+
+-- COMMENT COLUMN seals.digest
+
+COMMENT ON COLUMN audit.seals.digest IS 'SHA-256 of the seal''s other columns; the next seal contains it as previous.';
+
+-- COMMENT COLUMN seals.attestation
+
+COMMENT ON COLUMN audit.seals.attestation IS 'A signed note over the digest.';
+
+-- FUNCTION member_fault(audit.seals, timestamp with time zone, bytea)
+
+CREATE FUNCTION audit.member_fault(s audit.seals, retired_before timestamp with time zone, INOUT frontier bytea, OUT seq bigint, OUT event_id uuid, OUT reason text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        m record;
+        earlier_xid xid8;
+        earlier_at timestamptz;
+        earlier_id uuid;
+        size bigint := s.seq_from - 1;
+    BEGIN
+        FOR m IN SELECT * FROM audit.members_now(s.tenant_id, s.seq_from, s.seq_to) LOOP
+            EXIT WHEN m.seq <> size + 1;
+            seq := m.seq;
+            event_id := m.event_id;
+            reason := CASE
+                WHEN NOT m.there AND (retired_before IS NULL OR m.occurred_at >= retired_before)
+                    THEN 'event is gone: it was deleted, or its time, tenant or member was altered'
+                WHEN m.there AND m.leaf_now <> m.leaf
+                    THEN 'event was altered: its columns do not give the leaf that was sealed'
+            END;
+            -- Within a seal, events stand in the order of their transactions.
+            IF reason IS NULL AND (m.xid, m.occurred_at, m.event_id)
+                                  < (earlier_xid, earlier_at, earlier_id) THEN
+                reason := 'members were reordered: this one belongs behind the next';
+                seq := size;
+                event_id := earlier_id;
+            END IF;
+            IF reason IS NOT NULL THEN
+                RETURN;
+            END IF;
+            frontier := audit.grow(frontier, size, m.leaf);
+            size := size + 1;
+            earlier_xid := m.xid;
+            earlier_at := m.occurred_at;
+            earlier_id := m.event_id;
+        END LOOP;
+        seq := NULL;
+        event_id := NULL;
+        IF size < s.seq_to THEN
+            seq := size + 1;
+            reason := 'member was deleted; the event is the first that has none';
+            event_id := (SELECT u.event_id FROM audit.first_unsealed(s.tenant_id, '0') u);
+        ELSIF frontier <> s.frontier THEN
+            seq := s.seq_from;
+            event_id := (SELECT m.event_id FROM audit.members m
+                          WHERE m.tenant_id = s.tenant_id AND m.seq = s.seq_from);
+            reason := format('an event and its member were altered together, or members moved:'
+                             ' one of %s to %s', s.seq_from, s.seq_to);
+        END IF;
+    END $$;
+
+-- FUNCTION members_now(text, bigint, bigint)
+
+CREATE FUNCTION audit.members_now(tenant text, from_seq bigint, to_seq bigint) RETURNS TABLE(seq bigint, event_id uuid, occurred_at timestamp with time zone, leaf bytea, there boolean, xid xid8, leaf_now bytea)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT m.seq,
+     m.event_id,
+     m.occurred_at,
+     m.leaf,
+     (e.event_id IS NOT NULL),
+     e.xid,
+     audit.leaf_v2(e.event_id, e.occurred_at, e.tenant_id, e.type, e.actor, e.user_id, e.command_id, e.saga_id, e.tool, e.method, e.attempt, e.state_from, e.state_to, e.fingerprint, e.body, e.salt, e.commitment) AS leaf_v2
+    FROM (audit.members m
+      LEFT JOIN audit.events e ON (((e.tenant_id = m.tenant_id) AND (e.occurred_at = m.occurred_at) AND (e.event_id = m.event_id))))
+   WHERE ((m.tenant_id = members_now.tenant) AND ((m.seq >= members_now.from_seq) AND (m.seq <= members_now.to_seq)))
+   ORDER BY m.seq;
+END;
+
+-- FUNCTION note_change()
+
+CREATE FUNCTION audit.note_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DECLARE
+        was jsonb := CASE WHEN TG_OP = 'INSERT' THEN '{}' ELSE to_jsonb(OLD) END;
+        made jsonb := CASE WHEN TG_OP = 'DELETE' THEN '{}' ELSE to_jsonb(NEW) END;
+        before jsonb;
+        after jsonb;
+        renamed boolean := TG_OP = 'UPDATE' AND EXISTS (
+            SELECT FROM unnest('{tenant_id,subject_kind,subject,tool,method}'::text[]) AS key
+             WHERE was -> key IS DISTINCT FROM made -> key);
+    BEGIN
+        SELECT coalesce(jsonb_object_agg(key, was -> key) FILTER (WHERE was ? key), '{}'),
+               coalesce(jsonb_object_agg(key, made -> key) FILTER (WHERE made ? key), '{}')
+          INTO before, after
+          FROM jsonb_object_keys(was || made) AS key
+         WHERE was -> key IS DISTINCT FROM made -> key
+           AND key NOT IN ('created_at', 'applied_at', 'digest');
+        IF before = '{}' AND after = '{}' THEN
+            RETURN NULL;
+        END IF;
+        INSERT INTO audit.events (tenant_id, type, actor, user_id, tool, method, body)
+        SELECT coalesce(named ->> 'tenant_id', '_broker'), TG_ARGV[0], 'db:' || session_user,
+               CASE WHEN named ->> 'subject_kind' = 'user' THEN named ->> 'subject' END,
+               named ->> 'tool', named ->> 'method',
+               json_build_object('change', lower(TG_OP), 'before', gone, 'after', come)
+          FROM (SELECT was || made, before, after WHERE NOT renamed
+                UNION ALL SELECT was, was, '{}' WHERE renamed
+                UNION ALL SELECT made, '{}', made WHERE renamed) AS said (named, gone, come);
+        RETURN NULL;
+    END $$;
+
+-- FUNCTION partitions_ahead_s()
+
+CREATE FUNCTION audit.partitions_ahead_s() RETURNS double precision
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    DECLARE
+        month timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
+        ahead integer := 0;
+    BEGIN
+        WHILE ahead < 36 AND to_regclass('audit.events_'
+                || to_char(month + make_interval(months => ahead), 'YYYYMM')) IS NOT NULL LOOP
+            ahead := ahead + 1;
+        END LOOP;
+        RETURN greatest(0, extract(epoch FROM
+            (month + make_interval(months => ahead)) AT TIME ZONE 'UTC' - now()));
+    END $$;
+
+-- FUNCTION personal_v1(bytea, text, text, bytea, json)
+
+CREATE FUNCTION audit.personal_v1(salt bytea, actor text, user_id text, fingerprint bytea, body json) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        field text;
+        canon text := 'mcpbroker.audit.personal.v1,';
+    BEGIN
+        FOREACH field IN ARRAY ARRAY[encode(salt, 'hex'), actor, user_id,
+                                     encode(fingerprint, 'hex'), body::text]
+        LOOP
+            canon := canon || coalesce(octet_length(field)::text || ':' || field, '-') || ',';
+        END LOOP;
+        RETURN sha256(convert_to(canon, 'UTF8'));
+    END $$;
+
+-- FUNCTION prove(uuid)
+
+CREATE FUNCTION audit.prove(event uuid) RETURNS TABLE(tenant_id text, seq bigint, leaf bytea, size bigint, root bytea, path bytea[], seal_no bigint, checkpoint text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        m audit.members;
+        s audit.seals;
+        leaves bytea;
+        known bytea;
+        lo bigint := 0;
+        hi bigint;
+        half bigint;
+    BEGIN
+        SELECT x.* INTO m FROM audit.members x WHERE x.event_id = event;
+        SELECT x.* INTO s FROM audit.seals x
+         WHERE x.tenant_id = m.tenant_id AND x.seq_to >= m.seq
+         ORDER BY x.seq_to, x.seal_no LIMIT 1;
+        IF s.seal_no IS NULL THEN
+            RETURN;  -- not known to you, or not sealed yet
+        END IF;
+        known := coalesce((SELECT x.frontier FROM audit.seals x
+                            WHERE x.tenant_id = s.tenant_id AND x.seal_no = s.seal_no - 1), '');
+        leaves := (SELECT string_agg(x.leaf, '' ORDER BY x.seq) FROM audit.members x
+                    WHERE x.tenant_id = s.tenant_id AND x.seq BETWEEN s.seq_from AND s.seq_to);
+        hi := s.seq_to;
+        path := '{}';
+        WHILE hi - lo > 1 LOOP
+            half := 1;
+            WHILE half * 2 < hi - lo LOOP
+                half := half * 2;
+            END LOOP;
+            IF m.seq <= lo + half THEN
+                path := audit.subtree(known, s.seq_from - 1, leaves, lo + half, hi) || path;
+                hi := lo + half;
+            ELSE
+                path := audit.subtree(known, s.seq_from - 1, leaves, lo, lo + half) || path;
+                lo := lo + half;
+            END IF;
+        END LOOP;
+        RETURN QUERY
+        SELECT m.tenant_id, m.seq, m.leaf, s.seq_to, s.root, path, s.seal_no, s.checkpoint;
+    END $$;
+
+-- FUNCTION refuse()
+
+CREATE FUNCTION audit.refuse() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+    DECLARE
+        personal CONSTANT text[] := '{actor,user_id,fingerprint,body,salt,commitment,erased_by,leaf}';
+    BEGIN
+        IF TG_OP = 'UPDATE' AND TG_TABLE_NAME LIKE 'events%' THEN
+            IF OLD.salt IS NOT NULL AND OLD.commitment IS NULL AND NEW.salt IS NULL
+               AND NEW.erased_by IS NOT NULL AND NEW.body::text = '{}'
+               AND NEW.commitment = audit.personal_v1(OLD.salt, OLD.actor, OLD.user_id,
+                                                      OLD.fingerprint, OLD.body)
+               AND audit.actor_kind(NEW.actor) = audit.actor_kind(OLD.actor)
+               AND to_jsonb(NEW) - personal = to_jsonb(OLD) - personal THEN
+                RETURN NEW;
+            END IF;
+        END IF;
+        RAISE EXCEPTION 'audit trail: % on %.% is refused', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+              USING ERRCODE = 'insufficient_privilege';
+    END $$;
+
+-- FUNCTION refuse_truncate()
+
+CREATE FUNCTION audit.refuse_truncate() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    BEGIN
+        RAISE EXCEPTION 'TRUNCATE of % would not be audited: DELETE its rows', TG_TABLE_NAME
+              USING ERRCODE = 'insufficient_privilege';
+    END $$;
+
+-- FUNCTION release(uuid, text)
+
+CREATE FUNCTION audit.release(hold uuid, why text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        held text;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        UPDATE audit.holds SET released_by = 'db:' || session_user, released_at = now()
+         WHERE hold_id = hold AND released_at IS NULL RETURNING tenant_id INTO held;
+        IF held IS NOT NULL THEN
+            INSERT INTO audit.events (tenant_id, type, actor, body)
+            VALUES (held, 'hold.released', 'db:' || session_user,
+                    json_build_object('hold', hold, 'reason', why));
+        END IF;
+        RETURN held;
+    END $$;
+
+-- FUNCTION root(bytea)
+
+CREATE FUNCTION audit.root(frontier bytea) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        at integer := octet_length(frontier) - 31;
+        found bytea := substring(frontier FROM greatest(at, 1));
+    BEGIN
+        IF at < 1 THEN
+            RETURN sha256('');
+        END IF;
+        WHILE at > 1 LOOP
+            at := at - 32;
+            found := sha256('\x01'::bytea || substring(frontier FROM at FOR 32) || found);
+        END LOOP;
+        RETURN found;
+    END $$;
+
+-- FUNCTION seal_fault(audit.seals, audit.seals)
+
+CREATE FUNCTION audit.seal_fault(s audit.seals, earlier audit.seals) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        origin text := split_part(s.checkpoint, E'\n', 1);
+        public_key bytea := (SELECT k.public_key FROM audit.keys k WHERE k.key_id = s.key_id);
+    BEGIN
+        RETURN CASE
+            WHEN s.seal_no <> coalesce(earlier.seal_no, 0) + 1 THEN
+                format('seal %s is missing', coalesce(earlier.seal_no, 0) + 1)
+            WHEN s.digest <> audit.seal_v1(s) THEN
+                'seal was altered: its columns do not give its digest'
+            WHEN s.previous <> coalesce(earlier.digest, decode(repeat('00', 32), 'hex'))
+              OR s.seq_from <> coalesce(earlier.seq_to, 0) + 1 THEN
+                'seal does not continue the seal before it'
+            WHEN octet_length(s.frontier) <> 32 * bit_count(s.seq_to::bit(64))
+              OR audit.root(s.frontier) <> s.root THEN
+                'seal was altered: its frontier does not give its root'
+            WHEN NOT starts_with(s.checkpoint, origin || E'\n' || s.seq_to || E'\n'
+                                 || encode(s.root, 'base64') || E'\n\n')
+              OR right(origin, length(s.tenant_id) + 1) <> '/' || s.tenant_id
+              OR origin <> coalesce(split_part(earlier.checkpoint, E'\n', 1), origin) THEN
+                'checkpoint does not say what its seal says'
+            WHEN NOT starts_with(s.attestation, E'mcpbroker.audit.seal.v1\n' || s.tenant_id || '/'
+                                 || s.seal_no || E'\n' || encode(s.digest, 'base64') || E'\n\n') THEN
+                'attestation is not over the digest of its seal'
+            WHEN public_key IS NULL THEN
+                format('key %s is missing', s.key_id)
+            WHEN s.key_id <> left(encode(sha256(public_key), 'hex'), 16) THEN
+                format('key %s was altered', s.key_id)
+        END;
+    END $$;
+
+-- FUNCTION seal_v1(audit.seals)
+
+CREATE FUNCTION audit.seal_v1(s audit.seals) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        field text;
+        canon text := 'mcpbroker.audit.seal.v1,';
+    BEGIN
+        FOREACH field IN ARRAY ARRAY[
+            s.tenant_id, s.seal_no::text, s.kind, s.seq_from::text, s.seq_to::text,
+            (extract(epoch FROM s.retired_before) * 1000000)::bigint::text,
+            encode(s.root, 'hex'), encode(s.frontier, 'hex'), encode(s.previous, 'hex'), s.key_id,
+            (extract(epoch FROM s.sealed_at) * 1000000)::bigint::text, s.checkpoint]
+        LOOP
+            canon := canon || coalesce(octet_length(field)::text || ':' || field, '-') || ',';
+        END LOOP;
+        RETURN sha256(convert_to(canon, 'UTF8'));
+    END $$;
+
+-- FUNCTION subtree(bytea, bigint, bytea, bigint, bigint)
+
+CREATE FUNCTION audit.subtree(frontier bytea, size bigint, leaves bytea, lo bigint, hi bigint) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        half bigint := 1;
+    BEGIN
+        IF hi <= size THEN  -- a perfect subtree of the frontier: as many are larger as bits above
+            RETURN substring(frontier FROM 32 * bit_count((size / (2 * (hi - lo)))::bit(64))::int + 1
+                             FOR 32);
+        ELSIF hi - lo = 1 THEN
+            RETURN substring(leaves FROM (32 * (lo - size))::int + 1 FOR 32);
+        END IF;
+        WHILE half * 2 < hi - lo LOOP
+            half := half * 2;
+        END LOOP;
+        RETURN sha256('\x01'::bytea || audit.subtree(frontier, size, leaves, lo, lo + half)
+                                    || audit.subtree(frontier, size, leaves, lo + half, hi));
+    END $$;
+
+-- FUNCTION verify(text, bigint, bigint, interval)
+
+CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigint DEFAULT NULL::bigint, waited interval DEFAULT '00:10:00'::interval) RETURNS TABLE(ok boolean, seq bigint, event_id uuid, seal_no bigint, reason text, events bigint, seals bigint, size bigint, root bytea)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        s audit.seals;
+        earlier audit.seals;
+        retired timestamptz := (SELECT max(x.retired_before) FROM audit.seals x
+                                 WHERE x.tenant_id = tenant);
+        grown bytea := '';
+    BEGIN
+        seals := 0;
+        events := 0;
+        SELECT x.* INTO earlier FROM audit.seals x
+         WHERE x.tenant_id = tenant AND x.seq_to < from_seq ORDER BY x.seal_no DESC LIMIT 1;
+        IF earlier.seal_no IS NOT NULL THEN  -- its frontier stands for all before it
+            grown := earlier.frontier;
+            IF earlier.digest <> audit.seal_v1(earlier)
+               OR audit.root(earlier.frontier) <> earlier.root THEN
+                reason := 'seal was altered: its columns do not give its digest';
+                seal_no := earlier.seal_no;
+            END IF;
+        END IF;
+        FOR s IN SELECT x.* FROM audit.seals x
+                  WHERE x.tenant_id = tenant AND x.seal_no > coalesce(earlier.seal_no, 0)
+                    AND (to_seq IS NULL OR x.seq_from <= to_seq)
+                  ORDER BY x.seal_no
+        LOOP
+            EXIT WHEN reason IS NOT NULL;
+            seal_no := s.seal_no;
+            reason := audit.seal_fault(s, earlier);
+            IF reason IS NOT NULL THEN
+                SELECT m.seq, m.event_id INTO seq, event_id FROM audit.members m
+                 WHERE m.tenant_id = tenant AND m.seq = coalesce(earlier.seq_to, 0) + 1;
+                EXIT;
+            END IF;
+            SELECT f.frontier, f.seq, f.event_id, f.reason INTO grown, seq, event_id, reason
+              FROM audit.member_fault(s, retired, grown) f;
+            EXIT WHEN reason IS NOT NULL;
+            seals := seals + 1;
+            events := events + s.seq_to - s.seq_from + 1;
+            earlier := s;
+        END LOOP;
+        size := coalesce(earlier.seq_to, 0);
+        IF reason IS NULL AND to_seq IS NULL THEN
+            seal_no := NULL;
+            SELECT m.seq, m.event_id, 'member has no seal: the seal was deleted, or it was inserted'
+              INTO seq, event_id, reason
+              FROM audit.members m
+             WHERE m.tenant_id = tenant AND (m.seq > size OR m.seq < 1)
+             ORDER BY m.seq LIMIT 1;
+            IF reason IS NULL THEN
+                SELECT u.event_id, u.reason INTO event_id, reason
+                  FROM audit.first_unsealed(tenant, waited) u;
+            END IF;
+        END IF;
+        ok := reason IS NULL;
+        IF ok THEN
+            root := audit.root(grown);
+            IF size = 0 AND NOT EXISTS (SELECT FROM audit.events e WHERE e.tenant_id = tenant) THEN
+                ok := NULL;
+                reason := 'nothing to verify: you can see no event and no seal of this tenant';
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END $$;
+
+-- FUNCTION broker_analyze_grown()
+
+CREATE FUNCTION public.broker_analyze_grown() RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+    DECLARE
+        grown text;
+        done text[] := '{}';
+    BEGIN
+        FOR grown IN
+            SELECT c.oid::regclass::text
+              FROM pg_class c
+             WHERE c.oid IN ('public.commands'::regclass, 'public.outbox'::regclass,
+                             'public.ordering_heads'::regclass, 'public.progress'::regclass,
+                             'public.sagas'::regclass, 'public.saga_steps'::regclass)
+               AND c.relpages < 10000
+               AND pg_relation_size(c.oid) / 8192 > greatest(8, 2 * c.relpages)
+             ORDER BY 1
+        LOOP
+            EXECUTE format('ANALYZE (SKIP_LOCKED) %s', grown);
+            done := done || grown;
+        END LOOP;
+        RETURN done;
+    END $$;
+
+-- TABLE commands
+
+CREATE TABLE public.commands (
+    id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    tool text NOT NULL,
+    method text NOT NULL,
+    args jsonb,
+    idempotency_key text,
+    key_source text NOT NULL,
+    fingerprint bytea NOT NULL,
+    dedupe_key bytea,
+    ordering_key text,
+    ordering text,
+    key_seq bigint,
+    held boolean DEFAULT false NOT NULL,
+    approval text,
+    priority smallint DEFAULT '1'::smallint NOT NULL,
+    accept_async boolean DEFAULT false NOT NULL,
+    accept_partials boolean DEFAULT false NOT NULL,
+    deadline_at timestamp with time zone NOT NULL,
+    deadline_missed_at timestamp with time zone,
+    hard_stop_at timestamp with time zone,
+    saga_id uuid,
+    saga_step text,
+    saga_role text,
+    compensation jsonb,
+    state text DEFAULT 'queued'::text NOT NULL,
+    attempt integer DEFAULT 1 NOT NULL,
+    attempts_max integer DEFAULT 1 NOT NULL,
+    deliveries integer DEFAULT 0 NOT NULL,
+    adapter text,
+    lease_until timestamp with time zone,
+    cancel_requested_at timestamp with time zone,
+    cancel_reason text,
+    cancel_target text,
+    outcome_unknown boolean DEFAULT false NOT NULL,
+    progress_seq integer DEFAULT 0 NOT NULL,
+    stage text,
+    percent double precision,
+    message text,
+    result jsonb,
+    error jsonb,
+    traceparent text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    dispatched_at timestamp with time zone,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    discarded_at timestamp with time zone,
+    purged_at timestamp with time zone,
+    dedupe_until timestamp with time zone,
+    attempts_lost integer DEFAULT 0 NOT NULL,
+    reports_rejected integer DEFAULT 0 CONSTRAINT commands_words_refused_not_null NOT NULL,
+    CONSTRAINT ck_commands_approval_known CHECK ((approval = ANY (ARRAY['pending'::text, 'approved'::text, 'denied'::text]))),
+    CONSTRAINT ck_commands_attempt_range CHECK (((attempt >= 1) AND (attempts_max >= 1))),
+    CONSTRAINT ck_commands_cancel_target_known CHECK ((cancel_target = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
+    CONSTRAINT ck_commands_fingerprint_size CHECK ((octet_length(fingerprint) = 32)),
+    CONSTRAINT ck_commands_finished_when_final CHECK (((finished_at IS NOT NULL) = (state <> ALL (ARRAY['queued'::text, 'dispatched'::text, 'running'::text])))),
+    CONSTRAINT ck_commands_held CHECK (((NOT held) OR ((ordering_key IS NOT NULL) AND (state = 'queued'::text)))),
+    CONSTRAINT ck_commands_ordering_known CHECK ((ordering = ANY (ARRAY['completion'::text, 'delivery'::text]))),
+    CONSTRAINT ck_commands_ordering_whole CHECK (((ordering_key IS NULL) = (ordering IS NULL))),
+    CONSTRAINT ck_commands_priority_range CHECK (((priority >= 0) AND (priority <= 3))),
+    CONSTRAINT ck_commands_running_has_lease CHECK (((state <> 'running'::text) OR (lease_until IS NOT NULL))),
+    CONSTRAINT ck_commands_saga_role_known CHECK ((saga_role = ANY (ARRAY['saga'::text, 'step'::text, 'retriable'::text, 'reconcile'::text, 'undo'::text]))),
+    CONSTRAINT ck_commands_state_known CHECK ((state = ANY (ARRAY['queued'::text, 'dispatched'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text, 'timed_out'::text, 'dead_lettered'::text])))
+)
+WITH (fillfactor='80');
+
+ALTER TABLE ONLY public.commands FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE commands
+
+COMMENT ON TABLE public.commands IS 'One row a call: what was asked, and where it stands.';
+
+-- FUNCTION broker_tenant_of(uuid)
+
+CREATE FUNCTION public.broker_tenant_of(command uuid) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
+    RETURN (SELECT commands.tenant_id FROM public.commands WHERE (commands.id = broker_tenant_of.command));
+
+-- VIEW agent_activity
+
+CREATE VIEW audit.agent_activity WITH (security_invoker='true') AS
+ SELECT a.tenant_id,
+    a.user_id AS agent,
+    a.actor AS who,
+    a.occurred_at AS asked_at,
+    a.tool,
+    a.method,
+    (a.body -> 'args'::text) AS args,
+    a.command_id,
+    a.saga_id,
+    COALESCE(ended.state_to, 'open'::text) AS outcome,
+    ended.occurred_at AS ended_at,
+    ended.attempt AS attempts
+   FROM (audit.events a
+     LEFT JOIN LATERAL ( SELECT e.state_to,
+            e.occurred_at,
+            e.attempt
+           FROM audit.events e
+          WHERE ((e.command_id = a.command_id) AND (e.state_to IS NOT NULL))
+          ORDER BY e.occurred_at DESC, e.xid DESC
+         LIMIT 1) ended ON ((ended.state_to <> ALL (ARRAY['queued'::text, 'dispatched'::text, 'running'::text]))))
+  WHERE (a.type = 'command.accepted'::text);
+
+-- COMMENT VIEW agent_activity
+
+COMMENT ON VIEW audit.agent_activity IS 'One row an accepted call: which agent asked for what, and how it ended.';
+
+-- COMMENT COLUMN agent_activity.tenant_id
+
+COMMENT ON COLUMN audit.agent_activity.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN agent_activity.agent
+
+COMMENT ON COLUMN audit.agent_activity.agent IS 'The user on whose behalf the call was made; null once erased.';
+
+-- COMMENT COLUMN agent_activity.who
+
+COMMENT ON COLUMN audit.agent_activity.who IS 'Who did it, as kind:name: user, client, adapter, relay, operator, db.';
+
+-- COMMENT COLUMN agent_activity.asked_at
+
+COMMENT ON COLUMN audit.agent_activity.asked_at IS 'When it was asked for.';
+
+-- COMMENT COLUMN agent_activity.tool
+
+COMMENT ON COLUMN audit.agent_activity.tool IS 'The tool.';
+
+-- COMMENT COLUMN agent_activity.method
+
+COMMENT ON COLUMN audit.agent_activity.method IS 'The method of the tool.';
+
+-- COMMENT COLUMN agent_activity.args
+
+COMMENT ON COLUMN audit.agent_activity.args IS 'The call''s arguments, with what the tool''s schema marks as sensitive redacted.';
+
+-- COMMENT COLUMN agent_activity.command_id
+
+COMMENT ON COLUMN audit.agent_activity.command_id IS 'The command (its correlation id), where there is one.';
+
+-- COMMENT COLUMN agent_activity.saga_id
+
+COMMENT ON COLUMN audit.agent_activity.saga_id IS 'The saga, where it belongs to one.';
+
+-- COMMENT COLUMN agent_activity.outcome
+
+COMMENT ON COLUMN audit.agent_activity.outcome IS 'The state in which it ended; open until then.';
+
+-- COMMENT COLUMN agent_activity.ended_at
+
+COMMENT ON COLUMN audit.agent_activity.ended_at IS 'When it ended; null while it is open.';
+
+-- COMMENT COLUMN agent_activity.attempts
+
+COMMENT ON COLUMN audit.agent_activity.attempts IS 'The attempt with which it ended.';
+
+-- TABLE auditors
+
+CREATE TABLE audit.auditors (
+    role_name text NOT NULL,
+    tenant_id text NOT NULL
+);
+
+ALTER TABLE ONLY audit.auditors FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE auditors
+
+COMMENT ON TABLE audit.auditors IS 'Which login role may read which tenant''s trail.';
+
+-- COMMENT COLUMN auditors.role_name
+
+COMMENT ON COLUMN audit.auditors.role_name IS 'The login role.';
+
+-- COMMENT COLUMN auditors.tenant_id
+
+COMMENT ON COLUMN audit.auditors.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- VIEW command_story
+
+CREATE VIEW audit.command_story WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    command_id,
+    row_number() OVER story AS step,
+    occurred_at AS at,
+    (occurred_at - first_value(occurred_at) OVER story) AS since_start,
+    saga_id,
+    actor AS who,
+    user_id AS on_behalf_of,
+    type AS what,
+    tool,
+    method,
+    attempt,
+    state_from,
+    state_to,
+    body AS details,
+    event_id
+   FROM audit.events e
+  WHERE (command_id IS NOT NULL)
+  WINDOW story AS (PARTITION BY tenant_id, command_id ORDER BY occurred_at, xid, event_id);
+
+-- COMMENT VIEW command_story
+
+COMMENT ON VIEW audit.command_story IS 'The events of each command, numbered, from its acceptance to its end.';
+
+-- COMMENT COLUMN command_story.tenant_id
+
+COMMENT ON COLUMN audit.command_story.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN command_story.command_id
+
+COMMENT ON COLUMN audit.command_story.command_id IS 'The command (its correlation id), where there is one.';
+
+-- COMMENT COLUMN command_story.step
+
+COMMENT ON COLUMN audit.command_story.step IS 'The event''s number in the story, from 1.';
+
+-- COMMENT COLUMN command_story.at
+
+COMMENT ON COLUMN audit.command_story.at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN command_story.since_start
+
+COMMENT ON COLUMN audit.command_story.since_start IS 'How long after the first event of the story.';
+
+-- COMMENT COLUMN command_story.saga_id
+
+COMMENT ON COLUMN audit.command_story.saga_id IS 'The saga, where it belongs to one.';
+
+-- COMMENT COLUMN command_story.who
+
+COMMENT ON COLUMN audit.command_story.who IS 'Who did it, as kind:name: user, client, adapter, relay, operator, db.';
+
+-- COMMENT COLUMN command_story.on_behalf_of
+
+COMMENT ON COLUMN audit.command_story.on_behalf_of IS 'The user on whose behalf; null where it is nobody''s, or was erased.';
+
+-- COMMENT COLUMN command_story.what
+
+COMMENT ON COLUMN audit.command_story.what IS 'What happened, as noun.verb: command.accepted, saga.step, login.failed.';
+
+-- COMMENT COLUMN command_story.tool
+
+COMMENT ON COLUMN audit.command_story.tool IS 'The tool.';
+
+-- COMMENT COLUMN command_story.method
+
+COMMENT ON COLUMN audit.command_story.method IS 'The method of the tool.';
+
+-- COMMENT COLUMN command_story.attempt
+
+COMMENT ON COLUMN audit.command_story.attempt IS 'The attempt of the command, from 1.';
+
+-- COMMENT COLUMN command_story.state_from
+
+COMMENT ON COLUMN audit.command_story.state_from IS 'The command''s state before.';
+
+-- COMMENT COLUMN command_story.state_to
+
+COMMENT ON COLUMN audit.command_story.state_to IS 'The command''s state after.';
+
+-- COMMENT COLUMN command_story.details
+
+COMMENT ON COLUMN audit.command_story.details IS 'The rest, as JSON, by the type of event.';
+
+-- COMMENT COLUMN command_story.event_id
+
+COMMENT ON COLUMN audit.command_story.event_id IS 'The event.';
+
+-- VIEW denials
+
+CREATE VIEW audit.denials WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    occurred_at AS at,
+    actor AS who,
+    user_id AS on_behalf_of,
+    type AS what,
+    tool,
+    method,
+    command_id,
+    (body ->> 'reason'::text) AS reason,
+    body AS details,
+    event_id
+   FROM audit.events e
+  WHERE ((type ~~ '%.denied'::text) OR (type ~~ '%.refused'::text) OR (type = 'login.failed'::text));
+
+-- COMMENT VIEW denials
+
+COMMENT ON VIEW audit.denials IS 'What was refused: calls, logins and reports, with the reason.';
+
+-- COMMENT COLUMN denials.tenant_id
+
+COMMENT ON COLUMN audit.denials.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN denials.at
+
+COMMENT ON COLUMN audit.denials.at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN denials.who
+
+COMMENT ON COLUMN audit.denials.who IS 'Who did it, as kind:name: user, client, adapter, relay, operator, db.';
+
+-- COMMENT COLUMN denials.on_behalf_of
+
+COMMENT ON COLUMN audit.denials.on_behalf_of IS 'The user on whose behalf; null where it is nobody''s, or was erased.';
+
+-- COMMENT COLUMN denials.what
+
+COMMENT ON COLUMN audit.denials.what IS 'What happened, as noun.verb: command.accepted, saga.step, login.failed.';
+
+-- COMMENT COLUMN denials.tool
+
+COMMENT ON COLUMN audit.denials.tool IS 'The tool.';
+
+-- COMMENT COLUMN denials.method
+
+COMMENT ON COLUMN audit.denials.method IS 'The method of the tool.';
+
+-- COMMENT COLUMN denials.command_id
+
+COMMENT ON COLUMN audit.denials.command_id IS 'The command (its correlation id), where there is one.';
+
+-- COMMENT COLUMN denials.reason
+
+COMMENT ON COLUMN audit.denials.reason IS 'Why, as it was given.';
+
+-- COMMENT COLUMN denials.details
+
+COMMENT ON COLUMN audit.denials.details IS 'The rest, as JSON, by the type of event.';
+
+-- COMMENT COLUMN denials.event_id
+
+COMMENT ON COLUMN audit.denials.event_id IS 'The event.';
+
+-- TABLE holds
+
+CREATE TABLE audit.holds (
+    hold_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    from_at timestamp with time zone,
+    to_at timestamp with time zone,
+    reason text NOT NULL,
+    placed_by text NOT NULL,
+    placed_at timestamp with time zone DEFAULT now() NOT NULL,
+    released_by text,
+    released_at timestamp with time zone,
+    CONSTRAINT ck_holds_range CHECK ((from_at < to_at))
+);
+
+ALTER TABLE ONLY audit.holds FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE holds
+
+COMMENT ON TABLE audit.holds IS 'Legal holds: what they cover is neither purged, retired nor erased.';
+
+-- COMMENT COLUMN holds.hold_id
+
+COMMENT ON COLUMN audit.holds.hold_id IS 'The hold.';
+
+-- COMMENT COLUMN holds.tenant_id
+
+COMMENT ON COLUMN audit.holds.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN holds.from_at
+
+COMMENT ON COLUMN audit.holds.from_at IS 'The earliest time that the hold covers; null is from the beginning.';
+
+-- COMMENT COLUMN holds.to_at
+
+COMMENT ON COLUMN audit.holds.to_at IS 'The first time that the hold covers no more; null is for ever.';
+
+-- COMMENT COLUMN holds.reason
+
+COMMENT ON COLUMN audit.holds.reason IS 'Why, as it was given.';
+
+-- COMMENT COLUMN holds.placed_by
+
+COMMENT ON COLUMN audit.holds.placed_by IS 'The login role that placed the hold.';
+
+-- COMMENT COLUMN holds.placed_at
+
+COMMENT ON COLUMN audit.holds.placed_at IS 'When the hold was placed.';
+
+-- COMMENT COLUMN holds.released_by
+
+COMMENT ON COLUMN audit.holds.released_by IS 'The login role that released the hold.';
+
+-- COMMENT COLUMN holds.released_at
+
+COMMENT ON COLUMN audit.holds.released_at IS 'When the hold was released; null while it is in force.';
+
+-- TABLE keys
+
+CREATE TABLE audit.keys (
+    key_id text NOT NULL,
+    public_key bytea NOT NULL,
+    added_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+-- COMMENT TABLE keys
+
+COMMENT ON TABLE audit.keys IS 'Public keys that sign seals.';
+
+-- COMMENT COLUMN keys.key_id
+
+COMMENT ON COLUMN audit.keys.key_id IS 'The signing key: 16 hex digits of its SHA-256.';
+
+-- COMMENT COLUMN keys.public_key
+
+COMMENT ON COLUMN audit.keys.public_key IS 'The Ed25519 public key.';
+
+-- COMMENT COLUMN keys.added_at
+
+COMMENT ON COLUMN audit.keys.added_at IS 'When the key was first used here.';
+
+-- TABLE retirements
+
+CREATE TABLE audit.retirements (
+    retirement_id bigint NOT NULL,
+    before timestamp with time zone NOT NULL,
+    reason text NOT NULL,
+    asked_by text NOT NULL,
+    asked_at timestamp with time zone DEFAULT now() NOT NULL,
+    signed_at timestamp with time zone
+);
+
+-- COMMENT TABLE retirements
+
+COMMENT ON TABLE audit.retirements IS 'Requests to drop old events; the relay signs them before anything goes.';
+
+-- COMMENT COLUMN retirements.retirement_id
+
+COMMENT ON COLUMN audit.retirements.retirement_id IS 'The request.';
+
+-- COMMENT COLUMN retirements.before
+
+COMMENT ON COLUMN audit.retirements.before IS 'Events older than this may be dropped.';
+
+-- COMMENT COLUMN retirements.reason
+
+COMMENT ON COLUMN audit.retirements.reason IS 'Why, as it was given.';
+
+-- COMMENT COLUMN retirements.asked_by
+
+COMMENT ON COLUMN audit.retirements.asked_by IS 'The login role that asked for it.';
+
+-- COMMENT COLUMN retirements.asked_at
+
+COMMENT ON COLUMN audit.retirements.asked_at IS 'When it was asked for.';
+
+-- COMMENT COLUMN retirements.signed_at
+
+COMMENT ON COLUMN audit.retirements.signed_at IS 'When the relay signed it; null until then.';
+
+-- SEQUENCE retirements_retirement_id_seq
+
+ALTER TABLE audit.retirements ALTER COLUMN retirement_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME audit.retirements_retirement_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- VIEW saga_story
+
+CREATE VIEW audit.saga_story WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    saga_id,
+    row_number() OVER story AS step,
+    occurred_at AS at,
+    (occurred_at - first_value(occurred_at) OVER story) AS since_start,
+    command_id,
+    actor AS who,
+    user_id AS on_behalf_of,
+    type AS what,
+    tool,
+    method,
+    attempt,
+    state_from,
+    state_to,
+    body AS details,
+    event_id
+   FROM audit.events e
+  WHERE (saga_id IS NOT NULL)
+  WINDOW story AS (PARTITION BY tenant_id, saga_id ORDER BY occurred_at, xid, event_id);
+
+-- COMMENT VIEW saga_story
+
+COMMENT ON VIEW audit.saga_story IS 'The events of each saga and of its steps'' commands, numbered.';
+
+-- COMMENT COLUMN saga_story.tenant_id
+
+COMMENT ON COLUMN audit.saga_story.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN saga_story.saga_id
+
+COMMENT ON COLUMN audit.saga_story.saga_id IS 'The saga, where it belongs to one.';
+
+-- COMMENT COLUMN saga_story.step
+
+COMMENT ON COLUMN audit.saga_story.step IS 'The event''s number in the story, from 1.';
+
+-- COMMENT COLUMN saga_story.at
+
+COMMENT ON COLUMN audit.saga_story.at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN saga_story.since_start
+
+COMMENT ON COLUMN audit.saga_story.since_start IS 'How long after the first event of the story.';
+
+-- COMMENT COLUMN saga_story.command_id
+
+COMMENT ON COLUMN audit.saga_story.command_id IS 'The command (its correlation id), where there is one.';
+
+-- COMMENT COLUMN saga_story.who
+
+COMMENT ON COLUMN audit.saga_story.who IS 'Who did it, as kind:name: user, client, adapter, relay, operator, db.';
+
+-- COMMENT COLUMN saga_story.on_behalf_of
+
+COMMENT ON COLUMN audit.saga_story.on_behalf_of IS 'The user on whose behalf; null where it is nobody''s, or was erased.';
+
+-- COMMENT COLUMN saga_story.what
+
+COMMENT ON COLUMN audit.saga_story.what IS 'What happened, as noun.verb: command.accepted, saga.step, login.failed.';
+
+-- COMMENT COLUMN saga_story.tool
+
+COMMENT ON COLUMN audit.saga_story.tool IS 'The tool.';
+
+-- COMMENT COLUMN saga_story.method
+
+COMMENT ON COLUMN audit.saga_story.method IS 'The method of the tool.';
+
+-- COMMENT COLUMN saga_story.attempt
+
+COMMENT ON COLUMN audit.saga_story.attempt IS 'The attempt of the command, from 1.';
+
+-- COMMENT COLUMN saga_story.state_from
+
+COMMENT ON COLUMN audit.saga_story.state_from IS 'The command''s state before.';
+
+-- COMMENT COLUMN saga_story.state_to
+
+COMMENT ON COLUMN audit.saga_story.state_to IS 'The command''s state after.';
+
+-- COMMENT COLUMN saga_story.details
+
+COMMENT ON COLUMN audit.saga_story.details IS 'The rest, as JSON, by the type of event.';
+
+-- COMMENT COLUMN saga_story.event_id
+
+COMMENT ON COLUMN audit.saga_story.event_id IS 'The event.';
+
+-- VIEW sealed_late
+
+CREATE VIEW audit.sealed_late WITH (security_invoker='true') AS
+ SELECT m.tenant_id,
+    m.seq,
+    m.event_id,
+    m.occurred_at AS at,
+    s.seal_no,
+    s.sealed_at,
+    (s.sealed_at - m.occurred_at) AS late_by
+   FROM (audit.seals s
+     JOIN audit.members m ON (((m.tenant_id = s.tenant_id) AND ((m.seq >= s.seq_from) AND (m.seq <= s.seq_to)))))
+  WHERE ((s.sealed_at - m.occurred_at) > '01:00:00'::interval);
+
+-- COMMENT VIEW sealed_late
+
+COMMENT ON VIEW audit.sealed_late IS 'Events that were sealed more than an hour after they had happened.';
+
+-- COMMENT COLUMN sealed_late.tenant_id
+
+COMMENT ON COLUMN audit.sealed_late.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN sealed_late.seq
+
+COMMENT ON COLUMN audit.sealed_late.seq IS 'The event''s number in its tenant''s log, dense, from 1.';
+
+-- COMMENT COLUMN sealed_late.event_id
+
+COMMENT ON COLUMN audit.sealed_late.event_id IS 'The event.';
+
+-- COMMENT COLUMN sealed_late.at
+
+COMMENT ON COLUMN audit.sealed_late.at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN sealed_late.seal_no
+
+COMMENT ON COLUMN audit.sealed_late.seal_no IS 'The seal''s number in its tenant''s log, from 1.';
+
+-- COMMENT COLUMN sealed_late.sealed_at
+
+COMMENT ON COLUMN audit.sealed_late.sealed_at IS 'When the seal was made.';
+
+-- COMMENT COLUMN sealed_late.late_by
+
+COMMENT ON COLUMN audit.sealed_late.late_by IS 'How long it waited for its seal.';
+
+-- VIEW sealing
+
+CREATE VIEW audit.sealing WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    seal_no,
+    seq_to AS events_sealed,
+    sealed_at,
+    key_id,
+    root,
+    checkpoint,
+    ( SELECT max(r.retired_before) AS max
+           FROM audit.seals r
+          WHERE (r.tenant_id = s.tenant_id)) AS retired_before
+   FROM audit.seals s
+  WHERE (seal_no = ( SELECT max(x.seal_no) AS max
+           FROM audit.seals x
+          WHERE (x.tenant_id = s.tenant_id)));
+
+-- COMMENT VIEW sealing
+
+COMMENT ON VIEW audit.sealing IS 'Each tenant''s newest seal: how much is sealed, when, and by which key.';
+
+-- COMMENT COLUMN sealing.tenant_id
+
+COMMENT ON COLUMN audit.sealing.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN sealing.seal_no
+
+COMMENT ON COLUMN audit.sealing.seal_no IS 'The seal''s number in its tenant''s log, from 1.';
+
+-- COMMENT COLUMN sealing.events_sealed
+
+COMMENT ON COLUMN audit.sealing.events_sealed IS 'How many events of the tenant are sealed.';
+
+-- COMMENT COLUMN sealing.sealed_at
+
+COMMENT ON COLUMN audit.sealing.sealed_at IS 'When the seal was made.';
+
+-- COMMENT COLUMN sealing.key_id
+
+COMMENT ON COLUMN audit.sealing.key_id IS 'The signing key: 16 hex digits of its SHA-256.';
+
+-- COMMENT COLUMN sealing.root
+
+COMMENT ON COLUMN audit.sealing.root IS 'The Merkle tree''s root (RFC 6962) over leaves 1 to seq_to.';
+
+-- COMMENT COLUMN sealing.checkpoint
+
+COMMENT ON COLUMN audit.sealing.checkpoint IS 'A signed C2SP tlog-checkpoint of the whole log up to this seal.';
+
+-- COMMENT COLUMN sealing.retired_before
+
+COMMENT ON COLUMN audit.sealing.retired_before IS 'Events older than this may have been dropped, by any seal.';
+
+-- VIEW who_did_what
+
+CREATE VIEW audit.who_did_what WITH (security_invoker='true') AS
+ SELECT tenant_id,
+    occurred_at AS at,
+    actor AS who,
+    user_id AS on_behalf_of,
+    type AS what,
+    tool,
+    method,
+    state_to AS outcome,
+    command_id,
+    saga_id,
+    attempt,
+    body AS details,
+    event_id
+   FROM audit.events e;
+
+-- COMMENT VIEW who_did_what
+
+COMMENT ON VIEW audit.who_did_what IS 'Every event, in plain words: who did what, on whose behalf, and the outcome.';
+
+-- COMMENT COLUMN who_did_what.tenant_id
+
+COMMENT ON COLUMN audit.who_did_what.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN who_did_what.at
+
+COMMENT ON COLUMN audit.who_did_what.at IS 'When it happened, by the database''s clock.';
+
+-- COMMENT COLUMN who_did_what.who
+
+COMMENT ON COLUMN audit.who_did_what.who IS 'Who did it, as kind:name: user, client, adapter, relay, operator, db.';
+
+-- COMMENT COLUMN who_did_what.on_behalf_of
+
+COMMENT ON COLUMN audit.who_did_what.on_behalf_of IS 'The user on whose behalf; null where it is nobody''s, or was erased.';
+
+-- COMMENT COLUMN who_did_what.what
+
+COMMENT ON COLUMN audit.who_did_what.what IS 'What happened, as noun.verb: command.accepted, saga.step, login.failed.';
+
+-- COMMENT COLUMN who_did_what.tool
+
+COMMENT ON COLUMN audit.who_did_what.tool IS 'The tool.';
+
+-- COMMENT COLUMN who_did_what.method
+
+COMMENT ON COLUMN audit.who_did_what.method IS 'The method of the tool.';
+
+-- COMMENT COLUMN who_did_what.outcome
+
+COMMENT ON COLUMN audit.who_did_what.outcome IS 'The command''s state after the event; null where it did not move.';
+
+-- COMMENT COLUMN who_did_what.command_id
+
+COMMENT ON COLUMN audit.who_did_what.command_id IS 'The command (its correlation id), where there is one.';
+
+-- COMMENT COLUMN who_did_what.saga_id
+
+COMMENT ON COLUMN audit.who_did_what.saga_id IS 'The saga, where it belongs to one.';
+
+-- COMMENT COLUMN who_did_what.attempt
+
+COMMENT ON COLUMN audit.who_did_what.attempt IS 'The attempt of the command, from 1.';
+
+-- COMMENT COLUMN who_did_what.details
+
+COMMENT ON COLUMN audit.who_did_what.details IS 'The rest, as JSON, by the type of event.';
+
+-- COMMENT COLUMN who_did_what.event_id
+
+COMMENT ON COLUMN audit.who_did_what.event_id IS 'The event.';
+
+-- TABLE grants
+
+CREATE TABLE public.grants (
+    tenant_id text NOT NULL,
+    subject_kind text NOT NULL,
+    subject text NOT NULL,
+    pattern text NOT NULL,
+    effect text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_grants_effect_known CHECK ((effect = ANY (ARRAY['allow'::text, 'deny'::text]))),
+    CONSTRAINT ck_grants_subject_known CHECK ((subject_kind = ANY (ARRAY['tenant'::text, 'user'::text, 'group'::text])))
+);
+
+ALTER TABLE ONLY public.grants FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE grants
+
+COMMENT ON TABLE public.grants IS 'Who of a tenant may call what; a deny outweighs every allow.';
+
+-- TABLE leases
+
+CREATE TABLE public.leases (
+    name text NOT NULL,
+    owner text NOT NULL,
+    epoch bigint DEFAULT '1'::bigint NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+-- COMMENT TABLE leases
+
+COMMENT ON TABLE public.leases IS 'Work that one relay does at a time; the epoch fences a predecessor.';
+
+-- TABLE ordering_heads
+
+CREATE TABLE public.ordering_heads (
+    tenant_id text NOT NULL,
+    ordering_key text NOT NULL,
+    next_seq bigint DEFAULT '1'::bigint NOT NULL,
+    active_id uuid,
+    blocked_reason text,
+    saga_id uuid,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.ordering_heads FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE ordering_heads
+
+COMMENT ON TABLE public.ordering_heads IS 'One row an ordering key: the lock of the key, and who has it.';
+
+-- TABLE outbox
+
+CREATE TABLE public.outbox (
+    id bigint NOT NULL,
+    event_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    kind text NOT NULL,
+    topic text NOT NULL,
+    key text NOT NULL,
+    command_id uuid,
+    attempt integer,
+    tool text DEFAULT ''::text NOT NULL,
+    method text DEFAULT ''::text NOT NULL,
+    priority smallint DEFAULT '1'::smallint NOT NULL,
+    exempt boolean DEFAULT false NOT NULL,
+    status text DEFAULT 'ready'::text NOT NULL,
+    available_at timestamp with time zone DEFAULT now() NOT NULL,
+    claimed_by text,
+    claimed_until timestamp with time zone,
+    payload json,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    refusal text,
+    refused_at timestamp with time zone,
+    CONSTRAINT ck_outbox_claimed_has_lease CHECK (((status = 'claimed'::text) = (claimed_until IS NOT NULL))),
+    CONSTRAINT ck_outbox_command_named CHECK (((kind <> 'command'::text) OR ((command_id IS NOT NULL) AND (attempt IS NOT NULL)))),
+    CONSTRAINT ck_outbox_kind_known CHECK ((kind = ANY (ARRAY['command'::text, 'result'::text, 'control'::text, 'deadletter'::text, 'audit'::text]))),
+    CONSTRAINT ck_outbox_parked_has_reason CHECK (((status <> 'parked'::text) OR (refusal IS NOT NULL))),
+    CONSTRAINT ck_outbox_payload_present CHECK (((kind = 'command'::text) OR (payload IS NOT NULL))),
+    CONSTRAINT ck_outbox_status_known CHECK ((status = ANY (ARRAY['held'::text, 'delayed'::text, 'ready'::text, 'claimed'::text, 'parked'::text])))
+)
+WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_cost_delay='0');
+
+ALTER TABLE ONLY public.outbox FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE outbox
+
+COMMENT ON TABLE public.outbox IS 'What is to be published to Kafka; deleted once Kafka has it.';
+
+-- SEQUENCE outbox_id_seq
+
+ALTER TABLE public.outbox ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.outbox_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- TABLE progress
+
+CREATE TABLE public.progress (
+    command_id uuid NOT NULL,
+    seq integer NOT NULL,
+    tenant_id text NOT NULL,
+    attempt integer NOT NULL,
+    stage text NOT NULL,
+    percent double precision,
+    message text,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+ALTER TABLE ONLY public.progress FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE progress
+
+COMMENT ON TABLE public.progress IS 'Progress reports, numbered per command.';
+
+-- TABLE saga_definitions
+
+CREATE TABLE public.saga_definitions (
+    tenant_id text NOT NULL,
+    name text NOT NULL,
+    version integer NOT NULL,
+    definition jsonb NOT NULL,
+    digest bytea NOT NULL,
+    registered_by text NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone
+);
+
+ALTER TABLE ONLY public.saga_definitions FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE saga_definitions
+
+COMMENT ON TABLE public.saga_definitions IS 'Saga definitions; each registration is a version that never changes.';
+
+-- TABLE saga_steps
+
+CREATE TABLE public.saga_steps (
+    saga_id uuid NOT NULL,
+    step text NOT NULL,
+    tenant_id text NOT NULL,
+    "position" integer NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    command_id uuid,
+    undo_id uuid,
+    compensation jsonb,
+    done_seq integer,
+    reason text,
+    reconcile_id uuid,
+    issues integer DEFAULT 0 NOT NULL,
+    CONSTRAINT ck_saga_steps_state_known CHECK ((state = ANY (ARRAY['pending'::text, 'dispatched'::text, 'succeeded'::text, 'failed'::text, 'unknown'::text, 'reconciling'::text, 'compensating'::text, 'compensated'::text, 'compensation_failed'::text, 'skipped'::text])))
+);
+
+ALTER TABLE ONLY public.saga_steps FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE saga_steps
+
+COMMENT ON TABLE public.saga_steps IS 'Steps of sagas, with the commands that were written for each.';
+
+-- TABLE saga_turns
+
+CREATE TABLE public.saga_turns (
+    id bigint NOT NULL,
+    tenant_id text NOT NULL,
+    saga_id uuid NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.saga_turns FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE saga_turns
+
+COMMENT ON TABLE public.saga_turns IS 'Ticks: which saga has something to look at, and since when.';
+
+-- SEQUENCE saga_turns_id_seq
+
+ALTER TABLE public.saga_turns ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.saga_turns_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- TABLE sagas
+
+CREATE TABLE public.sagas (
+    id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    kind text NOT NULL,
+    name text,
+    version integer,
+    plan jsonb,
+    input jsonb,
+    state text DEFAULT 'running'::text NOT NULL,
+    reason jsonb,
+    on_idle text DEFAULT 'compensate'::text NOT NULL,
+    idle_timeout_s double precision,
+    steps_done integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    stop jsonb,
+    closed boolean DEFAULT true NOT NULL,
+    idle_at timestamp with time zone,
+    CONSTRAINT ck_sagas_finished_when_final CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['completed'::text, 'compensated'::text])))),
+    CONSTRAINT ck_sagas_kind_known CHECK ((kind = ANY (ARRAY['adhoc'::text, 'declared'::text]))),
+    CONSTRAINT ck_sagas_on_idle_known CHECK ((on_idle = ANY (ARRAY['compensate'::text, 'complete'::text]))),
+    CONSTRAINT ck_sagas_state_known CHECK ((state = ANY (ARRAY['running'::text, 'stopping'::text, 'stuck'::text, 'compensating'::text, 'compensation_failed'::text, 'completed'::text, 'compensated'::text])))
+);
+
+ALTER TABLE ONLY public.sagas FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE sagas
+
+COMMENT ON TABLE public.sagas IS 'Sagas: their plan, input and state.';
+
+-- TABLE tenant_budgets
+
+CREATE TABLE public.tenant_budgets (
+    tenant_id text NOT NULL,
+    tokens double precision NOT NULL,
+    refilled_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.tenant_budgets FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE tenant_budgets
+
+COMMENT ON TABLE public.tenant_budgets IS 'Each rated tenant''s token bucket, as the last lease left it.';
+
+-- TABLE tenants
+
+CREATE TABLE public.tenants (
+    tenant_id text NOT NULL,
+    title text DEFAULT ''::text NOT NULL,
+    state text DEFAULT 'active'::text NOT NULL,
+    weight integer DEFAULT 1 NOT NULL,
+    rate_per_s double precision,
+    rate_burst integer DEFAULT 100 NOT NULL,
+    in_flight_max integer DEFAULT 100 NOT NULL,
+    queued_max integer DEFAULT 100000 NOT NULL,
+    inline_wait_s double precision,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_tenants_id_shape CHECK ((tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
+    CONSTRAINT ck_tenants_limits CHECK (((in_flight_max > 0) AND (queued_max > 0) AND (rate_burst > 0))),
+    CONSTRAINT ck_tenants_rate_positive CHECK ((rate_per_s > (0)::double precision)),
+    CONSTRAINT ck_tenants_state_known CHECK ((state = ANY (ARRAY['active'::text, 'suspended'::text]))),
+    CONSTRAINT ck_tenants_weight_range CHECK (((weight >= 1) AND (weight <= 1000)))
+);
+
+ALTER TABLE ONLY public.tenants FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE tenants
+
+COMMENT ON TABLE public.tenants IS 'Tenants, with their limits: fair share, rate, window and queue.';
+
+-- TABLE tools
+
+CREATE TABLE public.tools (
+    tool text NOT NULL,
+    method text NOT NULL,
+    name text NOT NULL,
+    title text DEFAULT ''::text NOT NULL,
+    description text NOT NULL,
+    input_schema jsonb NOT NULL,
+    output_schema jsonb,
+    annotations jsonb DEFAULT '{}'::jsonb NOT NULL,
+    policy jsonb DEFAULT '{}'::jsonb NOT NULL,
+    in_flight_max integer,
+    digest bytea NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone,
+    CONSTRAINT ck_tools_name_shape CHECK ((name ~ '^[A-Za-z0-9_-]{1,64}$'::text))
+);
+
+-- COMMENT TABLE tools
+
+COMMENT ON TABLE public.tools IS 'The catalog: what may be called, with its schemas and policy.';
+
+-- CONSTRAINT auditors pk_auditors
+
+ALTER TABLE ONLY audit.auditors
+    ADD CONSTRAINT pk_auditors PRIMARY KEY (role_name, tenant_id);
+
+-- CONSTRAINT events pk_events
+
+ALTER TABLE ONLY audit.events
+    ADD CONSTRAINT pk_events PRIMARY KEY (tenant_id, occurred_at, event_id);
+
+-- CONSTRAINT holds pk_holds
+
+ALTER TABLE ONLY audit.holds
+    ADD CONSTRAINT pk_holds PRIMARY KEY (hold_id);
+
+-- CONSTRAINT keys pk_keys
+
+ALTER TABLE ONLY audit.keys
+    ADD CONSTRAINT pk_keys PRIMARY KEY (key_id);
+
+-- CONSTRAINT members pk_members
+
+ALTER TABLE ONLY audit.members
+    ADD CONSTRAINT pk_members PRIMARY KEY (tenant_id, seq);
+
+-- CONSTRAINT retirements pk_retirements
+
+ALTER TABLE ONLY audit.retirements
+    ADD CONSTRAINT pk_retirements PRIMARY KEY (retirement_id);
+
+-- CONSTRAINT seals pk_seals
+
+ALTER TABLE ONLY audit.seals
+    ADD CONSTRAINT pk_seals PRIMARY KEY (tenant_id, seal_no);
+
+-- CONSTRAINT watermark pk_watermark
+
+ALTER TABLE ONLY audit.watermark
+    ADD CONSTRAINT pk_watermark PRIMARY KEY (one_row);
+
+-- CONSTRAINT members uq_members_event
+
+ALTER TABLE ONLY audit.members
+    ADD CONSTRAINT uq_members_event UNIQUE (event_id, occurred_at, tenant_id);
+
+-- CONSTRAINT commands pk_commands
+
+ALTER TABLE ONLY public.commands
+    ADD CONSTRAINT pk_commands PRIMARY KEY (id);
+
+-- CONSTRAINT grants pk_grants
+
+ALTER TABLE ONLY public.grants
+    ADD CONSTRAINT pk_grants PRIMARY KEY (tenant_id, subject_kind, subject, pattern, effect);
+
+-- CONSTRAINT leases pk_leases
+
+ALTER TABLE ONLY public.leases
+    ADD CONSTRAINT pk_leases PRIMARY KEY (name);
+
+-- CONSTRAINT ordering_heads pk_ordering_heads
+
+ALTER TABLE ONLY public.ordering_heads
+    ADD CONSTRAINT pk_ordering_heads PRIMARY KEY (tenant_id, ordering_key);
+
+-- CONSTRAINT outbox pk_outbox
+
+ALTER TABLE ONLY public.outbox
+    ADD CONSTRAINT pk_outbox PRIMARY KEY (id);
+
+-- CONSTRAINT progress pk_progress
+
+ALTER TABLE ONLY public.progress
+    ADD CONSTRAINT pk_progress PRIMARY KEY (command_id, seq);
+
+-- CONSTRAINT saga_definitions pk_saga_definitions
+
+ALTER TABLE ONLY public.saga_definitions
+    ADD CONSTRAINT pk_saga_definitions PRIMARY KEY (tenant_id, name, version);
+
+-- CONSTRAINT saga_steps pk_saga_steps
+
+ALTER TABLE ONLY public.saga_steps
+    ADD CONSTRAINT pk_saga_steps PRIMARY KEY (saga_id, step);
+
+-- CONSTRAINT saga_turns pk_saga_turns
+
+ALTER TABLE ONLY public.saga_turns
+    ADD CONSTRAINT pk_saga_turns PRIMARY KEY (id);
+
+-- CONSTRAINT sagas pk_sagas
+
+ALTER TABLE ONLY public.sagas
+    ADD CONSTRAINT pk_sagas PRIMARY KEY (id);
+
+-- CONSTRAINT tenant_budgets pk_tenant_budgets
+
+ALTER TABLE ONLY public.tenant_budgets
+    ADD CONSTRAINT pk_tenant_budgets PRIMARY KEY (tenant_id);
+
+-- CONSTRAINT tenants pk_tenants
+
+ALTER TABLE ONLY public.tenants
+    ADD CONSTRAINT pk_tenants PRIMARY KEY (tenant_id);
+
+-- CONSTRAINT tools pk_tools
+
+ALTER TABLE ONLY public.tools
+    ADD CONSTRAINT pk_tools PRIMARY KEY (tool, method);
+
+-- CONSTRAINT commands uq_commands_idempotency
+
+ALTER TABLE ONLY public.commands
+    ADD CONSTRAINT uq_commands_idempotency UNIQUE (tenant_id, idempotency_key);
+
+-- CONSTRAINT tools uq_tools_name
+
+ALTER TABLE ONLY public.tools
+    ADD CONSTRAINT uq_tools_name UNIQUE (name);
+
+-- INDEX ix_events_command
+
+CREATE INDEX ix_events_command ON ONLY audit.events USING btree (command_id) WHERE (command_id IS NOT NULL);
+
+-- INDEX ix_events_erased
+
+CREATE INDEX ix_events_erased ON ONLY audit.events USING btree (tenant_id) WHERE (commitment IS NOT NULL);
+
+-- INDEX ix_events_saga
+
+CREATE INDEX ix_events_saga ON ONLY audit.events USING btree (saga_id) WHERE (saga_id IS NOT NULL);
+
+-- INDEX ix_events_xid
+
+CREATE INDEX ix_events_xid ON ONLY audit.events USING btree (xid);
+
+-- INDEX ix_holds_active
+
+CREATE INDEX ix_holds_active ON audit.holds USING btree (tenant_id) WHERE (released_at IS NULL);
+
+-- INDEX ix_retirements_open
+
+CREATE INDEX ix_retirements_open ON audit.retirements USING btree (before) WHERE (signed_at IS NULL);
+
+-- INDEX ix_seals_retired
+
+CREATE INDEX ix_seals_retired ON audit.seals USING btree (tenant_id, retired_before) WHERE (kind = 'retirement'::text);
+
+-- INDEX ix_seals_seq
+
+CREATE INDEX ix_seals_seq ON audit.seals USING btree (tenant_id, seq_to);
+
+-- INDEX ix_commands_dead
+
+CREATE INDEX ix_commands_dead ON public.commands USING btree (tenant_id, finished_at) WHERE ((state = 'dead_lettered'::text) AND (discarded_at IS NULL));
+
+-- INDEX ix_commands_deadline
+
+CREATE INDEX ix_commands_deadline ON public.commands USING btree (deadline_at) WHERE ((state = ANY (ARRAY['queued'::text, 'dispatched'::text, 'running'::text])) AND (deadline_missed_at IS NULL));
+
+-- INDEX ix_commands_in_flight
+
+CREATE INDEX ix_commands_in_flight ON public.commands USING btree (tenant_id, tool, method) WHERE ((state = ANY (ARRAY['dispatched'::text, 'running'::text])) AND (saga_role IS DISTINCT FROM 'saga'::text));
+
+-- INDEX ix_commands_keys
+
+CREATE INDEX ix_commands_keys ON public.commands USING btree (finished_at, id) WHERE ((finished_at IS NOT NULL) AND (idempotency_key IS NOT NULL));
+
+-- INDEX ix_commands_lease
+
+CREATE INDEX ix_commands_lease ON public.commands USING btree (lease_until) WHERE (state = ANY (ARRAY['dispatched'::text, 'running'::text]));
+
+-- INDEX ix_commands_owner
+
+CREATE INDEX ix_commands_owner ON public.commands USING btree (tenant_id, user_id, id);
+
+-- INDEX ix_commands_purge
+
+CREATE INDEX ix_commands_purge ON public.commands USING btree (finished_at, id) WHERE ((finished_at IS NOT NULL) AND (purged_at IS NULL));
+
+-- INDEX ix_commands_queued
+
+CREATE INDEX ix_commands_queued ON public.commands USING btree (tenant_id) WHERE (state = 'queued'::text);
+
+-- INDEX ix_commands_saga
+
+CREATE INDEX ix_commands_saga ON public.commands USING btree (saga_id) WHERE (saga_id IS NOT NULL);
+
+-- INDEX ix_commands_waiting
+
+CREATE INDEX ix_commands_waiting ON public.commands USING btree (tenant_id, ordering_key, key_seq) WHERE held;
+
+-- INDEX ix_commands_waiting_saga
+
+CREATE INDEX ix_commands_waiting_saga ON public.commands USING btree (saga_id, ordering_key, key_seq) WHERE (held AND (saga_id IS NOT NULL));
+
+-- INDEX ix_ordering_heads_blocked
+
+CREATE INDEX ix_ordering_heads_blocked ON public.ordering_heads USING btree (tenant_id, ordering_key) WHERE (blocked_reason IS NOT NULL);
+
+-- INDEX ix_ordering_heads_saga
+
+CREATE INDEX ix_ordering_heads_saga ON public.ordering_heads USING btree (saga_id) WHERE (saga_id IS NOT NULL);
+
+-- INDEX ix_outbox_claimed
+
+CREATE INDEX ix_outbox_claimed ON public.outbox USING btree (claimed_until) WHERE (status = 'claimed'::text);
+
+-- INDEX ix_outbox_delayed
+
+CREATE INDEX ix_outbox_delayed ON public.outbox USING btree (available_at) WHERE (status = 'delayed'::text);
+
+-- INDEX ix_outbox_events
+
+CREATE INDEX ix_outbox_events ON public.outbox USING btree (id) WHERE ((status = 'ready'::text) AND (kind <> 'command'::text));
+
+-- INDEX ix_outbox_lane
+
+CREATE INDEX ix_outbox_lane ON public.outbox USING btree (priority, tenant_id, tool, method, id) WHERE ((status = 'ready'::text) AND (kind = 'command'::text) AND (NOT exempt));
+
+-- INDEX ix_outbox_refused
+
+CREATE INDEX ix_outbox_refused ON public.outbox USING btree (id) WHERE (refusal IS NOT NULL);
+
+-- INDEX ix_outbox_undo
+
+CREATE INDEX ix_outbox_undo ON public.outbox USING btree (priority DESC, id) WHERE ((status = 'ready'::text) AND (kind = 'command'::text) AND exempt);
+
+-- INDEX ix_saga_turns_due
+
+CREATE INDEX ix_saga_turns_due ON public.saga_turns USING btree (due_at, id);
+
+-- INDEX ix_saga_turns_saga
+
+CREATE INDEX ix_saga_turns_saga ON public.saga_turns USING btree (saga_id);
+
+-- INDEX ix_sagas_idle
+
+CREATE INDEX ix_sagas_idle ON public.sagas USING btree (idle_at) WHERE (idle_at IS NOT NULL);
+
+-- INDEX ix_sagas_owner
+
+CREATE INDEX ix_sagas_owner ON public.sagas USING btree (tenant_id, user_id, id);
+
+-- INDEX ix_sagas_waiting
+
+CREATE INDEX ix_sagas_waiting ON public.sagas USING btree (tenant_id, id) WHERE (state = ANY (ARRAY['stuck'::text, 'compensation_failed'::text]));
+
+-- INDEX uq_commands_dedupe
+
+CREATE UNIQUE INDEX uq_commands_dedupe ON public.commands USING btree (tenant_id, dedupe_key) WHERE (dedupe_key IS NOT NULL);
+
+-- INDEX uq_outbox_command
+
+CREATE UNIQUE INDEX uq_outbox_command ON public.outbox USING btree (command_id, attempt) WHERE (kind = 'command'::text);
+
+-- TRIGGER auditors not_truncated
+
+CREATE TRIGGER not_truncated BEFORE TRUNCATE ON audit.auditors FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
+
+ALTER TABLE audit.auditors ENABLE ALWAYS TRIGGER not_truncated;
+
+-- TRIGGER auditors noted
+
+CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON audit.auditors FOR EACH ROW EXECUTE FUNCTION audit.note_change('auditor.changed');
+
+ALTER TABLE audit.auditors ENABLE ALWAYS TRIGGER noted;
+
+-- TRIGGER events refuse_change
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.events FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.events ENABLE ALWAYS TRIGGER refuse_change;
+
+-- TRIGGER keys refuse_change
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.keys FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.keys ENABLE ALWAYS TRIGGER refuse_change;
+
+-- TRIGGER members refuse_change
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.members FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.members ENABLE ALWAYS TRIGGER refuse_change;
+
+-- TRIGGER seals refuse_change
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.seals FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.seals ENABLE ALWAYS TRIGGER refuse_change;
+
+-- TRIGGER events refuse_truncate
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.events FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.events ENABLE ALWAYS TRIGGER refuse_truncate;
+
+-- TRIGGER keys refuse_truncate
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.keys FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.keys ENABLE ALWAYS TRIGGER refuse_truncate;
+
+-- TRIGGER members refuse_truncate
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.members FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.members ENABLE ALWAYS TRIGGER refuse_truncate;
+
+-- TRIGGER seals refuse_truncate
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.seals FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.seals ENABLE ALWAYS TRIGGER refuse_truncate;
+
+-- TRIGGER grants not_truncated
+
+CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.grants FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
+
+ALTER TABLE public.grants ENABLE ALWAYS TRIGGER not_truncated;
+
+-- TRIGGER tenants not_truncated
+
+CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.tenants FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER not_truncated;
+
+-- TRIGGER tools not_truncated
+
+CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.tools FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
+
+ALTER TABLE public.tools ENABLE ALWAYS TRIGGER not_truncated;
+
+-- TRIGGER grants noted
+
+CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON public.grants FOR EACH ROW EXECUTE FUNCTION audit.note_change('grant.changed');
+
+ALTER TABLE public.grants ENABLE ALWAYS TRIGGER noted;
+
+-- TRIGGER tenants noted
+
+CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON public.tenants FOR EACH ROW EXECUTE FUNCTION audit.note_change('tenant.changed');
+
+ALTER TABLE public.tenants ENABLE ALWAYS TRIGGER noted;
+
+-- TRIGGER tools noted
+
+CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON public.tools FOR EACH ROW EXECUTE FUNCTION audit.note_change('tool.changed');
+
+ALTER TABLE public.tools ENABLE ALWAYS TRIGGER noted;
+
+-- FK CONSTRAINT grants fk_grants_tenant_id
+
+ALTER TABLE ONLY public.grants
+    ADD CONSTRAINT fk_grants_tenant_id FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT progress fk_progress_command_id
+
+ALTER TABLE ONLY public.progress
+    ADD CONSTRAINT fk_progress_command_id FOREIGN KEY (command_id) REFERENCES public.commands(id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT saga_steps fk_saga_steps_saga_id
+
+ALTER TABLE ONLY public.saga_steps
+    ADD CONSTRAINT fk_saga_steps_saga_id FOREIGN KEY (saga_id) REFERENCES public.sagas(id) ON DELETE CASCADE;
+
+-- POLICY events app
+
+CREATE POLICY app ON audit.events TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY members app
+
+CREATE POLICY app ON audit.members TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY seals app
+
+CREATE POLICY app ON audit.seals TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY auditors auditor
+
+CREATE POLICY auditor ON audit.auditors FOR SELECT TO broker_auditor USING ((role_name = SESSION_USER));
+
+-- POLICY events auditor
+
+CREATE POLICY auditor ON audit.events FOR SELECT TO broker_auditor USING ((tenant_id IN ( SELECT a.tenant_id
+   FROM audit.auditors a
+  WHERE (a.role_name = SESSION_USER))));
+
+-- POLICY holds auditor
+
+CREATE POLICY auditor ON audit.holds FOR SELECT TO broker_auditor USING ((tenant_id IN ( SELECT a.tenant_id
+   FROM audit.auditors a
+  WHERE (a.role_name = SESSION_USER))));
+
+-- POLICY members auditor
+
+CREATE POLICY auditor ON audit.members FOR SELECT TO broker_auditor USING ((tenant_id IN ( SELECT a.tenant_id
+   FROM audit.auditors a
+  WHERE (a.role_name = SESSION_USER))));
+
+-- POLICY seals auditor
+
+CREATE POLICY auditor ON audit.seals FOR SELECT TO broker_auditor USING ((tenant_id IN ( SELECT a.tenant_id
+   FROM audit.auditors a
+  WHERE (a.role_name = SESSION_USER))));
+
+-- ROW SECURITY auditors
+
+ALTER TABLE audit.auditors ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY events
+
+ALTER TABLE audit.events ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY holds
+
+ALTER TABLE audit.holds ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY members
+
+ALTER TABLE audit.members ENABLE ROW LEVEL SECURITY;
+
+-- POLICY auditors owner
+
+CREATE POLICY owner ON audit.auditors TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY events owner
+
+CREATE POLICY owner ON audit.events TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY holds owner
+
+CREATE POLICY owner ON audit.holds TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY members owner
+
+CREATE POLICY owner ON audit.members TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY seals owner
+
+CREATE POLICY owner ON audit.seals TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY events relay
+
+CREATE POLICY relay ON audit.events TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY holds relay
+
+CREATE POLICY relay ON audit.holds FOR SELECT TO broker_relay USING (true);
+
+-- POLICY members relay
+
+CREATE POLICY relay ON audit.members TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY seals relay
+
+CREATE POLICY relay ON audit.seals TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY holds retention
+
+CREATE POLICY retention ON audit.holds FOR SELECT TO broker_retention USING (true);
+
+-- ROW SECURITY seals
+
+ALTER TABLE audit.seals ENABLE ROW LEVEL SECURITY;
+
+-- POLICY commands app
+
+CREATE POLICY app ON public.commands TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY grants app
+
+CREATE POLICY app ON public.grants TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY ordering_heads app
+
+CREATE POLICY app ON public.ordering_heads TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY outbox app
+
+CREATE POLICY app ON public.outbox TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY progress app
+
+CREATE POLICY app ON public.progress TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY saga_definitions app
+
+CREATE POLICY app ON public.saga_definitions TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY saga_steps app
+
+CREATE POLICY app ON public.saga_steps TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY saga_turns app
+
+CREATE POLICY app ON public.saga_turns TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY sagas app
+
+CREATE POLICY app ON public.sagas TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY tenant_budgets app
+
+CREATE POLICY app ON public.tenant_budgets TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY tenants app
+
+CREATE POLICY app ON public.tenants TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- ROW SECURITY commands
+
+ALTER TABLE public.commands ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY grants
+
+ALTER TABLE public.grants ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY ordering_heads
+
+ALTER TABLE public.ordering_heads ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY outbox
+
+ALTER TABLE public.outbox ENABLE ROW LEVEL SECURITY;
+
+-- POLICY commands owner
+
+CREATE POLICY owner ON public.commands TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY grants owner
+
+CREATE POLICY owner ON public.grants TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY ordering_heads owner
+
+CREATE POLICY owner ON public.ordering_heads TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY outbox owner
+
+CREATE POLICY owner ON public.outbox TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY progress owner
+
+CREATE POLICY owner ON public.progress TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY saga_definitions owner
+
+CREATE POLICY owner ON public.saga_definitions TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY saga_steps owner
+
+CREATE POLICY owner ON public.saga_steps TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY saga_turns owner
+
+CREATE POLICY owner ON public.saga_turns TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY sagas owner
+
+CREATE POLICY owner ON public.sagas TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY tenant_budgets owner
+
+CREATE POLICY owner ON public.tenant_budgets TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY tenants owner
+
+CREATE POLICY owner ON public.tenants TO broker_owner USING (true) WITH CHECK (true);
+
+-- ROW SECURITY progress
+
+ALTER TABLE public.progress ENABLE ROW LEVEL SECURITY;
+
+-- POLICY commands relay
+
+CREATE POLICY relay ON public.commands TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY grants relay
+
+CREATE POLICY relay ON public.grants TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY ordering_heads relay
+
+CREATE POLICY relay ON public.ordering_heads TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY outbox relay
+
+CREATE POLICY relay ON public.outbox TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY progress relay
+
+CREATE POLICY relay ON public.progress TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY saga_definitions relay
+
+CREATE POLICY relay ON public.saga_definitions TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY saga_steps relay
+
+CREATE POLICY relay ON public.saga_steps TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY saga_turns relay
+
+CREATE POLICY relay ON public.saga_turns TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY sagas relay
+
+CREATE POLICY relay ON public.sagas TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY tenant_budgets relay
+
+CREATE POLICY relay ON public.tenant_budgets TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY tenants relay
+
+CREATE POLICY relay ON public.tenants TO broker_relay USING (true) WITH CHECK (true);
+
+-- ROW SECURITY saga_definitions
+
+ALTER TABLE public.saga_definitions ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY saga_steps
+
+ALTER TABLE public.saga_steps ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY saga_turns
+
+ALTER TABLE public.saga_turns ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY sagas
+
+ALTER TABLE public.sagas ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY tenant_budgets
+
+ALTER TABLE public.tenant_budgets ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY tenants
+
+ALTER TABLE public.tenants ENABLE ROW LEVEL SECURITY;
+
+-- ACL SCHEMA audit
+
+GRANT USAGE ON SCHEMA audit TO broker_app;
+GRANT USAGE ON SCHEMA audit TO broker_relay;
+GRANT USAGE ON SCHEMA audit TO broker_auditor;
+GRANT USAGE ON SCHEMA audit TO broker_retention;
+
+-- ACL SCHEMA public
+
+GRANT ALL ON SCHEMA public TO broker_owner;
+
+-- ACL FUNCTION ask_retirement(until timestamp with time zone, why text)
+
+REVOKE ALL ON FUNCTION audit.ask_retirement(until timestamp with time zone, why text) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.ask_retirement(until timestamp with time zone, why text) TO broker_retention;
+
+-- ACL FUNCTION drop_oldest()
+
+REVOKE ALL ON FUNCTION audit.drop_oldest() FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.drop_oldest() TO broker_retention;
+
+-- ACL FUNCTION ensure_partitions(months_ahead integer)
+
+REVOKE ALL ON FUNCTION audit.ensure_partitions(months_ahead integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.ensure_partitions(months_ahead integer) TO broker_relay;
+GRANT ALL ON FUNCTION audit.ensure_partitions(months_ahead integer) TO broker_app;
+
+-- ACL FUNCTION erase(tenant text, person text, why text, batch integer)
+
+REVOKE ALL ON FUNCTION audit.erase(tenant text, person text, why text, batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.erase(tenant text, person text, why text, batch integer) TO broker_retention;
+
+-- ACL TABLE events
+
+GRANT SELECT ON TABLE audit.events TO broker_app;
+GRANT SELECT ON TABLE audit.events TO broker_relay;
+GRANT SELECT ON TABLE audit.events TO broker_auditor;
+
+-- ACL COLUMN events.event_id
+
+GRANT INSERT(event_id) ON TABLE audit.events TO broker_app;
+GRANT INSERT(event_id) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.tenant_id
+
+GRANT INSERT(tenant_id) ON TABLE audit.events TO broker_app;
+GRANT INSERT(tenant_id) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.type
+
+GRANT INSERT(type) ON TABLE audit.events TO broker_app;
+GRANT INSERT(type) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.actor
+
+GRANT INSERT(actor) ON TABLE audit.events TO broker_app;
+GRANT INSERT(actor) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.user_id
+
+GRANT INSERT(user_id) ON TABLE audit.events TO broker_app;
+GRANT INSERT(user_id) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.command_id
+
+GRANT INSERT(command_id) ON TABLE audit.events TO broker_app;
+GRANT INSERT(command_id) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.saga_id
+
+GRANT INSERT(saga_id) ON TABLE audit.events TO broker_app;
+GRANT INSERT(saga_id) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.tool
+
+GRANT INSERT(tool) ON TABLE audit.events TO broker_app;
+GRANT INSERT(tool) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.method
+
+GRANT INSERT(method) ON TABLE audit.events TO broker_app;
+GRANT INSERT(method) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.attempt
+
+GRANT INSERT(attempt) ON TABLE audit.events TO broker_app;
+GRANT INSERT(attempt) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.state_from
+
+GRANT INSERT(state_from) ON TABLE audit.events TO broker_app;
+GRANT INSERT(state_from) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.state_to
+
+GRANT INSERT(state_to) ON TABLE audit.events TO broker_app;
+GRANT INSERT(state_to) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.fingerprint
+
+GRANT INSERT(fingerprint) ON TABLE audit.events TO broker_app;
+GRANT INSERT(fingerprint) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.body
+
+GRANT INSERT(body) ON TABLE audit.events TO broker_app;
+GRANT INSERT(body) ON TABLE audit.events TO broker_relay;
+
+-- ACL COLUMN events.salt
+
+GRANT INSERT(salt) ON TABLE audit.events TO broker_app;
+GRANT INSERT(salt) ON TABLE audit.events TO broker_relay;
+
+-- ACL TABLE members
+
+GRANT SELECT ON TABLE audit.members TO broker_app;
+GRANT SELECT,INSERT ON TABLE audit.members TO broker_relay;
+GRANT SELECT ON TABLE audit.members TO broker_auditor;
+
+-- ACL TABLE watermark
+
+GRANT SELECT,INSERT,UPDATE ON TABLE audit.watermark TO broker_relay;
+GRANT SELECT ON TABLE audit.watermark TO broker_auditor;
+
+-- ACL FUNCTION guard(target regclass)
+
+REVOKE ALL ON FUNCTION audit.guard(target regclass) FROM PUBLIC;
+
+-- ACL FUNCTION hold(tenant text, why text, since timestamp with time zone, until timestamp with time zone)
+
+REVOKE ALL ON FUNCTION audit.hold(tenant text, why text, since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.hold(tenant text, why text, since timestamp with time zone, until timestamp with time zone) TO broker_retention;
+
+-- ACL TABLE seals
+
+GRANT SELECT ON TABLE audit.seals TO broker_app;
+GRANT SELECT,INSERT ON TABLE audit.seals TO broker_relay;
+GRANT SELECT ON TABLE audit.seals TO broker_auditor;
+
+-- ACL FUNCTION note_change()
+
+REVOKE ALL ON FUNCTION audit.note_change() FROM PUBLIC;
+
+-- ACL FUNCTION partitions_ahead_s()
+
+REVOKE ALL ON FUNCTION audit.partitions_ahead_s() FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.partitions_ahead_s() TO broker_app;
+GRANT ALL ON FUNCTION audit.partitions_ahead_s() TO broker_relay;
+
+-- ACL FUNCTION refuse_truncate()
+
+REVOKE ALL ON FUNCTION audit.refuse_truncate() FROM PUBLIC;
+
+-- ACL FUNCTION release(hold uuid, why text)
+
+REVOKE ALL ON FUNCTION audit.release(hold uuid, why text) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.release(hold uuid, why text) TO broker_retention;
+
+-- ACL FUNCTION broker_analyze_grown()
+
+REVOKE ALL ON FUNCTION public.broker_analyze_grown() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.broker_analyze_grown() TO broker_relay;
+
+-- ACL TABLE commands
+
+GRANT SELECT,INSERT ON TABLE public.commands TO broker_app;
+GRANT SELECT,INSERT ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.args
+
+GRANT UPDATE(args) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.idempotency_key
+
+GRANT UPDATE(idempotency_key) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.dedupe_key
+
+GRANT UPDATE(dedupe_key) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(dedupe_key) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.held
+
+GRANT UPDATE(held) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(held) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.approval
+
+GRANT UPDATE(approval) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(approval) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.priority
+
+GRANT UPDATE(priority) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(priority) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.deadline_at
+
+GRANT UPDATE(deadline_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(deadline_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.deadline_missed_at
+
+GRANT UPDATE(deadline_missed_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(deadline_missed_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.hard_stop_at
+
+GRANT UPDATE(hard_stop_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(hard_stop_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.compensation
+
+GRANT UPDATE(compensation) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.state
+
+GRANT UPDATE(state) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(state) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.attempt
+
+GRANT UPDATE(attempt) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(attempt) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.attempts_max
+
+GRANT UPDATE(attempts_max) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(attempts_max) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.deliveries
+
+GRANT UPDATE(deliveries) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(deliveries) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.adapter
+
+GRANT UPDATE(adapter) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(adapter) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.lease_until
+
+GRANT UPDATE(lease_until) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(lease_until) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.cancel_requested_at
+
+GRANT UPDATE(cancel_requested_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(cancel_requested_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.cancel_reason
+
+GRANT UPDATE(cancel_reason) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(cancel_reason) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.cancel_target
+
+GRANT UPDATE(cancel_target) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(cancel_target) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.outcome_unknown
+
+GRANT UPDATE(outcome_unknown) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(outcome_unknown) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.progress_seq
+
+GRANT UPDATE(progress_seq) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(progress_seq) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.stage
+
+GRANT UPDATE(stage) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(stage) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.percent
+
+GRANT UPDATE(percent) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(percent) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.message
+
+GRANT UPDATE(message) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(message) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.result
+
+GRANT UPDATE(result) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(result) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.error
+
+GRANT UPDATE(error) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(error) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.dispatched_at
+
+GRANT UPDATE(dispatched_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(dispatched_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.started_at
+
+GRANT UPDATE(started_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(started_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.finished_at
+
+GRANT UPDATE(finished_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(finished_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.discarded_at
+
+GRANT UPDATE(discarded_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(discarded_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.purged_at
+
+GRANT UPDATE(purged_at) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.dedupe_until
+
+GRANT UPDATE(dedupe_until) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(dedupe_until) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.attempts_lost
+
+GRANT UPDATE(attempts_lost) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(attempts_lost) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.reports_rejected
+
+GRANT UPDATE(reports_rejected) ON TABLE public.commands TO broker_app;
+
+-- ACL FUNCTION broker_tenant_of(command uuid)
+
+REVOKE ALL ON FUNCTION public.broker_tenant_of(command uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.broker_tenant_of(command uuid) TO broker_app;
+GRANT ALL ON FUNCTION public.broker_tenant_of(command uuid) TO broker_relay;
+
+-- ACL TABLE agent_activity
+
+GRANT SELECT ON TABLE audit.agent_activity TO broker_auditor;
+
+-- ACL TABLE auditors
+
+GRANT SELECT ON TABLE audit.auditors TO broker_auditor;
+
+-- ACL TABLE command_story
+
+GRANT SELECT ON TABLE audit.command_story TO broker_auditor;
+
+-- ACL TABLE denials
+
+GRANT SELECT ON TABLE audit.denials TO broker_auditor;
+
+-- ACL TABLE holds
+
+GRANT SELECT ON TABLE audit.holds TO broker_relay;
+GRANT SELECT ON TABLE audit.holds TO broker_retention;
+GRANT SELECT ON TABLE audit.holds TO broker_auditor;
+
+-- ACL TABLE keys
+
+GRANT SELECT ON TABLE audit.keys TO broker_app;
+GRANT SELECT,INSERT ON TABLE audit.keys TO broker_relay;
+GRANT SELECT ON TABLE audit.keys TO broker_auditor;
+
+-- ACL TABLE retirements
+
+GRANT SELECT ON TABLE audit.retirements TO broker_relay;
+GRANT SELECT ON TABLE audit.retirements TO broker_retention;
+GRANT SELECT ON TABLE audit.retirements TO broker_auditor;
+
+-- ACL COLUMN retirements.before
+
+GRANT INSERT(before) ON TABLE audit.retirements TO broker_relay;
+
+-- ACL COLUMN retirements.reason
+
+GRANT INSERT(reason) ON TABLE audit.retirements TO broker_relay;
+
+-- ACL COLUMN retirements.asked_by
+
+GRANT INSERT(asked_by) ON TABLE audit.retirements TO broker_relay;
+
+-- ACL COLUMN retirements.signed_at
+
+GRANT UPDATE(signed_at) ON TABLE audit.retirements TO broker_relay;
+
+-- ACL TABLE saga_story
+
+GRANT SELECT ON TABLE audit.saga_story TO broker_auditor;
+
+-- ACL TABLE sealed_late
+
+GRANT SELECT ON TABLE audit.sealed_late TO broker_auditor;
+
+-- ACL TABLE sealing
+
+GRANT SELECT ON TABLE audit.sealing TO broker_auditor;
+
+-- ACL TABLE who_did_what
+
+GRANT SELECT ON TABLE audit.who_did_what TO broker_auditor;
+
+-- ACL TABLE grants
+
+GRANT SELECT ON TABLE public.grants TO broker_app;
+GRANT SELECT ON TABLE public.grants TO broker_relay;
+
+-- ACL TABLE leases
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.leases TO broker_relay;
+
+-- ACL TABLE ordering_heads
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.ordering_heads TO broker_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.ordering_heads TO broker_relay;
+
+-- ACL TABLE outbox
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_relay;
+
+-- ACL TABLE progress
+
+GRANT SELECT,INSERT ON TABLE public.progress TO broker_app;
+GRANT SELECT,INSERT,DELETE ON TABLE public.progress TO broker_relay;
+
+-- ACL TABLE saga_definitions
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.saga_definitions TO broker_app;
+GRANT SELECT ON TABLE public.saga_definitions TO broker_relay;
+
+-- ACL TABLE saga_steps
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.saga_steps TO broker_app;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.saga_steps TO broker_relay;
+
+-- ACL TABLE saga_turns
+
+GRANT INSERT ON TABLE public.saga_turns TO broker_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.saga_turns TO broker_relay;
+
+-- ACL TABLE sagas
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.sagas TO broker_app;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.sagas TO broker_relay;
+
+-- ACL TABLE tenant_budgets
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.tenant_budgets TO broker_relay;
+
+-- ACL TABLE tenants
+
+GRANT SELECT ON TABLE public.tenants TO broker_app;
+GRANT SELECT ON TABLE public.tenants TO broker_relay;
+
+-- ACL TABLE tools
+
+GRANT SELECT ON TABLE public.tools TO broker_app;
+GRANT SELECT ON TABLE public.tools TO broker_relay;
