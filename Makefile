@@ -37,7 +37,7 @@ test: setup ## All tests, on real servers. The chaos run's seed is fixed here: S
 chaos: setup ## Kill things at random for longer. SECONDS=900 SAGAS=1000 EDA_SECONDS=180 SEED=…
 	MCP_BROKER_CHAOS_SEED=$(SEED) MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) \
 	MCP_BROKER_CHAOS_SAGAS=$(or $(SAGAS),1000) MCP_BROKER_CHAOS_SAGA_SECONDS=60 \
-	MCP_BROKER_CHAOS_EDA_SECONDS=$(or $(EDA_SECONDS),180) MCP_BROKER_CHAOS_SETTLE=600 $(BIN)/python -m pytest tests/system/chaos -s -m chaos --timeout 3600
+	MCP_BROKER_CHAOS_EDA_SECONDS=$(or $(EDA_SECONDS),180) MCP_BROKER_CHAOS_SETTLE=600 $(BIN)/python -m pytest tests/system/chaos tests/system/machines -s -m chaos --timeout 3600
 
 bench: setup ## Measure the hot paths, each beside a baseline. ONLY=name, LONG=1 for all.
 	$(BIN)/uv sync --locked --all-extras --group bench --inexact

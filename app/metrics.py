@@ -33,6 +33,9 @@ ADAPTER_REPORTS: Final = Counter(
     "Reports of adapters: claims granted and refused, progress, results.",
     ["report"],
 )
+LOOP_RESTARTS: Final = Counter(
+    "mcpbroker_loop_restarts", "Background loops that ended and were started again."
+)
 LISTENING: Final = Gauge(
     "mcpbroker_listening", "1 while this process hears PostgreSQL's notifications, else it polls."
 )

@@ -91,6 +91,11 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     @property
+    def binaries(self) -> Path:
+        """The folder of its programs."""
+        return self._binaries
+
+    @property
     def pid(self) -> int:
         """The postmaster's."""
         assert self._process is not None

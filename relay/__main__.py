@@ -24,6 +24,7 @@ from app.config import Settings
 from app.postgres import migrate, wakeups
 from app.postgres.engine import open_database
 from app.postgres.wakeups import Notifier
+from app.supervision import Supervisor
 from relay import anchors, gauges
 from relay.clock import Clock
 from relay.outbound import Outbound
@@ -49,11 +50,12 @@ async def serve(settings: Settings) -> None:
         clock = Clock(database.engine, database.pool, notifier, settings, random=SystemRandom())
         conductor = Conductor(database.engine, notifier, settings)
         handlers = {wakeups.OUTBOX: outbound.wake, wakeups.SAGAS: conductor.wake}
-        helpers = [
-            asyncio.create_task(wakeups.listen(database.dsn, handlers, name="broker-relay")),
-            asyncio.create_task(notifier.run()),
-            asyncio.create_task(publisher.connect()),
-        ]
+        supervisor = Supervisor()
+        supervisor.start(
+            "listen", lambda: wakeups.listen(database.dsn, handlers, name="broker-relay")
+        )
+        supervisor.start("notifier", notifier.run)
+        connecting = asyncio.create_task(publisher.connect())  # it ends; publishing tries too
         stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound, conductor))
         # What is there now stays to the end; a full collection would walk all of it, and every batch
         # on its way would wait for tens of milliseconds.
@@ -82,7 +84,8 @@ async def serve(settings: Settings) -> None:
                 else:
                     logger.warning("the audit trail is not sealed: set MCP_BROKER_SEAL_KEYS")
         finally:
-            for task in (*helpers, stop_waits):
+            supervisor.stop()
+            for task in (connecting, stop_waits):
                 task.cancel()
             await publisher.discard()
         logger.info("relay stopped", extra={"published": outbound.published})

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -89,12 +89,15 @@ class CommandFeed:
 
     async def run(self) -> None:
         """Load what changed, for ever."""
+        clock = asyncio.get_running_loop().time
+        poll_at = clock() + self._poll_s
         while True:
-            try:
-                async with asyncio.timeout(self._poll_s):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(poll_at):
                     await self._some.wait()
-            except TimeoutError:
+            if clock() >= poll_at:  # however much was notified meanwhile: of others, perhaps
                 self._dirty |= self._watches.keys()
+                poll_at = clock() + self._poll_s
             self._some.clear()
             dirty, self._dirty = list(self._dirty), set()
             try:

@@ -18,6 +18,7 @@ from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres.engine import Database
 from app.postgres.wakeups import Notifier
+from app.supervision import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Parts:
     queues: Queues
     intake: IntakeBatcher
     feed: CommandFeed
+    supervisor: Supervisor
     stops: Stops
     verifier: Verifier
     certificates: Certificates

@@ -6,14 +6,16 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import SystemRandom
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy import text
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from app import assets, metrics
+from app.audit.store import partitions
 from app.catalog.cache import Catalog
 from app.commands.watch import CommandFeed
 from app.config import Settings
@@ -44,8 +46,13 @@ from app.intake.queues import Queues
 from app.postgres import migrate, wakeups
 from app.postgres.engine import AWAY, open_database
 from app.postgres.wakeups import Notifier
+from app.supervision import Supervisor
 
 logger = logging.getLogger("app")
+
+READY_S: Final = 5.0
+"""For PostgreSQL to answer: who asks whether we are ready does not wait for longer."""
+WRITES: Final = text("SELECT NOT current_setting('transaction_read_only')::boolean")
 
 
 @asynccontextmanager
@@ -72,13 +79,14 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             wakeups.CATALOG: lambda _: catalog.forget(),
             wakeups.STOPS: stops.notified,
         }
-        helpers: list[Awaitable[Any]] = [
-            wakeups.listen(database.dsn, handlers, name="broker-app"),
-            notifier.run(),
-            feed.run(),
-        ]
-        tasks = [asyncio.ensure_future(helper) for helper in helpers]
-        stack.callback(lambda: [task.cancel() for task in tasks])
+        supervisor = Supervisor()
+        stack.callback(supervisor.stop)
+        supervisor.start(
+            "listen", lambda: wakeups.listen(database.dsn, handlers, name="broker-app")
+        )
+        supervisor.start("notifier", notifier.run)
+        supervisor.start("feed", feed.run)
+        supervisor.start("partitions", lambda: partitions.keep(database.pool))
         await stack.enter_async_context(intake.running())
         yield Parts(
             settings=settings,
@@ -89,6 +97,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             queues=Queues(database.engine),
             intake=intake,
             feed=feed,
+            supervisor=supervisor,
             stops=stops,
             verifier=Verifier(settings),
             certificates=Certificates(settings),
@@ -141,7 +150,7 @@ async def healthz() -> dict[str, str]:
 
 
 def readyz(broker: Parts) -> Callable[[], Awaitable[Response]]:
-    """Whether calls can be accepted: Postgres answers, at the schema of this code or a later one.
+    """Whether calls can be accepted: Postgres answers, writes, and has our schema or a later one.
 
     A later one is what the database has while replicas are replaced, after its migration.
     """
@@ -149,10 +158,17 @@ def readyz(broker: Parts) -> Callable[[], Awaitable[Response]]:
 
     async def ready() -> Response:
         try:
-            async with broker.database.engine.connect() as conn:
+            async with asyncio.timeout(READY_S), broker.database.engine.connect() as conn:
                 at = await migrate.current(conn)
+                writes = await conn.scalar(WRITES)
         except AWAY as error:
             body = {"status": "unready", "postgres": f"unreachable: {type(error).__name__}"}
+            return JSONResponse(body, status_code=503)
+        if not writes:
+            body = {"status": "unready", "postgres": "takes no writes: a standby, or read-only"}
+            return JSONResponse(body, status_code=503)
+        if ended := broker.supervisor.ended_lately():
+            body = {"status": "unready", "ended": ", ".join(ended)}
             return JSONResponse(body, status_code=503)
         ok = at is not None and at not in older
         body = {"status": "ready" if ok else "unready", "schema": at, "wanted": head}

@@ -1,19 +1,21 @@
 """Connections: SQLAlchemy for everyday statements, a small asyncpg pool for the hot ones."""
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 import orjson
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import event, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.config import Settings
-from app.postgres.migrate import async_url
+from app.postgres.connect import IDLE_S, Connection, connect, only_reads, usable
 
 SCOPE: Final = text(
     "SELECT set_config('app.tenants', CAST(CAST(:tenants AS text[]) AS text), true)"
@@ -45,11 +47,14 @@ and a transaction that the server ended for being idle."""
 # peer inside one, so a session that does is broken and is ended by the server.
 SERVER_SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "10s",
-    "statement_timeout": "30s",
+    "statement_timeout": "12s",  # below connect.COMMAND_S
     "lock_timeout": "10s",
     "jit": "off",
 }
 
+
+ONLY_READS: Final = "25006"
+"""The SQLSTATE of a write to a standby."""
 
 KEPT_PLANS: Final = {"plan_cache_mode": "force_generic_plan"}
 
@@ -88,12 +93,53 @@ def dump(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-async def _as_it_is(_: object) -> None:
-    """Give a connection back without a round trip: nothing here changes a session.
+def _give_up_on_lost(engine: AsyncEngine) -> None:
+    """Have a connection, and all of its pool, given up that answers nothing or takes no writes."""
 
-    Every setting and lock is its transaction's, and a transaction that its block leaves open is
-    rolled back by asyncpg before this is asked.
-    """
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def lost(context: ExceptionContext) -> None:  # pyright: ignore[reportUnusedFunction] an event
+        error = context.original_exception
+        state = str(getattr(error, "sqlstate", None) or "")
+        if isinstance(error, OSError) or state.startswith(("08", ONLY_READS)):
+            context.is_disconnect = True
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def probe(connection: Any, _record: Any, _proxy: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if not connection.run_async(usable):
+            raise InvalidatePoolError
+
+
+def _hot_pool(dsn: str, server_settings: Mapping[str, str], *, max_size: int) -> asyncpg.Pool:
+    async def hot(url: str, **options: Any) -> Connection:
+        made = await connect(url, server_settings=server_settings, **options)
+        made.on_lost = pool.expire_connections
+        return made
+
+    async def probe(conn: Any) -> None:
+        if time.monotonic() - conn.used_at > IDLE_S and not await usable(conn):
+            await pool.expire_connections()
+            raise asyncpg.InterfaceError("The connection was lost while it was idle.")
+
+    async def as_it_is(conn: Any) -> None:
+        """Give a connection back without a round trip: nothing here changes a session.
+
+        Every setting and lock is its transaction's, and a transaction that its block leaves open
+        is rolled back by asyncpg before this is asked.
+        """
+        conn.used_at = time.monotonic()
+        if not conn.is_closed() and only_reads(conn):
+            await pool.expire_connections()
+
+    pool = asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=max_size,
+        connect=hot,
+        connection_class=Connection,
+        setup=probe,
+        reset=as_it_is,
+    )
+    return pool
 
 
 @asynccontextmanager
@@ -108,25 +154,25 @@ async def open_database(
     """
     dsn = settings.database_url.get_secret_value()
     server_settings = SERVER_SETTINGS | {"application_name": name}
+
+    async def everyday() -> Connection:
+        return await connect(dsn, server_settings=server_settings)
+
     engine = create_async_engine(
-        async_url(dsn),
+        "postgresql+asyncpg://",
+        async_creator=everyday,
         pool_size=settings.database_pool_max,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,
         hide_parameters=True,  # arguments and results are in them, and errors are logged
         json_serializer=dump,
         json_deserializer=orjson.loads,
-        connect_args={"server_settings": server_settings, "timeout": 10},
     )
-    pool = asyncpg.create_pool(
+    _give_up_on_lost(engine)
+    pool = _hot_pool(
         dsn,
-        min_size=0,
+        server_settings | (KEPT_PLANS if hot_plans_kept else {}),
         max_size=settings.intake_pool_max if hot_max is None else hot_max,
-        server_settings=server_settings | (KEPT_PLANS if hot_plans_kept else {}),
-        timeout=10,
-        command_timeout=30,
-        reset=_as_it_is,
     )
     try:
         # With min_size 0 this makes no connection.

@@ -16,6 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from app import metrics
+from app.postgres.connect import connect, usable
 from app.postgres.engine import AWAY, SERVER_SETTINGS
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,11 @@ STOPS: Final = "broker_stops"
 
 # A payload is under 8,000 bytes; a command's id is 36, a stopped request's name 64.
 IDS_PER_PAYLOAD: Final = 200
+IDS_MAX: Final = 10_000
 STOPS_PER_PAYLOAD: Final = 100
 RECONNECT_S: Final = 0.5
+PROBE_EVERY_S: Final = 10.0
+"""A connection that only listens would never find out that it is lost."""
 
 NOTIFY: Final = "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS said (c, p)"
 
@@ -70,28 +74,33 @@ class Notifier:
         self._some.set()
 
     async def run(self) -> None:
-        """Say what was gathered until cancelled. What cannot be said is left to polling."""
+        """Say what was gathered until cancelled. What cannot be said is said again."""
         said_at = float("-inf")
         while True:
             await self._some.wait()
             await asyncio.sleep(max(0, said_at + self._coalesce_s - time.monotonic()))
             said_at = time.monotonic()
             self._some.clear()
-            ids, self._commands = sorted(map(str, self._commands)), set()
+            ids, self._commands = self._commands, set()
             stops, self._stops = sorted(self._stops), set()
             outbox, self._outbox = self._outbox, False
             sagas, self._sagas = self._sagas, False
             said = [(OUTBOX, "")] if outbox else []
             said += [(SAGAS, "")] if sagas else []
-            said += [(COMMANDS, part) for part in payloads(ids, IDS_PER_PAYLOAD)]
+            if len(ids) > IDS_MAX:
+                said += [(COMMANDS, "")]  # any may have changed
+            else:
+                named = sorted(map(str, ids))
+                said += [(COMMANDS, part) for part in payloads(named, IDS_PER_PAYLOAD)]
             said += [(STOPS, part) for part in payloads(stops, STOPS_PER_PAYLOAD)]
             try:
                 await self._pool.execute(NOTIFY, [c for c, _ in said], [p for _, p in said])
             except AWAY as error:
-                logger.warning("wakeup not sent, polling covers it: %r", error)
-                if stops:
-                    self._stops.update(stops)
-                    asyncio.get_running_loop().call_later(RECONNECT_S, self._some.set)
+                logger.warning("wakeup not sent, polling covers it until it is: %r", error)
+                self._outbox, self._sagas = self._outbox or outbox, self._sagas or sagas
+                self._commands.update(ids)
+                self._stops.update(stops)
+                asyncio.get_running_loop().call_later(RECONNECT_S, self._some.set)
 
 
 def payloads(parts: list[str], size: int) -> list[str]:
@@ -113,7 +122,12 @@ async def listen(dsn: str, handlers: dict[str, Callable[[str], None]], *, name: 
                     await conn.add_listener(channel, _adapt(handler))
                     handler("")
                 metrics.LISTENING.set(1)
-                await lost.wait()
+                while not lost.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(PROBE_EVERY_S):
+                            await lost.wait()
+                    if not await usable(conn):
+                        break
             metrics.LISTENING.set(0)
             logger.warning("listening connection lost, reconnecting")
         except AWAY as error:
@@ -133,7 +147,7 @@ def _adapt(handler: Callable[[str], None]) -> Callable[..., None]:
 @contextlib.asynccontextmanager
 async def _connection(dsn: str, name: str) -> AsyncGenerator[asyncpg.Connection]:
     settings = SERVER_SETTINGS | {"application_name": f"{name}-listen", "tcp_keepalives_idle": "30"}
-    conn = await asyncpg.connect(dsn, server_settings=settings, timeout=10)
+    conn = await connect(dsn, server_settings=settings)
     try:
         yield conn
     finally:

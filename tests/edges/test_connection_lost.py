@@ -261,7 +261,7 @@ async def test_any_other_mcp_method_is_told_of_it_by_a_json_rpc_error(
                     break
     told = [one for one in errors if one["code"] == -32603]
     assert told, errors
-    assert all(one["data"] == {"code": "unavailable"} for one in told)
+    assert all(one["data"] == {"code": "unavailable"} for one in told), told
     assert all("Try again" in one["message"] and "words" not in one["message"] for one in told)
 
 
