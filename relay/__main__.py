@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from pydantic import SecretStr
 
 from app import assets, config, logs, metrics
-from app.audit.keys import signer
+from app.audit.keys import pinned, signer
 from app.config import Settings
 from app.postgres import migrate, wakeups
 from app.postgres.engine import open_database
@@ -30,7 +30,7 @@ from relay.clock import Clock
 from relay.outbound import Outbound
 from relay.publisher import Publisher
 from relay.sagas import Conductor
-from relay.sealer import Sealer
+from relay.sealer import Retention, Sealer
 
 logger = logging.getLogger("relay")
 
@@ -77,6 +77,9 @@ async def serve(settings: Settings) -> None:
                         interval_s=settings.seal_s,
                         lease_s=max(4.0, 4 * settings.seal_s),
                         anchor_file=settings.anchor_file,
+                        retention_policy=Retention(
+                            keys=pinned(settings.retention_keys), kept_s=settings.events_kept_s
+                        ),
                         on_sealed=notifier.outbox,
                     )
                     metrics.SEALER.set_function(lambda: sealer.counts.leading)

@@ -18,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import metrics
 from app.audit.store import partitions
-from app.audit.store import retention as audit_retention
 from app.catalog.cache import Tools
 from app.commands import retention, timeouts
 from app.commands.attempts import Change
@@ -35,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 ROWS_MAX: Final = 1000
 PARTITIONS_S: Final = 5.0
-UPKEEP_S: Final = 3600.0
 ANALYZE_S: Final = 5.0
 DEADLOCKS_S: Final = 1.0
 FAILED_S: Final = 5.0
@@ -82,7 +80,6 @@ class Clock:
             Timer("analyze", ANALYZE_S, self._analyze),
             Timer("deadlocks", DEADLOCKS_S, self.break_up),
             Timer("purge", settings.purge_s, self.purge),
-            Timer("retirements", UPKEEP_S, self._retirements),
         )
         self._next_at = dict.fromkeys((timer.name for timer in self._timers), float("-inf"))
 
@@ -162,11 +159,6 @@ class Clock:
             grown = await conn.scalar(ANALYZE_GROWN)
         if grown:
             logger.info("analyzed what grew", extra={"tables": grown})
-
-    async def _retirements(self) -> None:
-        if self._settings.events_kept_s is not None:
-            kept_s = self._settings.events_kept_s
-            await audit_retention.ask_by_policy(self._pool, kept_s=kept_s)
 
     async def break_up(self) -> None:
         """Part sagas that wait for each other's keys."""

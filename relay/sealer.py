@@ -8,11 +8,11 @@ half done. Signing happens outside of it: the events of ended transactions canno
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 from uuid import uuid4
 
@@ -20,11 +20,14 @@ import asyncpg
 import orjson
 
 from app.audit import note
+from app.audit import request as audit_request
 from app.audit import seal as audit_seal
 from app.audit.keys import Signer
+from app.audit.request import Request, Retire
 from app.audit.seal import Kind, Seal
-from app.audit.store import retention
+from app.audit.store import retention, retiring, shape
 from app.audit.store import seals as audit_seals
+from app.audit.store.retiring import BrokenLogError, Retiring
 from app.audit.store.seals import Head, Pending, Sealed, Watermark
 from app.postgres import leases
 from app.postgres.engine import AWAY
@@ -36,7 +39,16 @@ LEASE: Final = "sealer"
 SIGNING_MAX: Final = 16
 """Signatures asked for at a time, of a key service."""
 
-NONE: Final[Mapping[str, datetime]] = MappingProxyType({})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """Whose requests this relay seals, and how long it keeps events whoever asks."""
+
+    keys: Mapping[str, bytes]  # of retention officers, by key id; none: nothing is retired
+    kept_s: float | None  # None: for ever
+
+
+NOTHING_RETIRES: Final = Retention(keys={}, kept_s=None)
 
 
 @dataclass(slots=True)
@@ -48,6 +60,11 @@ class Counts:
     failures: int = 0
     lag_s: float = 0
     leading: bool = False
+    shape_known: bool = True  # whether schema audit looks as it was signed
+
+
+SHAPE_S: Final = 60.0
+"""Period of the look at the schema's shape."""
 
 
 class SignerError(Exception):
@@ -67,6 +84,7 @@ class Sealer:
         batch_max: int = 5000,
         lease_s: float = 15.0,
         anchor_file: Path | None = None,
+        retention_policy: Retention = NOTHING_RETIRES,
         on_sealed: Callable[[], object] = lambda: None,
     ) -> None:
         """`log` names this broker in origins; the first signer is the one that seals name."""
@@ -81,7 +99,9 @@ class Sealer:
         self._batch_max = batch_max
         self._lease_s = lease_s
         self._anchor_file = anchor_file
+        self._retention = retention_policy
         self._on_sealed = on_sealed
+        self._shape_at = float("-inf")
         self._owner = uuid4().hex
         self.counts = Counts()
 
@@ -113,27 +133,76 @@ class Sealer:
             return False
         mark = await audit_seals.watermark(self._pool)
         more = await (self._follow if mark.adopted else self._adopt)(epoch, mark)
-        asked = await retention.asked(self._pool)
-        if asked is not None and await self.retire(asked):
-            await retention.mark_signed(self._pool, before=asked)
+        for asked in await retention.asked(self._pool):
+            await self._rule(asked)
+        await self._sign_shape()
         return more
 
-    async def retire(self, before: datetime) -> bool:
-        """Say in every log, sealed, that its events older than this may be gone.
+    async def _sign_shape(self) -> None:
+        """Sign what schema audit looks like when it is new, and this release knows it."""
+        if time.monotonic() - self._shape_at < SHAPE_S:
+            return
+        self._shape_at = time.monotonic()
+        async with self._pool.acquire() as conn, conn.transaction():
+            found, signed = await shape.now(conn), await shape.signed(conn)
+        known = {self._key_id: self._keys[self._key_id]}
+        same = signed is not None and signed.shape.lines == found.lines
+        if same and signed is not None and signed.signers(known, log=self._log):
+            self.counts.shape_known = True
+            return
+        self.counts.shape_known = found.known is not False
+        if not self.counts.shape_known:
+            odd = "all of it" if signed is None else found.differs(signed.shape)
+            logger.error("schema audit is not this release's: %s; it is not signed", odd)
+            return
+        note_ = await self._note(found.text(self._log), self._log)
+        await shape.add(self._pool, shape.SignedShape(shape=found, note=note_))
+
+    async def _rule(self, asked: retention.Asked) -> None:
+        """Seal what an officer's request asks for, or say why not; rows alone are nobody's word."""
+        request = audit_request.parse(asked.request)
+        refusal = self._refusal(request, now=asked.now)
+        try:
+            if request is not None and refusal is None and await self.retire(request):
+                await retention.mark_signed(self._pool, asked.retirement_id)
+        except BrokenLogError as error:
+            refusal = str(error)
+        if refusal is not None:
+            logger.warning("a retirement is refused: %s", refusal)
+            await retention.mark_refused(self._pool, asked.retirement_id, reason=refusal)
+
+    def _refusal(self, request: Request | None, *, now: datetime) -> str | None:
+        if request is None or not isinstance(request.asked, Retire):
+            return "there is no request of a retention officer for it"
+        if self._retention.kept_s is None:
+            return "events are kept for ever: events_kept_s is not set"
+        return audit_request.retirement_fault(
+            request.note,
+            log=self._log,
+            keys=self._retention.keys,
+            before=request.asked.before,
+            at=now,
+            kept_s=self._retention.kept_s,
+        )
+
+    async def retire(self, request: Request) -> bool:
+        """Say in every log, sealed, that its events older than a request says may be gone.
 
         Their leaves stay in `members`, so all that is left can still be proved. A legal hold
-        bounds what its tenant's log says. Who drops the events is another role, which cannot sign
+        bounds what its tenant's log says. Who drops the events is another role, which cannot seal
         (`broker audit retire`). False: another relay seals, or it took over meanwhile.
         """
+        assert isinstance(request.asked, Retire)
         epoch = await leases.take(self._pool, name=LEASE, owner=self._owner, lease_s=self._lease_s)
         if epoch is None:
             return False
-        dates = await audit_seals.unretired(self._pool, before=before)
+        logs = await retiring.unretired(self._pool, before=request.asked.before)
         nothing = [
-            Pending(tenant_id=tenant_id, event_ids=(), occurred_ats=(), leaves=())
-            for tenant_id in dates
+            Pending(tenant_id=one.tenant_id, event_ids=(), occurred_ats=(), leaves=())
+            for one in logs
         ]
-        return await self._write(epoch, await self._seal(nothing, retired=dates), None)
+        retired = {one.tenant_id: (one, request.note) for one in logs}
+        return await self._write(epoch, await self._seal(nothing, retired=retired), None)
 
     async def _follow(self, epoch: int, mark: Watermark) -> bool:
         """Seal what the next ended transactions have written."""
@@ -153,36 +222,43 @@ class Sealer:
         return True
 
     async def _seal(
-        self, pending: Sequence[Pending], *, retired: Mapping[str, datetime] = NONE
+        self,
+        pending: Sequence[Pending],
+        *,
+        retired: Mapping[str, tuple[Retiring, str]] | None = None,
     ) -> list[Sealed]:
+        said = retired or {}
         heads = await audit_seals.heads(self._pool, [one.tenant_id for one in pending])
         slots = asyncio.Semaphore(SIGNING_MAX)
 
         async def seal(one: Pending) -> Sealed:
             async with slots:
-                return await self._signed(one, heads[one.tenant_id], retired.get(one.tenant_id))
+                return await self._signed(one, heads[one.tenant_id], said.get(one.tenant_id))
 
         return list(await asyncio.gather(*(seal(one) for one in pending)))
 
     async def _signed(
-        self, pending: Pending, head: Head, retired_before: datetime | None
+        self, pending: Pending, head: Head, retired: tuple[Retiring, str] | None
     ) -> Sealed:
+        gone, request = retired or (None, None)
         tree = head.tree.grown(pending.leaves)
         name = note.origin_of(self._log, pending.tenant_id)
         text = note.checkpoint_text(origin=name, size=tree.size, root=tree.root)
         seal = Seal(
             tenant_id=pending.tenant_id,
             seal_no=head.seal_no + 1,
-            kind=Kind.EVENTS if retired_before is None else Kind.RETIREMENT,
+            kind=Kind.EVENTS if gone is None else Kind.RETIREMENT,
             seq_from=head.tree.size + 1,
             seq_to=tree.size,
-            retired_before=retired_before,
+            retired_before=None if gone is None else gone.before,
             root=tree.root,
             frontier=tree.packed,
             previous=head.digest,
             key_id=self._key_id,
             sealed_at=head.now,
             checkpoint=await self._note(text, name),
+            request=request,
+            retired_digest=None if gone is None else gone.digest,
         )
         text = audit_seal.attestation_text(
             tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=seal.digest
@@ -208,6 +284,8 @@ class Sealer:
                 await audit_seals.write(conn, sealed, keys=self._keys)
             if mark is not None:
                 await audit_seals.move_watermark(conn, cluster=mark.cluster, xid=mark.xid)
+                if mark.before is not None and mark.before != mark.cluster:
+                    await audit_seals.say_moved(conn, before=mark.before, cluster=mark.cluster)
         if not sealed:
             return True
         self.counts.seals += len(sealed)

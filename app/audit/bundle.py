@@ -1,8 +1,8 @@
 """A tenant's log as a file: NDJSON that holds all that its verification needs.
 
-A line says what it is by `line`: `bundle` first; each `key` that the database knows; `base`, the
-seal before the first one, where the log is not exported from its start; then each `seal` with its
-`member` lines behind it; `end`. Anchors from Kafka are NDJSON too, without a header.
+A line says what it is by `line`: `bundle` first; each `key` that the database knows; `retirement`,
+the newest seal of that kind, if there is one; `base`, the seal before the first one, where the log
+is not exported from its start; then each `seal` with its `member` lines behind it; `end`. Anchors from Kafka are NDJSON too, without a header.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ from app.audit.event import Event
 from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
 from app.audit.seal import Kind, Seal
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class BundleError(Exception):
@@ -46,11 +46,11 @@ class HeaderLine(_Line):
     """What the bundle is of."""
 
     line: Literal["bundle"] = "bundle"
-    version: Literal[1, 2] = VERSION
+    version: Literal[1, 2, 3] = VERSION
     tenant_id: str
     exported_at: AwareDatetime
-    retired_before: AwareDatetime | None
-    whole: bool = True  # not a range: the record of an erasure can be outside of one
+    retired_before: AwareDatetime | None = None  # of earlier versions; nobody signed it
+    whole: bool = True  # of earlier versions; nobody signed it
 
 
 class KeyLine(_Line):
@@ -64,7 +64,7 @@ class KeyLine(_Line):
 class SealLine(_Line):
     """A seal."""
 
-    line: Literal["base", "seal"] = "seal"
+    line: Literal["base", "seal", "retirement"] = "seal"
     tenant_id: str
     seal_no: int
     kind: Kind
@@ -79,6 +79,8 @@ class SealLine(_Line):
     checkpoint: str
     digest: Hex
     attestation: str
+    request: str | None = None
+    retired_digest: Hex | None = None
 
     def signed_seal(self) -> SignedSeal:
         """What a check takes."""
@@ -156,11 +158,13 @@ class AnchorLine(BaseModel):
         return Anchor(**dict(self))
 
 
-def seal_line(found: SignedSeal, *, base: bool = False) -> SealLine:
+def seal_line(
+    found: SignedSeal, *, line: Literal["base", "seal", "retirement"] = "seal"
+) -> SealLine:
     """A seal as a line."""
     fields = {name: getattr(found.seal, name) for name in Seal.__slots__}
     return SealLine(
-        line="base" if base else "seal",
+        line=line,
         digest=found.digest,
         attestation=found.attestation,
         **fields,
@@ -194,7 +198,12 @@ def parse_anchors(lines: Iterable[bytes]) -> Iterator[Anchor]:
 
 
 def check(
-    lines: Iterable[Line], *, keys: Mapping[str, bytes] | None, anchors: Iterable[Anchor] = ()
+    lines: Iterable[Line],
+    *,
+    keys: Mapping[str, bytes] | None,
+    anchors: Iterable[Anchor] = (),
+    retention_keys: Mapping[str, bytes] | None = None,
+    kept_s: float = 0,
 ) -> tuple[HeaderLine, Report]:
     """Check a whole bundle; without keys of the reader's own, against those it brings itself.
 
@@ -206,24 +215,34 @@ def check(
     if not isinstance(header, HeaderLine):
         raise BundleError("the first line is not the header of a bundle")
     brought: dict[str, bytes] = {}
-    checking: Check | None = None
+    line = next(rest, None)
+    while isinstance(line, KeyLine):
+        brought[line.key_id] = line.public_key
+        line = next(rest, None)
+    checking = Check(
+        header.tenant_id,
+        keys=brought if keys is None else keys,
+        anchors=anchors,
+        pinned=keys is not None,
+        retention_keys=retention_keys,
+        kept_s=kept_s,
+    )
+    if isinstance(line, SealLine) and line.line == "retirement":
+        checking.grant(line.signed_seal())
+        line = next(rest, None)
+    if isinstance(line, SealLine) and line.line == "base":
+        checking.start_at(line.signed_seal())
+        line = next(rest, None)
+    return header, _checked(checking, line, rest)
+
+
+def _checked(checking: Check, first: Line | None, rest: Iterator[Line]) -> Report:
+    """Feed the seals and members behind the head of a bundle."""
     seals = members = 0
-    for line in rest:
-        if isinstance(line, KeyLine):
-            brought[line.key_id] = line.public_key
-            continue
-        checking = checking or Check(
-            header.tenant_id,
-            keys=brought if keys is None else keys,
-            anchors=anchors,
-            pinned=keys is not None,
-            retired_before=header.retired_before,
-            whole=header.whole,
-        )
+    line = first
+    while line is not None:
         match line:
-            case SealLine(line="base"):
-                checking.start_at(line.signed_seal())
-            case SealLine():
+            case SealLine(line="seal"):
                 seals += 1
                 checking.add(line.signed_seal())
             case MemberLine():
@@ -232,7 +251,8 @@ def check(
             case EndLine():
                 if (line.seals, line.members) != (seals, members):
                     raise BundleError("lines are missing: the end counts more than there are")
-                return header, checking.report()
-            case HeaderLine():
-                raise BundleError("there are two headers")
+                return checking.report()
+            case HeaderLine() | KeyLine() | SealLine():
+                raise BundleError(f"a line of {line.line} stands where none may")
+        line = next(rest, None)
     raise BundleError("the end is missing: the file was cut")

@@ -5,11 +5,14 @@ auditors pin the new one, then take the old one out of the settings.
 """
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, Self
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from app.audit import note
 
 PEM_MARK = "-----BEGIN "
 
@@ -86,6 +89,15 @@ def generate(private: Path, public: Path) -> bytes:
         )
     )
     return key.public_key().public_bytes_raw()
+
+
+def pinned(paths: Iterable[Path]) -> dict[str, bytes]:
+    """The public keys of PEM files, by key id.
+
+    Raises:
+        ValueError: a file holds none, or one that is not Ed25519.
+    """
+    return {note.key_id_of(key): key for path in paths for key in load_public(path)}
 
 
 def load_public(path: Path) -> tuple[bytes, ...]:

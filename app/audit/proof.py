@@ -3,11 +3,9 @@
 Pure. `broker audit verify` feeds it from the database, `verify-bundle` from a file.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -16,8 +14,16 @@ from app.audit import note as audit_note
 from app.audit import seal as audit_seal
 from app.audit import tree
 from app.audit.event import Event
+from app.audit.request import retirement_fault
+from app.audit.rulings import Chain, Erasures, Holds
 from app.audit.seal import NOTHING, Kind, Seal
 from app.audit.tree import Tree
+
+SKEW: Final = timedelta(minutes=1)
+"""How far clocks of a database and its successor may differ."""
+
+LATE: Final = timedelta(minutes=2)
+"""An event that is older at its seal came late, or bears a time that is not its own."""
 
 FORK: Final = "two signed seals of one number exist: the log was forked"
 
@@ -74,49 +80,11 @@ class Report:
     retired: int  # of the events: gone, as a signed retirement said they may be
     retired_before: datetime | None
     erased: int  # of the events: without what they held of a person
+    late: int  # of the events: sealed long after the time that they bear
+    unshown: tuple[str, ...]  # what this much of the log, or these keys, cannot show
     anchors: int  # compared
     anchors_unsigned: int  # passed over: no known key has signed them
     signed_by: tuple[str, ...]
-
-
-class Erasures:
-    """Which events of a log were erased, and what the records of the erasures say."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._found: dict[tuple[UUID, str], list[UUID]] = {}
-        self._said: dict[UUID, str] = {}
-
-    def see(self, event: Event) -> None:
-        """The next event, whose leaf is as it was sealed."""
-        if event.type == audit.ERASURE:
-            self._said[event.event_id] = event.body
-        if event.commitment is not None:
-            self.count += 1
-            month = f"{event.occurred_at.astimezone(UTC):%Y%m}"
-            key = (event.erased_by or UUID(int=0), month)
-            self._found.setdefault(key, []).append(event.event_id)
-
-    def fault(self) -> Fault | None:
-        """The first month of events that is erased otherwise than a sealed record says.
-
-        By month, because that is how events retire; a month of which nothing is left has no say.
-        """
-        for (erasure, month), events in sorted(self._found.items(), key=lambda one: one[0][1]):
-            digest = hashlib.sha256(b"".join(one.bytes for one in sorted(events))).hexdigest()
-            if _said_of(self._said.get(erasure), month) != digest:
-                reason = f"events of {month} were erased otherwise than the record says"
-                return Fault(reason=reason, event_id=min(events))
-        return None
-
-
-def _said_of(body: str | None, month: str) -> str | None:
-    """The digest that a record of an erasure gives for a month."""
-    try:
-        found: str = json.loads(body or "")["months"][month]["digest"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return found
 
 
 class Check:
@@ -129,19 +97,25 @@ class Check:
         keys: Mapping[str, bytes],
         anchors: Iterable[Anchor] = (),
         pinned: bool = True,
-        retired_before: datetime | None = None,
-        whole: bool = True,
+        retention_keys: Mapping[str, bytes] | None = None,
+        kept_s: float = 0,
     ) -> None:
         """Against keys that are not pinned anchors are believed as they are: they are all there is.
 
-        `retired_before` is a claim; the log's own retirement seals must bear it out. Of a range
-        (not `whole`) erasures are counted and not judged: their records can be outside of it.
+        `retention_keys` are those of officers whose requests let something go; without them what
+        is gone or erased is told as not shown. No retirement of what is younger than `kept_s`
+        counts, whoever has signed for it.
         """
         self._tenant_id = tenant_id
         self._keys = keys
         self._pinned = pinned
-        self._retired_claim = retired_before
-        self._retired: datetime | None = None
+        self._retention_keys = retention_keys
+        self._kept_s = kept_s
+        self._granted: SignedSeal | None = None
+        self._granted_passed = False
+        self._chain = Chain()
+        self._holds = Holds()
+        self._late = 0
         self._anchors: dict[int, Anchor] = {}
         self._anchors_seen = self._anchors_unsigned = 0
         self._tree = Tree()
@@ -149,12 +123,27 @@ class Check:
         self._started = False
         self._first_of_head: Member | None = None
         self._seals = self._events = self._gone = 0
-        self._erasures = Erasures()
-        self._whole = whole
+        self._erasures = Erasures(tenant_id=tenant_id, keys=retention_keys)
+        self._part = False
         self._signed_by = set[str]()
         self._fault: Fault | None = None
         for anchor in anchors:
             self._know(anchor)
+
+    @property
+    def log(self) -> str | None:
+        """The broker's name, as the log's last seal has it."""
+        return None if self._head is None else self._log_of(self._head.seal)
+
+    def grant(self, found: SignedSeal) -> None:
+        """Before all else: the seal by which events are gone, which must prove itself."""
+        assert not self._started
+        seal = found.seal
+        fault = self._fault or self._unlike(found) or self._unsigned(found) or self._unasked(seal)
+        if fault is None and seal.tenant_id != self._tenant_id:
+            fault = Fault(reason="retirement is of another log", seal_no=seal.seal_no)
+        self._fault = fault
+        self._granted = found
 
     def start_at(self, base: SignedSeal) -> None:
         """Begin behind this seal: its signature stands for everything before it."""
@@ -163,21 +152,35 @@ class Check:
         self._fault = self._fault or self._unlike(base) or self._unsigned(base)
         if self._fault is None:
             self._tree = Tree.of(seal.seq_to, seal.frontier)
-            self._retired = seal.retired_before
         self._head = base
+        self._part = True
 
-    def add(self, line: SignedSeal | Member) -> None:
+    def add(self, line: SignedSeal | Member | Fault) -> None:
         """The next seal, or the next of the last seal's members; nothing counts after a fault."""
         self._started = True
-        if self._fault is None:
-            self._fault = self._seal(line) if isinstance(line, SignedSeal) else self._member(line)
+        if self._fault is not None:
+            return
+        match line:
+            case SignedSeal():
+                self._fault = self._seal(line)
+            case Member():
+                self._fault = self._member(line)
+            case Fault():  # a row that is none
+                self._fault = line
 
     def report(self) -> Report:
         """What was found, the log's end included."""
         head_no = 0 if self._head is None else self._head.seal.seal_no
-        fault = self._fault or self._open() or self._unproved() or self._cut(head_no)
-        if fault is None and self._whole:
-            fault = self._erasures.fault()
+        fault = self._fault or self._open() or self._unretired() or self._cut(head_no)
+        unshown = list[str]()
+        if self._gone and (self._part or self._retention_keys is None):
+            unshown.append(f"that {self._gone} events may be gone")
+        misdeed = self._erasures.misdeed()
+        if self._erasures.count and (self._part or self._retention_keys is None):
+            unshown.append(f"that {self._erasures.count} events may have been erased")
+        if fault is None and misdeed is not None and not self._part:
+            fault = Fault(reason=misdeed.reason, event_id=misdeed.event_id)
+        granted = None if self._granted is None else self._granted.seal.retired_before
         return Report(
             fault=fault,
             seals=self._seals,
@@ -185,8 +188,10 @@ class Check:
             size=self._tree.size,
             root=self._tree.root,
             retired=self._gone,
-            retired_before=self._retired,
+            retired_before=granted,
             erased=self._erasures.count,
+            late=self._late,
+            unshown=tuple(unshown),
             anchors=self._anchors_seen,
             anchors_unsigned=self._anchors_unsigned,
             signed_by=tuple(sorted(self._signed_by)),
@@ -215,9 +220,33 @@ class Check:
         self._first_of_head = None
         self._seals += 1
         seal = line.seal
-        if seal.retired_before is not None:
-            self._retired = max(self._retired or seal.retired_before, seal.retired_before)
-        return None
+        if self._granted is not None and seal.seal_no == self._granted.seal.seal_no:
+            self._granted_passed = True
+            if line.digest != self._granted.digest:
+                return Fault(reason=FORK, seal_no=seal.seal_no)
+        if seal.request is None or seal.retired_before is None:
+            return None
+        if self._holds.keeps(seal.retired_before):
+            return Fault(reason="events were retired under a legal hold", seal_no=seal.seal_no)
+        return self._unasked(seal)
+
+    def _unasked(self, seal: Seal) -> Fault | None:
+        """A retirement that nobody outside the database has asked for, or for too much."""
+        assert seal.retired_before is not None
+        reason = retirement_fault(
+            seal.request,
+            log=self._log_of(seal),
+            keys=self._retention_keys,
+            before=seal.retired_before,
+            at=seal.sealed_at,
+            kept_s=self._kept_s,
+        )
+        if reason is None:
+            return None
+        return Fault(reason=f"retirement does not count: {reason}", seal_no=seal.seal_no)
+
+    def _log_of(self, seal: Seal) -> str:
+        return audit_note.origin_of_note(seal.checkpoint).removesuffix(f"/{self._tenant_id}")
 
     def _unlike(self, line: SignedSeal) -> Fault | None:
         """A seal that is not what it says, in itself."""
@@ -289,24 +318,38 @@ class Check:
         elif line.seq != self._tree.size + 1:
             reason = f"member {self._tree.size + 1} is missing; what stands there is named"
         elif line.event is None:
-            claim = self._retired_claim
-            if claim is None or line.occurred_at >= claim:
+            granted = None if self._granted is None else self._granted.seal.retired_before
+            if granted is None or line.occurred_at >= granted:
                 reason = "event is gone: it was deleted, or its time, tenant or member was altered"
         elif (line.event.event_id, line.event.occurred_at) != (line.event_id, line.occurred_at):
             reason = "member and event are not of one another"
         elif audit.leaf_of(line.event) != line.leaf:
             reason = "event was altered: its fields do not give the leaf that was sealed"
+        elif (line.event.erased_by is None) != (line.event.commitment is None):
+            reason = "event was altered: it names an erasure that it has not had, or none"
+        elif line.occurred_at > seal.sealed_at + SKEW:
+            reason = "event bears a time after its seal"
         if reason is not None:
             no = None if seal is None else seal.seal_no
             return Fault(reason=reason, seal_no=no, seq=line.seq, event_id=line.event_id)
-        if line.event is None:
-            self._gone += 1
-        else:
-            self._erasures.see(line.event)
+        assert seal is not None
+        self._see(line, seal)
         self._first_of_head = self._first_of_head or line
         self._tree = self._tree.grown((line.leaf,))
         self._events += 1
         return None
+
+    def _see(self, line: Member, seal: Seal) -> None:
+        granted = None if self._granted is None else self._granted.seal
+        before = None if granted is None else granted.retired_before
+        if granted and before and line.occurred_at < before and line.seq <= granted.seq_to:
+            self._chain.add(seq=line.seq, event_id=line.event_id, occurred_at=line.occurred_at)
+        self._late += seal.sealed_at - line.occurred_at > LATE
+        if line.event is None:
+            self._gone += 1
+            return
+        self._holds.see(line.event)
+        self._erasures.see(line.event, log=self._log_of(seal), holds=self._holds)
 
     def _open(self) -> Fault | None:
         """A last seal that its members do not bear out."""
@@ -327,11 +370,16 @@ class Check:
             )
         return None
 
-    def _unproved(self) -> Fault | None:
-        claim = self._retired_claim
-        if claim is None or (self._retired is not None and self._retired >= claim):
+    def _unretired(self) -> Fault | None:
+        """A retirement that the log does not have, or that covers other members than it did."""
+        if self._granted is None or self._part:
             return None
-        return Fault(reason=f"events before {claim} are said to be retired, and no seal says so")
+        no = self._granted.seal.seal_no
+        if not self._granted_passed:
+            return Fault(reason="the seal of the retirement is not in the log", seal_no=no)
+        if self._chain.digest != self._granted.seal.retired_digest:
+            return Fault(reason="members are not those that were retired", seal_no=no)
+        return None
 
     def _cut(self, head_no: int) -> Fault | None:
         """An anchor of a seal that the log no longer reaches."""

@@ -11,6 +11,7 @@ from app.audit.event import canonical, micros
 from app.audit.tree import HASH_BYTES
 
 SEAL_TAG: Final = "mcpbroker.audit.seal.v1"
+SEAL_TAG_2: Final = "mcpbroker.audit.seal.v2"
 NOTHING: Final = bytes(HASH_BYTES)
 """What the first seal has for the seal before it."""
 
@@ -38,6 +39,8 @@ class Seal:
     key_id: str
     sealed_at: datetime
     checkpoint: str
+    request: str | None = None  # of a retirement: the signed request that it follows
+    retired_digest: bytes | None = None  # and which members it lets go: `rulings.Chain`
 
     @property
     def digest(self) -> bytes:
@@ -56,7 +59,10 @@ class Seal:
             str(micros(self.sealed_at)),
             self.checkpoint,
         )
-        return hashlib.sha256(canonical(SEAL_TAG, fields)).digest()
+        if self.request is None and self.retired_digest is None:
+            return hashlib.sha256(canonical(SEAL_TAG, fields)).digest()
+        gone = None if self.retired_digest is None else self.retired_digest.hex()
+        return hashlib.sha256(canonical(SEAL_TAG_2, (*fields, self.request, gone))).digest()
 
 
 def attestation_text(*, tenant_id: str, seal_no: int, digest: bytes) -> str:

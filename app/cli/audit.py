@@ -8,25 +8,26 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, TypeVar
 
 import asyncpg
-import orjson
 import typer
-from rich.console import Console
 
 from app.audit import bundle, keys, note
 from app.audit.bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
 from app.audit.proof import Anchor, Check, Fault, Report, SignedSeal
 from app.audit.store import export as audit_export
+from app.audit.store import shape
+from app.cli.audit_verdict import conclude, need_anchors, unchecked
 from app.cli.common import AsJson, database_option
+from app.postgres import migrate
 from app.postgres.engine import AWAY
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-FAULT: Final = 1
-UNCHECKED: Final = 2
+DAY_S: Final = 86400
 SETTINGS: Final = {"default_transaction_read_only": "on", "jit": "off"}
 
 T = TypeVar("T")
@@ -40,6 +41,17 @@ Keys = Annotated[
         " believed, and a log that was rewritten and signed anew passes.",
     ),
 ]
+RetentionKeys = Annotated[
+    Path | None,
+    typer.Option(
+        "--retention-keys",
+        help="PEM file of the retention officers' public keys. Without it nobody can tell whether"
+        " what is gone or erased may be: exit code 2 where something is.",
+    ),
+]
+KeptDays = Annotated[
+    float, typer.Option("--kept-days", min=0, help="No retirement of younger events counts.")
+]
 Anchors = Annotated[
     Path | None,
     typer.Option("--anchors", help="NDJSON from `broker-relay anchors` or an anchor file."),
@@ -52,30 +64,33 @@ def verify(
     database_url: DatabaseUrl,
     pinned: Keys = None,
     anchors: Anchors = None,
+    retention_keys: RetentionKeys = None,
+    kept_days: KeptDays = 0,
     as_json: AsJson = False,
 ) -> None:
     """Check a tenant's log: in the database, then again here, with signatures and anchors."""
 
-    async def work() -> tuple[audit_export.Verified, Report | None]:
+    async def work() -> tuple[audit_export.Verified, Report]:
         async with reading(database_url) as conn:
-            verified = await audit_export.verify(conn, tenant)
-            if verified.ok is None:
-                return verified, None
+            verified = await its_own_word(conn, tenant)
             known = load_keys(pinned) or await audit_export.keys(conn)
-            seen = await audit_export.overview(conn, tenant)
             check = Check(
                 tenant,
                 keys=known,
                 anchors=load_anchors(anchors),
                 pinned=pinned is not None,
-                retired_before=seen.retired_before,
+                retention_keys=load_keys(retention_keys),
+                kept_s=kept_days * DAY_S,
             )
-            async for line in audit_export.log(conn, tenant):
-                check.add(line)
-            return verified, check.report()
+            await feed(check, conn, tenant)
+            report = check.report()
+            if report.fault is None and check.log is not None:
+                report = replace(report, fault=await shape_fault(conn, known, log=check.log))
+            return verified, report
 
     verified, report = run(work())
-    if report is None:
+    # A log of which nothing is left is what an emptied one looks like: its anchors come first.
+    if verified.ok is None and report.fault is None:
         raise unchecked(verified.reason or "nothing to verify")
     if verified.ok:
         need_anchors(anchors, report)
@@ -87,7 +102,45 @@ def verify(
             seq=verified.seq,
             event_id=verified.event_id,
         )
-    conclude(tenant, report, fault, pinned=pinned is not None, as_json=as_json)
+    open_ = {"unsealed": verified.unsealed, "unsealed_from": verified.unsealed_from}
+    conclude(tenant, report, fault, pinned=pinned is not None, as_json=as_json, more=open_)
+
+
+async def its_own_word(conn: asyncpg.Connection, tenant: str) -> audit_export.Verified:
+    """What the database says; a function of its that fails is a finding, and no reason to stop."""
+    try:
+        async with conn.transaction():
+            return await audit_export.verify(conn, tenant)
+    except asyncpg.PostgresError as error:
+        return audit_export.failed(f"audit.verify failed: {error}")
+
+
+async def shape_fault(
+    conn: asyncpg.Connection, known: Mapping[str, bytes], *, log: str
+) -> Fault | None:
+    """What of schema audit is not as a relay has signed it, or not this release's."""
+    found, signed = await shape.now(conn), await shape.signed(conn)
+    if signed is None:
+        return Fault(reason="no relay has signed the shape of schema audit")
+    reason = None
+    if not signed.signers(known, log=log):
+        reason = "the shape of schema audit is not signed by a known key"
+    elif found.lines != signed.shape.lines:
+        reason = f"{found.differs(signed.shape)} is not as it was signed"
+    elif found.known is False and found.revision in {migrate.head(), *migrate.older()}:
+        reason = "schema audit was signed, and is not this release's"
+    return None if reason is None else Fault(reason=reason)
+
+
+async def feed(check: Check, conn: asyncpg.Connection, tenant: str) -> None:
+    """Hand a tenant's whole log to a check."""
+    granted = await audit_export.retirement(conn, tenant)
+    if isinstance(granted, SignedSeal):
+        check.grant(granted)
+    elif granted is not None:
+        check.add(granted)
+    async for line in audit_export.log(conn, tenant):
+        check.add(line)
 
 
 @app.command()
@@ -129,23 +182,20 @@ async def write_bundle(
     def put(line: bundle.Line) -> None:
         file.write(line.model_dump_json().encode() + b"\n")
 
-    seen = await audit_export.overview(conn, tenant)
-    put(
-        HeaderLine(
-            tenant_id=tenant,
-            exported_at=seen.now,
-            retired_before=seen.retired_before,
-            whole=first == 1 and last == audit_export.SEQ_MAX,
-        )
-    )
+    put(HeaderLine(tenant_id=tenant, exported_at=await audit_export.now(conn)))
     for key_id, public_key in (await audit_export.keys(conn)).items():
         put(KeyLine(key_id=key_id, public_key=public_key))
-    base = await audit_export.seal(conn, tenant, first - 1)
+    granted = sound(await audit_export.retirement(conn, tenant))
+    if granted is not None:
+        put(bundle.seal_line(granted, line="retirement"))
+    base = sound(await audit_export.seal(conn, tenant, first - 1))
     if base is not None:
-        put(bundle.seal_line(base, base=True))
+        put(bundle.seal_line(base, line="base"))
     seals = members = 0
     async for line in audit_export.log(conn, tenant, first=first, last=last):
-        if isinstance(line, SignedSeal):
+        if isinstance(line, Fault):
+            sound(line)
+        elif isinstance(line, SignedSeal):
             put(bundle.seal_line(line))
             seals += 1
         else:
@@ -155,16 +205,36 @@ async def write_bundle(
     return seals, members
 
 
+def sound(found: SignedSeal | Fault | None) -> SignedSeal | None:
+    """A row that can be written down.
+
+    Raises:
+        BundleError: it cannot: `verify` says what is wrong with it.
+    """
+    if isinstance(found, Fault):
+        raise BundleError(f"the log cannot be exported: {found.reason}")
+    return found
+
+
 @app.command("verify-bundle")
 def verify_bundle(
-    file: Path, pinned: Keys = None, anchors: Anchors = None, as_json: AsJson = False
+    file: Path,
+    pinned: Keys = None,
+    anchors: Anchors = None,
+    retention_keys: RetentionKeys = None,
+    kept_days: KeptDays = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Check an exported log; needs no database."""
 
     async def work() -> tuple[HeaderLine, Report]:
         with file.open("rb") as lines:
             return bundle.check(
-                bundle.parse(lines), keys=load_keys(pinned), anchors=load_anchors(anchors)
+                bundle.parse(lines),
+                keys=load_keys(pinned),
+                anchors=load_anchors(anchors),
+                retention_keys=load_keys(retention_keys),
+                kept_s=kept_days * DAY_S,
             )
 
     header, report = run(work())
@@ -185,7 +255,7 @@ def keygen(
         typer.Option(help="An origin, LOG/TENANT: print the key as its witnesses take it."),
     ] = None,
 ) -> None:
-    """Make a key that seals: the private half for the relay, the public half for auditors."""
+    """Make a key that seals, for the relay, or one that signs requests, for a retention officer."""
 
     async def work() -> bytes:
         return keys.generate(private, public or private.with_suffix(".pub.pem"))
@@ -220,86 +290,6 @@ def load_anchors(path: Path | None) -> list[Anchor]:
         return []
     with path.open("rb") as lines:
         return list(bundle.parse_anchors(lines))
-
-
-def need_anchors(path: Path | None, report: Report) -> None:
-    """Anchors that were asked for and are not there must not pass for anchors that agree."""
-    if path is not None and report.anchors == 0 and report.fault is None:
-        raise unchecked(
-            f"{path} has no anchor of this log that a known key has signed"
-            f" ({report.anchors_unsigned} others)"
-        )
-
-
-def conclude(
-    tenant: str, report: Report, fault: Fault | None, *, pinned: bool, as_json: bool
-) -> None:
-    """Say what was found; leaves with 1 where there is a fault."""
-    found: dict[str, Any] = {
-        "ok": fault is None,
-        "tenant_id": tenant,
-        "events": report.events,
-        "seals": report.seals,
-        "size": report.size,
-        "root": report.root.hex(),
-        "retired": report.retired,
-        "retired_before": report.retired_before,
-        "erased": report.erased,
-        "keys_pinned": pinned,
-        "signed_by": report.signed_by,
-        "anchors": report.anchors,
-        "anchors_unsigned": report.anchors_unsigned,
-        "fault": None
-        if fault is None
-        else {
-            "reason": fault.reason,
-            "seal_no": fault.seal_no,
-            "seq": fault.seq,
-            "event_id": None if fault.event_id is None else str(fault.event_id),
-        },
-    }
-    if as_json:
-        typer.echo(orjson.dumps(found).decode())
-    else:
-        _print(found)
-    if fault is not None:
-        raise typer.Exit(FAULT)
-
-
-def _print(found: Mapping[str, Any]) -> None:
-    console = Console(highlight=False)
-    fault = found["fault"]
-    if fault is None:
-        console.print(
-            f"[green]ok[/green] {found['tenant_id']}: {found['events']} events in"
-            f" {found['seals']} seals, {found['anchors']} anchors compared"
-        )
-        console.print(f"size {found['size']} root {found['root']}")
-        if found["retired_before"] is not None:
-            console.print(
-                f"{found['retired']} of the events are gone: a signed seal said that those before"
-                f" {found['retired_before']} may be; their leaves are there"
-            )
-        if found["erased"]:
-            console.print(f"{found['erased']} of the events have had a person's data erased")
-    else:
-        console.print(f"[red]FAULT[/red] {found['tenant_id']}: {fault['reason']}")
-        console.print(
-            f"seal {fault['seal_no']} seq {fault['seq']} event {fault['event_id']}",
-        )
-    if not found["keys_pinned"]:
-        console.print(
-            "[yellow]The log's own keys were believed: a log that was rewritten and signed anew"
-            " passes. Pin yours with --keys.[/yellow]"
-        )
-    if found["anchors_unsigned"]:
-        console.print(f"{found['anchors_unsigned']} anchors are not signed by a known key.")
-
-
-def unchecked(message: str) -> typer.Exit:
-    """Say why nothing was checked; leaves with 2."""
-    Console(stderr=True).print(f"[red]{message}[/red]", highlight=False)
-    return typer.Exit(UNCHECKED)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

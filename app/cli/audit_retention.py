@@ -1,51 +1,98 @@
-"""`broker audit retire|hold|release|erase`: what may leave the audit trail; never unrecorded.
+"""`broker audit retire-request|retire|hold|release|erase`: what may leave; never unrecorded.
 
-Runs as a member of broker_retention, which can neither read the trail nor sign for it.
+Runs as a member of broker_retention, which can neither read the trail nor seal it. What lets
+something go is signed with a retention officer's key, which no database role has.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import typer
 
-from app.audit.store import retention
-from app.cli.audit import app, run, unchecked
+from app.audit import erasing, keys, request
+from app.audit.request import Retire
+from app.audit.store import export, retention
+from app.cli.audit import app, run
+from app.cli.audit_verdict import unchecked
 from app.cli.common import database_option
+from app.config import PREFIX
 
 BLOCKED: Final = 1
 POLL_S: Final = 0.5
+LOG: Final = "mcpbroker"
 FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]
 
 DatabaseUrl = Annotated[str, database_option("a member of broker_retention")]
+Key = Annotated[
+    Path,
+    typer.Option("--key", help="The retention officer's private key, of `broker audit keygen`."),
+]
+LogName = Annotated[
+    str, typer.Option("--log", envvar=f"{PREFIX}AUDIT_LOG", help="The broker's name in its log.")
+]
 Reason = Annotated[
     str, typer.Option("--reason", help="Why; it stays in the trail, so it names no person.")
 ]
 
 
-@app.command()
-def retire(
+@app.command("retire-request")
+def retire_request(
     database_url: DatabaseUrl,
-    reason: Reason = "policy",
+    key: Key,
+    reason: Reason,
     before: Annotated[
-        datetime | None,
-        typer.Option(formats=FORMATS, help="Ask for the retirement of events before it (UTC)."),
-    ] = None,
-    wait_s: Annotated[float, typer.Option(min=0, help="For a relay to sign.")] = 60,
+        datetime, typer.Option(formats=FORMATS, help="The first of a month (UTC): older may go.")
+    ],
+    log: LogName = LOG,
+    wait_s: Annotated[float, typer.Option(min=0, help="For a relay to seal it.")] = 60,
 ) -> None:
-    """Drop the months of events that every log calls retired; with --before, ask for it first.
+    """Sign, as a retention officer, that events before a month may go; a relay seals it.
+
+    Exit code 1: the relay refuses, and why. 2: no relay has answered in time; the request stands.
+    """
+
+    async def work() -> str | None:
+        async with connected(database_url) as conn:
+            asked = Retire(
+                id=uuid4(), asked_at=await export.now(conn), reason=reason, before=utc(before)
+            )
+            note = await request.signed(asked, keys.signer(str(key)), log=log)
+            return await answered(conn, await retention.ask(conn, note), wait_s)
+
+    refusal = run(work())
+    if refusal is not None:
+        typer.echo(f"refused: {refusal}", err=True)
+        raise typer.Exit(BLOCKED)
+    typer.echo(f"sealed: events before {utc(before):%Y-%m-%d} may go, by `broker audit retire`")
+
+
+async def answered(conn: asyncpg.Connection, retirement: int, wait_s: float) -> str | None:
+    """Wait until a relay has sealed or refused a request; why it was refused."""
+    until = asyncio.get_running_loop().time() + wait_s
+    while True:
+        sealed, refusal = await retention.outcome(conn, retirement)
+        if sealed or refusal is not None:
+            return refusal
+        if asyncio.get_running_loop().time() > until:
+            raise unchecked("no relay has answered in time; the request stands")
+        await asyncio.sleep(POLL_S)
+
+
+@app.command()
+def retire(database_url: DatabaseUrl) -> None:
+    """Drop the months of events that every log calls retired, oldest first.
 
     Exit code 1: a month may not go, and why.
     """
 
     async def work() -> int:
         async with connected(database_url) as conn:
-            if before is not None and not await signed(conn, utc(before), reason, wait_s):
-                raise unchecked("no relay has signed in time; the request stands, run this again")
             async for found in retention.drop_retired(conn):
                 upto = f"{found.upto.astimezone(UTC):%Y-%m-%d}"
                 if not found.dropped:
@@ -55,17 +102,6 @@ def retire(
             return 0
 
     raise typer.Exit(run(work()))
-
-
-async def signed(conn: asyncpg.Connection, before: datetime, reason: str, wait_s: float) -> bool:
-    """Ask for a retirement and wait until a relay has signed it; False: not in time."""
-    request = await retention.ask(conn, before, reason=reason)
-    until = asyncio.get_running_loop().time() + wait_s
-    while not (done := await retention.is_signed(conn, request)):
-        if asyncio.get_running_loop().time() > until:
-            break
-        await asyncio.sleep(POLL_S)
-    return done
 
 
 @app.command()
@@ -108,16 +144,21 @@ def release(hold_id: UUID, database_url: DatabaseUrl, reason: Reason) -> None:
 @app.command()
 def erase(
     database_url: DatabaseUrl,
+    key: Key,
     reason: Reason,
     tenant: Annotated[str, typer.Option()],
     user: Annotated[str, typer.Option()],
+    log: LogName = LOG,
 ) -> None:
     """Erase what the trail and ended commands hold of a person; the log stays provable."""
 
     async def work() -> tuple[int, int, int]:
         events = commands = kept = 0
         async with connected(database_url) as conn:
-            async for done in retention.erase(conn, tenant, user, reason=reason):
+            signer = keys.signer(str(key))
+            async for done in erasing.erase(
+                conn, tenant, user, reason=reason, signer=signer, log=log
+            ):
                 events, commands, kept = events + done.events, commands + done.commands, done.kept
         return events, commands, kept
 

@@ -120,8 +120,8 @@ class RelaySettings(BaseSettings):
     )
     events_kept_s: Seconds | None = setting(
         None,
-        "How long audit events are kept, in whole months; then a signed seal says that they may be"
-        " dropped, which `broker audit retire` does. None: for ever.",
+        "How long audit events are kept at least: no retirement of younger ones is sealed, whoever"
+        " has signed the request for it. None: for ever.",
         unit="seconds",
         change="To what your rules on records ask for.",
     )
@@ -136,6 +136,12 @@ class RelaySettings(BaseSettings):
         "JSON list of the audit trail's signers: PEM files of Ed25519 keys, or"
         " package.module:function of a plug-in. None: the trail is not sealed.",
         change="Always in production; docs/AUDITORS.md says how to make and rotate keys.",
+    )
+    retention_keys: tuple[Path, ...] = setting(
+        (),
+        "JSON list of PEM files with the public keys of retention officers: whose requests for"
+        " retirements are sealed. None: nothing is ever retired.",
+        change="Where events are to go some day; docs/AUDITORS.md says how an officer makes a key.",
     )
     audit_log: str = setting(
         "mcpbroker",

@@ -3,24 +3,40 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from app.audit import erasing, request
 from app.audit.keys import FileSigner
 from app.audit.note import key_id_of
 from app.audit.proof import Anchor, Check, Report
-from app.audit.store import export
+from app.audit.request import Retire
+from app.audit.store import export, retention
+from app.audit.store.retention import Erasure
+from app.cli.audit import feed
 from devstack.stack import Dsns
-from relay.sealer import Sealer
+from relay.sealer import Retention, Sealer
 from tests.support import stack
 from tests.support.stack import PostgresServer
 
 LOG = "broker.test/audit"
+DAY_S = 86400.0
+
+MONTH = """
+    CREATE TABLE audit.events_{name} PARTITION OF audit.events
+       FOR VALUES FROM ('{first}+00') TO ('{last}+00');
+    ALTER TABLE audit.events_{name} ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE audit.events_{name} FORCE ROW LEVEL SECURITY;
+    SELECT audit.guard('audit.events_{name}')
+"""
+"""A month as `audit.ensure_partitions` makes it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,7 +47,48 @@ class Log:
     owner: asyncpg.Connection
     pool: asyncpg.Pool
     key: Ed25519PrivateKey
+    officer: Ed25519PrivateKey
     sealer: Sealer
+
+    @property
+    def officers(self) -> dict[str, bytes]:
+        public = self.officer.public_key().public_bytes_raw()
+        return {key_id_of(public): public}
+
+    async def ask(
+        self,
+        before: datetime,
+        *,
+        officer: Ed25519PrivateKey | None = None,
+        log: str = LOG,
+    ) -> int:
+        """A retention officer signs for a retirement; the relay has not looked at it yet."""
+        asked = Retire(id=uuid4(), asked_at=datetime.now(UTC), reason="policy 12", before=before)
+        note = await request.signed(asked, FileSigner(officer or self.officer), log=log)
+        conn = await asyncpg.connect(self.dsns.retention)
+        try:
+            return await retention.ask(conn, note)
+        finally:
+            await conn.close()
+
+    async def retire(self, before: datetime) -> None:
+        """What an officer signs for is sealed."""
+        made = await self.ask(before)
+        await self.seal()
+        assert await retention.outcome(self.owner, made) == (True, None)
+
+    async def erase(
+        self, user: str, *, batch: int = 5000, officer: Ed25519PrivateKey | None = None
+    ) -> list[Erasure]:
+        conn = await asyncpg.connect(self.dsns.retention)
+        try:
+            signer = FileSigner(officer or self.officer)
+            done = erasing.erase(
+                conn, "demo", user, reason="request 12", signer=signer, log=LOG, batch=batch
+            )
+            return [one async for one in done]
+        finally:
+            await conn.close()
 
     @property
     def keys(self) -> dict[str, bytes]:
@@ -67,7 +124,14 @@ class Log:
     ) -> Report:
         """The check that believes no function of the database."""
         keys = self.keys if pinned else await export.keys(self.owner)
-        return await check(self.owner, tenant, keys=keys, anchors=anchors or [], pinned=pinned)
+        return await check(
+            self.owner,
+            tenant,
+            keys=keys,
+            anchors=anchors or [],
+            pinned=pinned,
+            retention_keys=self.officers,
+        )
 
     async def anchors(self) -> list[Anchor]:
         """What was published, as Kafka would have it."""
@@ -78,10 +142,12 @@ class Log:
         )
         return [Anchor(**dict(row)) for row in rows]
 
-    def pem(self, path: Path) -> Path:
-        """The public key, as an auditor pins it."""
+    def pem(self, path: Path, key: Ed25519PrivateKey | None = None) -> Path:
+        """A public key, as an auditor pins it: the relay's, or another."""
         path.write_bytes(
-            self.key.public_key().public_bytes(
+            (key or self.key)
+            .public_key()
+            .public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
             )
         )
@@ -95,18 +161,13 @@ async def check(
     keys: dict[str, bytes],
     anchors: list[Anchor],
     pinned: bool = True,
+    retention_keys: dict[str, bytes] | None = None,
 ) -> Report:
     async with conn.transaction(isolation=None):
-        seen = await export.overview(conn, tenant)
         made = Check(
-            tenant,
-            keys=keys,
-            anchors=anchors,
-            pinned=pinned,
-            retired_before=seen.retired_before,
+            tenant, keys=keys, anchors=anchors, pinned=pinned, retention_keys=retention_keys
         )
-        async for line in export.log(conn, tenant):
-            made.add(line)
+        await feed(made, conn, tenant)
     return made.report()
 
 
@@ -118,9 +179,12 @@ def sealer(pool: asyncpg.Pool, key: Ed25519PrivateKey, **more: Any) -> Sealer:
 async def open_log(dsns: Dsns) -> AsyncGenerator[Log]:
     owner = await asyncpg.connect(dsns.owner)
     pool = await asyncpg.create_pool(dsns.relay, min_size=1, max_size=4)
-    key = Ed25519PrivateKey.generate()
+    key, officer = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    public = officer.public_key().public_bytes_raw()
+    policy = Retention(keys={key_id_of(public): public}, kept_s=DAY_S)
+    made = sealer(pool, key, retention_policy=policy)
     try:
-        yield Log(dsns=dsns, owner=owner, pool=pool, key=key, sealer=sealer(pool, key))
+        yield Log(dsns=dsns, owner=owner, pool=pool, key=key, officer=officer, sealer=made)
     finally:
         await pool.close()
         await owner.close()

@@ -14,6 +14,12 @@ TABLES = """
      ORDER BY c.relkind
 """
 
+ALWAYS = """
+    SELECT t.tgrelid::regclass::text, t.tgname
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+     WHERE c.relnamespace = 'audit'::regnamespace AND NOT t.tgisinternal
+"""
+
 EVENT = """
     UPDATE audit.events SET {change} WHERE (tenant_id, event_id) =
         (SELECT tenant_id, event_id FROM audit.members WHERE tenant_id = 'demo' AND seq = {seq})
@@ -112,7 +118,7 @@ EVENTS = [
         name="events.xid moved behind the next",
         statements=[EVENT.format(change="xid = '999999999'", seq=7)],
         seq=7,
-        reason="reordered",
+        reason="yet to come",
         in_python=False,  # not a part of the leaf, as it means nothing elsewhere
     ),
     *(
@@ -294,3 +300,7 @@ async def tamper(conn: asyncpg.Connection, statements: list[str]) -> None:
         await conn.execute(f"ALTER TABLE {row[0]} DISABLE TRIGGER ALL")
     for statement in statements:
         await conn.execute(statement)
+    for row in await conn.fetch(TABLES):  # and nobody is to see that they were off
+        await conn.execute(f"ALTER TABLE {row[0]} ENABLE TRIGGER ALL")
+    for row in await conn.fetch(ALWAYS):
+        await conn.execute(f"ALTER TABLE {row[0]} ENABLE ALWAYS TRIGGER {row[1]}")

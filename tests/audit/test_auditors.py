@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -28,7 +29,9 @@ GUARDED = """
 
 
 def changes(table: str) -> tuple[str, ...]:
-    column = "public_key = ''" if table == "audit.keys" else "tenant_id = 'x'"
+    column = {"audit.keys": "public_key = ''", "audit.shapes": "note = ''"}.get(
+        table, "tenant_id = 'x'"
+    )
     return (f"UPDATE {table} SET {column}", f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE")
 
 
@@ -158,9 +161,9 @@ async def test_every_query_of_the_cookbook_runs_as_an_auditor_and_finds_somethin
     await finish(broker, gone, result={"text": "b"})
     async with open_log(database) as log:
         await log.append(1005)
-        await fetch(database.retention, "SELECT audit.erase('demo', 'bob', 'request 12')")
+        await log.erase("bob")
         await fetch(database.retention, "SELECT audit.hold('demo', 'case', NULL, NULL)")
-        await fetch(database.retention, "SELECT audit.ask_retirement('2020-01-01', 'policy')")
+        await log.ask(datetime(2020, 1, 1, tzinfo=UTC))
         await log.owner.execute(
             "INSERT INTO audit.auditors VALUES ('broker_auditor_login', 'demo')"
         )

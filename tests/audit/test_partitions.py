@@ -8,21 +8,18 @@ from uuid import UUID
 import asyncpg
 import orjson
 import pytest
+from cryptography.hazmat.primitives import serialization
 from typer.testing import CliRunner, Result
 
 from app.audit.store import retention as audit_retention
 from app.audit.store.retention import Partition
 from app.cli.audit_retention import app
-from tests.audit.conftest import Log
+from tests.audit.conftest import LOG, MONTH, Log
 
 FEBRUARY = datetime(2020, 2, 15, tzinfo=UTC)
 MARCH = datetime(2020, 3, 15, tzinfo=UTC)
 APRIL_1 = datetime(2020, 4, 1, tzinfo=UTC)
 
-MONTH = """
-    CREATE TABLE audit.events_{name} PARTITION OF audit.events
-       FOR VALUES FROM ('{first}+00') TO ('{last}+00')
-"""
 OLD = """
     INSERT INTO audit.events (tenant_id, type, actor, user_id, occurred_at)
     SELECT $1, 'old', 'user:ada', 'ada', $2 FROM generate_series(1, 3)
@@ -69,12 +66,27 @@ async def cli(log: Log, *argv: str | Path, role: str = "retention") -> Result:
     return await invoke(*argv, "--database-url", getattr(log.dsns, role))
 
 
+async def ask(log: Log, folder: Path, before: str) -> Result:
+    """A retention officer signs with a key file of their own."""
+    key = folder / "officer.pem"
+    key.write_bytes(
+        log.officer.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    signed = ("--key", key, "--log", LOG, "--reason", "policy 12", "--wait-s", "0")
+    return await cli(log, "retire-request", "--before", before, *signed)
+
+
 @pytest.mark.guarantee("retention:events")
 async def test_what_is_asked_for_signed_and_dropped_is_gone_and_the_logs_say_so(
     aged: Log, tmp_path: Path
 ) -> None:
-    assert (await cli(aged, "retire", "--before", "2020-04-01", "--wait-s", "0")).exit_code == 2
-    assert await drop(aged) == [], "nobody has signed yet"
+    asked = await ask(aged, tmp_path, "2020-04-01")
+    assert asked.exit_code == 2, asked.output
+    assert await drop(aged) == [], "no relay has sealed it yet"
     await aged.seal()
     done = await cli(aged, "retire")
     assert done.exit_code == 0, done.output
@@ -83,7 +95,7 @@ async def test_what_is_asked_for_signed_and_dropped_is_gone_and_the_logs_say_so(
     assert await aged.owner.fetchval(MONTHS) is None
     await aged.append(1)
     await aged.seal()
-    for tenant, gone, size in (("demo", 6, 11), ("other", 3, 4)):
+    for tenant, gone, size in (("demo", 6, 12), ("other", 3, 5)):
         found = await aged.verify(tenant)
         assert (found["ok"], found["size"]) == (True, size), found
         report = await aged.check(tenant, anchors=await aged.anchors())
@@ -94,11 +106,13 @@ async def test_what_is_asked_for_signed_and_dropped_is_gone_and_the_logs_say_so(
     )
     assert [tuple(row) for row in told] == [("demo", "3"), ("demo", "3"), ("other", "3")]
     pem = aged.pem(tmp_path / "key.pem")
-    checked = await cli(aged, "verify", "demo", "--keys", pem, "--json", role="owner")
+    officers = ("--retention-keys", aged.pem(tmp_path / "officers.pem", aged.officer))
+    checked = await cli(aged, "verify", "demo", "--keys", pem, *officers, "--json", role="owner")
+    assert checked.exit_code == 0, checked.output
     assert orjson.loads(checked.stdout)["retired"] == 6
     bundle = tmp_path / "demo.ndjson"
     assert (await cli(aged, "export", "demo", "--out", bundle, role="owner")).exit_code == 0
-    taken = await invoke("verify-bundle", bundle, "--keys", pem)
+    taken = await invoke("verify-bundle", bundle, "--keys", pem, *officers)
     assert taken.exit_code == 0, taken.output
     assert "6 of the events are gone" in taken.output
 
@@ -107,22 +121,23 @@ async def test_what_is_asked_for_signed_and_dropped_is_gone_and_the_logs_say_so(
 async def test_a_legal_hold_keeps_its_tenants_months_until_it_is_released(aged: Log) -> None:
     placed = await cli(aged, "hold", "other", "--reason", "case 7", "--from", "2020-03-10")
     hold = UUID(placed.stdout.strip())
-    await as_retention(aged, "SELECT audit.ask_retirement($1, 'x')", APRIL_1)
-    await aged.seal()
+    await aged.retire(APRIL_1)
     first, second = await drop(aged)
     assert (first.partition, first.dropped) == ("events_202002", True), "not the held tenant's"
     assert (second.partition, second.dropped) == ("events_202003", False)
     assert "other is under a legal hold" in (second.reason or "")
     said = "SELECT max(retired_before) FROM audit.seals WHERE tenant_id = $1"
-    assert await aged.owner.fetchval(said, "other") == datetime(2020, 3, 10, tzinfo=UTC)
+    assert await aged.owner.fetchval(said, "other") == datetime(2020, 3, 1, tzinfo=UTC)
     assert await aged.owner.fetchval(said, "demo") == APRIL_1
     assert (await cli(aged, "retire")).exit_code == 1
     assert (await cli(aged, "release", str(hold), "--reason", "closed")).exit_code == 0
     assert (await cli(aged, "release", str(hold), "--reason", "closed")).exit_code == 2
     [left] = await drop(aged)
-    assert "does not say that it was retired" in (left.reason or "")
-    await as_retention(aged, "SELECT audit.ask_retirement($1, 'x')", APRIL_1)
+    assert "other is under a legal hold" in (left.reason or ""), "its log does not say more yet"
     await aged.seal()
+    [left] = await drop(aged)
+    assert "does not say that it was retired" in (left.reason or "")
+    await aged.retire(APRIL_1)
     assert [one.dropped for one in await drop(aged)] == [True]
     for tenant in ("demo", "other"):
         assert (await aged.verify(tenant))["ok"]
@@ -133,7 +148,7 @@ async def test_a_legal_hold_keeps_its_tenants_months_until_it_is_released(aged: 
 
 @pytest.mark.guarantee("retention:events")
 async def test_a_hold_that_came_after_the_signature_still_keeps_the_month(aged: Log) -> None:
-    assert await aged.sealer.retire(APRIL_1)
+    await aged.retire(APRIL_1)
     await as_retention(aged, "SELECT audit.hold('demo', 'case 8', NULL, NULL)")
     [blocked] = await drop(aged)
     assert (blocked.dropped, blocked.events) == (False, 3)
@@ -141,7 +156,7 @@ async def test_a_hold_that_came_after_the_signature_still_keeps_the_month(aged: 
 
 @pytest.mark.guarantee("retention:events")
 async def test_an_event_that_is_not_sealed_keeps_its_month(aged: Log) -> None:
-    assert await aged.sealer.retire(APRIL_1)
+    await aged.retire(APRIL_1)
     await aged.owner.execute(OLD, "demo", FEBRUARY)
     [blocked] = await drop(aged)
     assert "no seal covers" in (blocked.reason or "")
@@ -153,8 +168,9 @@ async def test_who_signs_cannot_drop_and_who_drops_cannot_sign(aged: Log) -> Non
         "SELECT audit.drop_oldest()",
         "SELECT audit.hold('demo', 'x', NULL, NULL)",
         "SELECT audit.release(gen_random_uuid(), 'x')",
-        "SELECT audit.erase('demo', 'ada', 'x')",
-        "SELECT audit.ask_retirement(now(), 'x')",
+        "SELECT audit.erase('demo', 'ada', 'x', '{}', '{}', 1)",
+        "SELECT audit.plan_erasure('demo', 'ada', 1)",
+        "SELECT audit.ask_retirement('x')",
     )
     for role in ("app", "relay", "auditor"):
         conn = await asyncpg.connect(getattr(aged.dsns, role))
@@ -173,12 +189,3 @@ async def test_who_signs_cannot_drop_and_who_drops_cannot_sign(aged: Log) -> Non
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await as_retention(aged, statement)
-
-
-async def test_the_policy_asks_once_for_the_months_that_are_over(aged: Log) -> None:
-    for _ in range(2):
-        await audit_retention.ask_by_policy(aged.pool, kept_s=365 * 86400.0)
-    rows = await aged.owner.fetch("SELECT asked_by, before <= now() AS past FROM audit.retirements")
-    assert [tuple(row) for row in rows] == [("clock", True)]
-    await aged.seal()
-    assert [one.dropped for one in await drop(aged)] == [True, True]

@@ -205,17 +205,3 @@ def test_a_member_out_of_its_place_is_found() -> None:
         fault = check(wrong).fault
         assert fault is not None
         assert reason in fault.reason
-
-
-@pytest.mark.guarantee("audit:retirement")
-def test_a_claim_of_retirement_that_no_seal_bears_out_is_found() -> None:
-    lines = log()
-    gone = lines[1]
-    assert isinstance(gone, Member)
-    lines[1] = replace(gone, event=None)
-    made = Check("demo", keys=KEYS, retired_before=datetime(2030, 1, 1, tzinfo=UTC))
-    for line in lines:
-        made.add(line)
-    fault = made.report().fault
-    assert fault is not None
-    assert "no seal says so" in fault.reason

@@ -1,11 +1,14 @@
 """Sealing with a fault at each of its statements: a whole batch of seals, or none of it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from tests.audit.conftest import Log, sealer
+from app.audit.keys import FileSigner
+from app.audit.request import Retire, parse, signed
+from tests.audit.conftest import LOG, Log, sealer
 from tests.support.faults import InjectedFaultError, faulty_pool
 
 SEALED = """
@@ -15,6 +18,7 @@ SEALED = """
            (SELECT xid::text FROM audit.watermark) AS watermark
 """
 STEPS_MAX = 60
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.guarantee("audit:sealed-once")
@@ -27,7 +31,9 @@ async def test_a_fault_at_any_statement_of_sealing_leaves_all_of_it_or_nothing(
         [row] = await log.owner.fetch(SEALED)
         return row
 
-    later = datetime.now(UTC) + timedelta(days=1)
+    asked = Retire(id=uuid4(), asked_at=AT, reason="x", before=AT)
+    request = parse(await signed(asked, FileSigner(log.officer), log=LOG))
+    assert request is not None
     torn: list[str] = []
     steps = 0
     await log.append(5)
@@ -43,7 +49,7 @@ async def test_a_fault_at_any_statement_of_sealing_leaves_all_of_it_or_nothing(
         for steps in range(1, STEPS_MAX):
             faulty.left = steps
             try:
-                await (made.tick() if what == "tick" else made.retire(later))
+                await (made.tick() if what == "tick" else made.retire(request))
             except InjectedFaultError:
                 after = await seen()
                 if after != before:

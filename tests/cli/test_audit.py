@@ -96,9 +96,15 @@ async def test_a_database_whose_functions_lie_is_found_out(log: Log) -> None:
     await sealed(log, 5)
     await tamper(log.owner, [EVENT.format(change="body = '{}  '", seq=3)])
     await log.owner.execute(
-        "CREATE OR REPLACE FUNCTION audit.member_fault(s audit.seals, retired_before timestamptz,"
-        " INOUT frontier bytea, OUT seq bigint, OUT event_id uuid, OUT reason text)"
-        " LANGUAGE sql AS $$ SELECT s.frontier, NULL::bigint, NULL::uuid, NULL::text $$"
+        "CREATE OR REPLACE FUNCTION audit.member_fault(s audit.seals, granted audit.seals,"
+        " moved boolean, INOUT frontier bytea, INOUT chain bytea, INOUT last_xid xid8, INOUT"
+        " retired bigint, INOUT late bigint, OUT seq bigint, OUT event_id uuid, OUT reason text)"
+        " LANGUAGE sql AS $$ SELECT s.frontier, ''::bytea, NULL::xid8, 0::bigint, 0::bigint,"
+        " NULL::bigint, NULL::uuid, NULL::text $$"
+    )
+    await log.owner.execute(
+        "CREATE OR REPLACE FUNCTION audit.shape_fault() RETURNS text LANGUAGE sql AS"
+        " $$ SELECT NULL::text $$"
     )
     assert (await log.verify())["ok"]
     result = await broker_audit("verify", "demo", "--database-url", log.dsns.auditor, "--json")

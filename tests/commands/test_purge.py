@@ -259,12 +259,15 @@ async def test_an_erasure_takes_a_persons_commands_too_and_refuses_while_one_is_
 ) -> None:
     one = await ended(broker, database, days=0, text="ada's text", idempotency_key="ada-key")
     still = (await accept(broker, echo("open"))).written.id
-    erase = "SELECT * FROM audit.erase('demo', 'ada', 'asked for')"
-    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="open commands"):
-        await fetch(database.retention, erase)
-    await finish(broker, still, result={"text": "x"})
-    [done] = await fetch(database.retention, erase)
-    assert (done["commands"], done["events"] >= 5, done["kept"]) == (2, True, 0)
+    async with open_log(database) as log:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="open commands"):
+            await log.erase("ada")
+        await finish(broker, still, result={"text": "x"})
+        [done] = await log.erase("ada")
+        assert (done.commands, done.events >= 5, done.kept) == (2, True, 0)
+        await log.seal()
+        assert (await log.verify())["ok"]
+        assert (await log.check()).fault is None
     gone = await row(database, one)
     assert (gone["user_id"], gone["args"], gone["result"], gone["idempotency_key"]) == (
         "[erased]",
@@ -282,7 +285,3 @@ async def test_an_erasure_takes_a_persons_commands_too_and_refuses_while_one_is_
         assert found[0]["n"] == 0, table
     async with served(broker, issuer) as app, app.client(ADA.user_id) as http:
         assert (await http.get(f"/commands/{one}")).status_code == 404
-    async with open_log(database) as log:
-        await log.seal()
-        assert (await log.verify())["ok"]
-        assert (await log.check()).fault is None

@@ -32,6 +32,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "audit.seals": "r",
         "audit.members": "r",
         "audit.keys": "r",
+        "audit.shapes": "r",
     },
     "broker_relay": {
         "alembic_version": "r",
@@ -54,7 +55,8 @@ RELATIONS: dict[str, dict[str, str]] = {
         "audit.keys": "ra",
         "audit.watermark": "raw",
         "audit.holds": "r",
-        "audit.retirements": "r:aw",
+        "audit.retirements": "r:w",
+        "audit.shapes": "r:a",
     },
     "broker_auditor": {
         "alembic_version": "r",
@@ -62,6 +64,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "audit.members": "r",
         "audit.seals": "r",
         "audit.keys": "r",
+        "audit.shapes": "r",
         "audit.auditors": "r",
         "audit.watermark": "r",
         "audit.holds": "r",
@@ -84,8 +87,8 @@ EVENT = (
 COLUMNS = {
     ("broker_app", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.events", "INSERT"): EVENT,
-    ("broker_relay", "audit.retirements", "INSERT"): "asked_by before reason",
-    ("broker_relay", "audit.retirements", "UPDATE"): "signed_at",
+    ("broker_relay", "audit.shapes", "INSERT"): "lines major note revision",
+    ("broker_relay", "audit.retirements", "UPDATE"): "refusal refused_at signed_at",
 }
 FROZEN = {
     "broker_app": {"args", "compensation", "idempotency_key", "purged_at"},
@@ -107,9 +110,10 @@ DEFINERS = {
     "audit.note_change()": set(),  # a trigger
     "audit.hold(text,text,timestamp with time zone,timestamp with time zone)": {"broker_retention"},
     "audit.release(uuid,text)": {"broker_retention"},
-    "audit.ask_retirement(timestamp with time zone,text)": {"broker_retention"},
+    "audit.ask_retirement(text)": {"broker_retention"},
     "audit.drop_oldest()": {"broker_retention"},
-    "audit.erase(text,text,text,integer)": {"broker_retention"},
+    "audit.plan_erasure(text,text,integer)": {"broker_retention"},
+    "audit.erase(text,text,text,uuid[],timestamp with time zone[],integer)": {"broker_retention"},
 }
 OWNERS_ALONE = {"audit.guard(regclass)", "audit.refuse_truncate()"}
 

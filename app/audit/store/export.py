@@ -12,27 +12,32 @@ from uuid import UUID
 import asyncpg
 
 from app.audit.event import Event
-from app.audit.proof import Member, SignedSeal
+from app.audit.proof import Fault, Member, SignedSeal
 from app.audit.seal import Kind, Seal
 
 ROWS_AHEAD: Final = 2000
 
 VERIFY: Final = "SELECT * FROM audit.verify($1)"
 
-OVERVIEW: Final = """
-    SELECT clock_timestamp() AS now, max(retired_before) AS retired_before
-      FROM audit.seals
-     WHERE tenant_id = $1 AND kind = 'retirement'
-"""
+NOW: Final = "SELECT clock_timestamp()"
 
-KEYS: Final = "SELECT key_id, public_key FROM audit.keys ORDER BY added_at, key_id"
+KEYS: Final = "SELECT key_id, public_key FROM audit.keys ORDER BY key_id"
 
 SEALS: Final = """
     SELECT tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root, frontier, previous,
-           key_id, sealed_at, checkpoint, digest, attestation
+           key_id, sealed_at, checkpoint, digest, attestation, request, retired_digest
       FROM audit.seals
      WHERE tenant_id = $1 AND seal_no BETWEEN $2 AND $3
      ORDER BY seal_no
+"""
+
+RETIREMENT: Final = """
+    SELECT tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root, frontier, previous,
+           key_id, sealed_at, checkpoint, digest, attestation, request, retired_digest
+      FROM audit.seals
+     WHERE tenant_id = $1 AND kind = 'retirement' AND request IS NOT NULL
+     ORDER BY retired_before DESC, seal_no
+     LIMIT 1
 """
 
 # Joined to the event by all that a member says of it; what it says is checked, not believed.
@@ -47,6 +52,8 @@ MEMBERS: Final = """
      WHERE m.tenant_id = $1 AND m.seq BETWEEN $2 AND $3
      ORDER BY m.seq
 """
+
+MAY_BE_NULL: Final = frozenset({"retired_before", "request", "retired_digest"})
 
 SEQ_MAX: Final = 2**63 - 1
 
@@ -64,14 +71,11 @@ class Verified:
     seals: int
     size: int
     root: bytes | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """What a bundle's header says."""
-
-    now: datetime
-    retired_before: datetime | None
+    retired: int
+    late: int
+    unsealed: int
+    unsealed_from: datetime | None
+    beyond: list[str]  # what SQL cannot tell
 
 
 async def verify(conn: asyncpg.Connection, tenant_id: str) -> Verified:
@@ -81,11 +85,37 @@ async def verify(conn: asyncpg.Connection, tenant_id: str) -> Verified:
     return Verified(**dict(row))
 
 
-async def overview(conn: asyncpg.Connection, tenant_id: str) -> Overview:
-    """When this is, and which events may be gone."""
-    row = await conn.fetchrow(OVERVIEW, tenant_id)
-    assert row is not None
-    return Overview(**dict(row))
+def failed(reason: str) -> Verified:
+    """What stands for the word of a database that has none."""
+    return Verified(
+        ok=False,
+        seq=None,
+        event_id=None,
+        seal_no=None,
+        reason=reason,
+        events=0,
+        seals=0,
+        size=0,
+        root=None,
+        retired=0,
+        late=0,
+        unsealed=0,
+        unsealed_from=None,
+        beyond=[],
+    )
+
+
+async def now(conn: asyncpg.Connection) -> datetime:
+    """The time by the database's clock."""
+    found = await conn.fetchval(NOW)
+    assert isinstance(found, datetime)
+    return found
+
+
+async def retirement(conn: asyncpg.Connection, tenant_id: str) -> SignedSeal | Fault | None:
+    """The seal that says what may be gone."""
+    row = await conn.fetchrow(RETIREMENT, tenant_id)
+    return None if row is None else _signed_seal(row)
 
 
 async def keys(conn: asyncpg.Connection) -> dict[str, bytes]:
@@ -93,7 +123,7 @@ async def keys(conn: asyncpg.Connection) -> dict[str, bytes]:
     return {row["key_id"]: row["public_key"] for row in await conn.fetch(KEYS)}
 
 
-async def seal(conn: asyncpg.Connection, tenant_id: str, seal_no: int) -> SignedSeal | None:
+async def seal(conn: asyncpg.Connection, tenant_id: str, seal_no: int) -> SignedSeal | Fault | None:
     """One seal."""
     row = await conn.fetchrow(SEALS, tenant_id, seal_no, seal_no)
     return None if row is None else _signed_seal(row)
@@ -101,7 +131,7 @@ async def seal(conn: asyncpg.Connection, tenant_id: str, seal_no: int) -> Signed
 
 async def log(
     conn: asyncpg.Connection, tenant_id: str, *, first: int = 1, last: int = SEQ_MAX
-) -> AsyncGenerator[SignedSeal | Member]:
+) -> AsyncGenerator[SignedSeal | Member | Fault]:
     """Seals of a range of numbers, each with its members behind it; in the caller's transaction.
 
     Members that no seal covers come at the end of a log that is read to its end.
@@ -122,6 +152,8 @@ async def log(
     row = await anext(members, None)
     async for sealed in conn.cursor(SEALS, tenant_id, first, last, prefetch=ROWS_AHEAD):
         yield _signed_seal(sealed)
+        if sealed["seq_to"] is None:
+            return
         while row is not None and row["seq"] <= sealed["seq_to"]:
             yield _member(row)
             row = await anext(members, None)
@@ -130,14 +162,23 @@ async def log(
         row = await anext(members, None)
 
 
-def _signed_seal(row: asyncpg.Record) -> SignedSeal:
+def _signed_seal(row: asyncpg.Record) -> SignedSeal | Fault:
     fields: dict[str, Any] = {name: row[name] for name in Seal.__slots__}
+    missing = [name for name, value in row.items() if value is None and name not in MAY_BE_NULL]
+    if missing or row["kind"] not in set(Kind):
+        reason = f"seal has no {', '.join(missing) or 'known kind'}"
+        return Fault(reason=reason, seal_no=row["seal_no"])
     fields["kind"] = Kind(row["kind"])
     return SignedSeal(seal=Seal(**fields), digest=row["digest"], attestation=row["attestation"])
 
 
-def _member(row: asyncpg.Record) -> Member:
+def _member(row: asyncpg.Record) -> Member | Fault:
     fields = {name: row[name] for name in Event.__slots__}
+    if None in (row["leaf"], row["event_id"], row["occurred_at"]) or (
+        row["there"] and None in (row["type"], row["actor"], row["body"])
+    ):
+        reason = "member or event was altered: it lacks what each one has"
+        return Fault(reason=reason, seq=row["seq"], event_id=row["event_id"])
     return Member(
         seq=row["seq"],
         event_id=row["event_id"],

@@ -77,32 +77,15 @@ FROM_ELSEWHERE: Final = PENDING.format(
 )
 
 HEADS: Final = """
-    SELECT t.tenant_id, clock_timestamp() AS now, s.seal_no, s.seq_to, s.frontier, s.digest
+    SELECT t.tenant_id, greatest(clock_timestamp(), s.sealed_at) AS now, s.seal_no, s.seq_to, s.frontier, s.digest
       FROM unnest($1::text[]) AS t (tenant_id)
       LEFT JOIN LATERAL (
-        SELECT seal_no, seq_to, frontier, digest
+        SELECT seal_no, seq_to, frontier, digest, sealed_at
           FROM audit.seals
          WHERE tenant_id = t.tenant_id
          ORDER BY seal_no DESC
          LIMIT 1
       ) AS s ON true
-"""
-
-# A tenant under a legal hold is retired up to the hold at most: a retirement is one date, and
-# whoever read it could not tell the events that are held from those that may go.
-UNRETIRED: Final = """
-    WITH log AS (
-        SELECT s.tenant_id, max(s.retired_before) AS said,
-               least($1, (SELECT min(coalesce(h.from_at, '-infinity'))
-                            FROM audit.holds h
-                           WHERE h.tenant_id = s.tenant_id AND h.released_at IS NULL)) AS before
-          FROM audit.seals s
-         GROUP BY s.tenant_id
-    )
-    SELECT tenant_id, before
-      FROM log
-     WHERE before > coalesce(said, '-infinity')
-     ORDER BY tenant_id
 """
 
 INSERT_KEYS: Final = """
@@ -118,16 +101,27 @@ INSERT_MEMBERS: Final = """
 
 INSERT_SEALS: Final = """
     INSERT INTO audit.seals (tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root,
-                             frontier, previous, key_id, sealed_at, checkpoint, digest, attestation)
+                             frontier, previous, key_id, sealed_at, checkpoint, digest, attestation,
+                             request, retired_digest)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[],
                          $6::timestamptz[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[],
-                         $11::timestamptz[], $12::text[], $13::bytea[], $14::text[])
+                         $11::timestamptz[], $12::text[], $13::bytea[], $14::text[], $15::text[],
+                         $16::bytea[])
 """
 
 INSERT_OUTBOX: Final = f"""
     INSERT INTO outbox (tenant_id, kind, topic, key, payload)
     SELECT tenant_id, 'audit', '{AUDIT}', tenant_id, payload
       FROM unnest($1::text[], $2::json[]) AS anchor (tenant_id, payload)
+"""
+
+# In the logs themselves: from here on transactions are numbered anew.
+MOVED: Final = """
+    INSERT INTO audit.events (tenant_id, type, actor, body)
+    SELECT tenant_id, 'log.moved', 'relay:sealer',
+           json_build_object('from_cluster', $1::bigint, 'to_cluster', $2::bigint)
+      FROM audit.seals
+     WHERE seal_no = 1
 """
 
 MOVE_WATERMARK: Final = """
@@ -165,6 +159,7 @@ class Watermark:
     cluster: int
     xid: int
     adopted: bool  # whether it is this cluster's own; False after a restore, and at first
+    before: int | None = None  # the cluster that it is of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +187,7 @@ class Head:
     tree: Tree
     seal_no: int
     digest: bytes
-    now: datetime  # by the database's clock
+    now: datetime  # by the database's clock, and never before the seal before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +204,12 @@ async def watermark(conn: Connection | asyncpg.Pool) -> Watermark:
     row = await conn.fetchrow(WATERMARK)
     assert row is not None
     known = row["of_cluster"] == row["cluster"]
-    return Watermark(cluster=row["cluster"], xid=row["xid"] if known else 0, adopted=known)
+    return Watermark(
+        cluster=row["cluster"],
+        xid=row["xid"] if known else 0,
+        adopted=known,
+        before=row["of_cluster"],
+    )
 
 
 async def cut(pool: asyncpg.Pool, *, after: int, limit: int) -> Cut | None:
@@ -244,11 +244,6 @@ async def heads(conn: Connection | asyncpg.Pool, tenants: Sequence[str]) -> dict
     return found
 
 
-async def unretired(pool: asyncpg.Pool, *, before: datetime) -> dict[str, datetime]:
-    """The tenants whose logs do not say yet what may be gone, and the date that they are to say."""
-    return {row["tenant_id"]: row["before"] for row in await pool.fetch(UNRETIRED, before)}
-
-
 async def write(conn: Connection, sealed: Sequence[Sealed], *, keys: dict[str, bytes]) -> None:
     """Write members, seals, and the anchors that go to Kafka, in the caller's transaction."""
     await conn.execute(INSERT_KEYS, list(keys), list(keys.values()))
@@ -268,6 +263,11 @@ async def write(conn: Connection, sealed: Sequence[Sealed], *, keys: dict[str, b
         [one.seal.tenant_id for one in sealed],
         [dump(anchor(one)) for one in sealed],
     )
+
+
+async def say_moved(conn: Connection, *, before: int, cluster: int) -> None:
+    """Every log goes on in another cluster."""
+    await conn.execute(MOVED, before, cluster)
 
 
 async def move_watermark(conn: Connection, *, cluster: int, xid: int) -> None:
@@ -318,4 +318,6 @@ def _row(sealed: Sealed) -> tuple[object, ...]:
         seal.checkpoint,
         seal.digest,
         sealed.attestation,
+        seal.request,
+        seal.retired_digest,
     )

@@ -51,6 +51,14 @@ AUDIT_EVENTS: Final = Table(
     Index("ix_events_xid", "xid"),  # the sealer's way from its watermark on
     Index("ix_events_command", "command_id", postgresql_where=text("command_id IS NOT NULL")),
     Index("ix_events_saga", "saga_id", postgresql_where=text("saga_id IS NOT NULL")),
+    Index(
+        "ix_events_rulings",
+        "tenant_id",
+        "type",
+        postgresql_where=text(
+            "type IN ('hold.placed', 'hold.released', 'person.erased', 'log.moved')"
+        ),
+    ),
     Index("ix_events_erased", "tenant_id", postgresql_where=text("commitment IS NOT NULL")),
     schema="audit",
     postgresql_partition_by="RANGE (occurred_at)",
@@ -74,6 +82,8 @@ AUDIT_SEALS: Final = Table(
     Column("checkpoint", Text, nullable=False),  # C2SP tlog-checkpoint: a signed note
     Column("digest", LargeBinary, nullable=False),  # audit.seal_v1 of the columns above
     Column("attestation", Text, nullable=False),  # a signed note over the digest
+    Column("request", Text, nullable=True),  # of a retirement: an officer's, which it follows
+    Column("retired_digest", LargeBinary, nullable=True),  # and over the members that it lets go
     PrimaryKeyConstraint("tenant_id", "seal_no"),
     Index("ix_seals_seq", "tenant_id", "seq_to"),
     Index(
@@ -87,6 +97,10 @@ AUDIT_SEALS: Final = Table(
         " WHEN 'retirement' THEN seq_to = seq_from - 1 AND retired_before IS NOT NULL"
         " ELSE false END",
         name="kind_shape",
+    ),
+    CheckConstraint(
+        "(request IS NULL) = (retired_digest IS NULL) AND (request IS NULL OR kind = 'retirement')",
+        name="request_shape",
     ),
     schema="audit",
 )
@@ -120,7 +134,17 @@ AUDIT_KEYS: Final = Table(
     metadata,
     Column("key_id", Text, primary_key=True),  # from the key itself: 16 hex digits of its SHA-256
     Column("public_key", LargeBinary, nullable=False),
-    Column("added_at", INSTANT, nullable=False, server_default=NOW),
+    schema="audit",
+)
+
+AUDIT_SHAPES: Final = Table(
+    "shapes",  # of this schema: what a relay has signed of it
+    metadata,
+    Column("shape_no", BigInteger, Identity(always=True), primary_key=True),
+    Column("major", Integer, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("lines", Text, nullable=False),
+    Column("note", Text, nullable=False),
     schema="audit",
 )
 
@@ -151,7 +175,7 @@ AUDIT_HOLDS: Final = Table(
 )
 
 AUDIT_RETIREMENTS: Final = Table(
-    "retirements",  # asked for by the retention role, which cannot sign; signed by the relay
+    "retirements",  # asked for through the retention role, by an officer's request; sealed by the relay
     metadata,
     Column("retirement_id", BigInteger, Identity(always=True), primary_key=True),
     Column("before", INSTANT, nullable=False),
@@ -159,6 +183,13 @@ AUDIT_RETIREMENTS: Final = Table(
     Column("asked_by", Text, nullable=False),
     Column("asked_at", INSTANT, nullable=False, server_default=NOW),
     Column("signed_at", INSTANT, nullable=True),
-    Index("ix_retirements_open", "before", postgresql_where=text("signed_at IS NULL")),
+    Column("request", Text, nullable=True),  # the officer's signed note: the row proves nothing
+    Column("refused_at", INSTANT, nullable=True),
+    Column("refusal", Text, nullable=True),
+    Index(
+        "ix_retirements_open",
+        "retirement_id",
+        postgresql_where=text("signed_at IS NULL AND refused_at IS NULL"),
+    ),
     schema="audit",
 )
