@@ -5,8 +5,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from app.audit import request
-from app.audit.keys import Signer
+from app.audit.keys import Signer, sign_request
 from app.audit.request import Erase
 from app.audit.store import export, retention
 from app.audit.store.retention import Erasure
@@ -45,7 +44,7 @@ async def erase(
             tenant_id=tenant_id,
             months=plan.months,
         )
-        note = await request.signed(asked, signer, log=log)
+        note = await sign_request(asked, signer, log=log)
         done = await retention.erase(conn, tenant_id, user_id, plan=plan, request=note, batch=batch)
         yield done
         more = done.more

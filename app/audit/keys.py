@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from app.audit import note
+from app.audit.request import Asked, text_of
 
 PEM_MARK = "-----BEGIN "
 
@@ -66,6 +67,13 @@ def signer(spec: str) -> Signer:
         made: Signer = getattr(importlib.import_module(module), name)()
         return made
     return FileSigner.load(Path(spec))
+
+
+async def sign_request(asked: Asked, signer: Signer, *, log: str) -> str:
+    """A retention officer's request as a signed note."""
+    text = text_of(asked, log=log)
+    signature = await signer.sign(text.encode())
+    return note.signed_note(text, {signer.public_key: signature}, name=log)
 
 
 def generate(private: Path, public: Path) -> bytes:

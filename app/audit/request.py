@@ -15,7 +15,6 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.audit import note as audit_note
-from app.audit.keys import Signer
 
 TAG: Final = "mcpbroker.audit.request.v1"
 REASON_MAX: Final = 1000
@@ -87,13 +86,10 @@ class Request:
         return audit_note.signers_of(self.note, keys)
 
 
-async def signed(asked: Asked, signer: Signer, *, log: str) -> str:
-    """The request as a signed note."""
+def text_of(asked: Asked, *, log: str) -> str:
+    """What an officer signs."""
     fields = asked.model_dump(mode="json")
-    line = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    text = f"{TAG}\n{log}\n{line}\n"
-    signature = await signer.sign(text.encode())
-    return audit_note.signed_note(text, {signer.public_key: signature}, name=log)
+    return f"{TAG}\n{log}\n{json.dumps(fields, sort_keys=True, separators=(',', ':'))}\n"
 
 
 def parse(note: str | None) -> Request | None:

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import typer
 
-from app.audit import erasing, keys, request
+from app.audit import erasing, keys
 from app.audit.request import Retire
 from app.audit.store import export, retention
 from app.cli.audit import app, run
@@ -62,7 +62,7 @@ def retire_request(
             asked = Retire(
                 id=uuid4(), asked_at=await export.now(conn), reason=reason, before=utc(before)
             )
-            note = await request.signed(asked, keys.signer(str(key)), log=log)
+            note = await keys.sign_request(asked, keys.signer(str(key)), log=log)
             return await answered(conn, await retention.ask(conn, note), wait_s)
 
     refusal = run(work())

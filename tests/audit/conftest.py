@@ -13,8 +13,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from app.audit import erasing, request
-from app.audit.keys import FileSigner
+from app.audit import erasing
+from app.audit.keys import FileSigner, sign_request
 from app.audit.note import key_id_of
 from app.audit.proof import Anchor, Check, Report
 from app.audit.request import Retire
@@ -64,7 +64,7 @@ class Log:
     ) -> int:
         """A retention officer signs for a retirement; the relay has not looked at it yet."""
         asked = Retire(id=uuid4(), asked_at=datetime.now(UTC), reason="policy 12", before=before)
-        note = await request.signed(asked, FileSigner(officer or self.officer), log=log)
+        note = await sign_request(asked, FileSigner(officer or self.officer), log=log)
         conn = await asyncpg.connect(self.dsns.retention)
         try:
             return await retention.ask(conn, note)

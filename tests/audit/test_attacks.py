@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.audit import request
-from app.audit.keys import FileSigner
+from app.audit.keys import FileSigner, sign_request
 from app.audit.request import Retire
 from tests.audit.conftest import LOG, MONTH, Log, check
 from tests.audit.tampering import GONE, MEMBER, tamper
@@ -53,7 +53,7 @@ ROW = "INSERT INTO audit.retirements (before, reason, asked_by, request) VALUES 
 async def note(log: Log, before: datetime, **more: Any) -> str:
     asked = Retire(id=uuid4(), asked_at=datetime.now(UTC), reason="x", before=before)
     signer = FileSigner(more.get("officer", log.officer))
-    return await request.signed(asked, signer, log=more.get("name", LOG))
+    return await sign_request(asked, signer, log=more.get("name", LOG))
 
 
 @pytest.mark.guarantee("retention:two-parties")
@@ -211,7 +211,7 @@ async def test_no_forged_record_of_an_erasure_covers_a_blanked_event(
         tenant_id="demo",
         months=json.loads(months or "{}"),
     )
-    text = None if key == "none" else await request.signed(asked, signer, log=LOG)
+    text = None if key == "none" else await sign_request(asked, signer, log=LOG)
     await log.owner.execute(FORGE, text)
     await log.seal()
     found = await log.verify()

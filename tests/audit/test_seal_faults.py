@@ -6,8 +6,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.audit.keys import FileSigner
-from app.audit.request import Retire, parse, signed
+from app.audit.keys import FileSigner, sign_request
+from app.audit.request import Retire, parse
 from tests.audit.conftest import LOG, Log, sealer
 from tests.support.faults import InjectedFaultError, faulty_pool
 
@@ -32,7 +32,7 @@ async def test_a_fault_at_any_statement_of_sealing_leaves_all_of_it_or_nothing(
         return row
 
     asked = Retire(id=uuid4(), asked_at=AT, reason="x", before=AT)
-    request = parse(await signed(asked, FileSigner(log.officer), log=LOG))
+    request = parse(await sign_request(asked, FileSigner(log.officer), log=LOG))
     assert request is not None
     torn: list[str] = []
     steps = 0

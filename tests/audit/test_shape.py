@@ -36,7 +36,7 @@ CHANGES = {
     "a check": "ALTER TABLE audit.seals DROP CONSTRAINT ck_seals_kind_shape",
     "a null": "ALTER TABLE audit.members ALTER leaf DROP NOT NULL",
     "a default": "ALTER TABLE audit.events ALTER occurred_at SET DEFAULT '2020-01-01'",
-    "a type": "ALTER TABLE audit.shapes ALTER revision TYPE varchar",
+    "a type": "ALTER TABLE audit.retirements ALTER refusal TYPE varchar",
     "a column more": "ALTER TABLE audit.events ADD COLUMN x text",
     "a table": "CREATE TABLE audit.x (y int)",
     "a table that inherits": "CREATE TABLE public.x () INHERITS (audit.members)",
