@@ -1,4 +1,4 @@
-"""Every deliberate error: a stable code, an HTTP status (RFC 9457), and words that say what to do."""
+"""Every deliberate error: a stable code, an HTTP status (RFC 9457), and a sentence that says what to do."""
 
 from typing import Any, ClassVar, Final
 
@@ -141,7 +141,7 @@ class StaleAttemptError(BrokerError):
 
 
 class ContradictionError(BrokerError):
-    """The adapter's word contradicts the one that ended the command."""
+    """The adapter's report contradicts the one that ended the command."""
 
     code = "contradiction"
     status = 409

@@ -33,7 +33,7 @@ BATCH_BYTES: Final = 256 << 10
 """The default of 16 KiB halves the throughput."""
 
 LINGER_MS: Final = 0
-"""A batch is handed over before the sender has its turn, so nothing is gained by waiting."""
+"""A batch is handed over before the sender takes it, so nothing is gained by waiting."""
 
 RETRY_S: Final = 1.0
 TOPIC_PAUSE_S: Final = 5.0

@@ -136,7 +136,7 @@ class Tools:
         return ToolPolicy() if found is None else found.policy
 
     async def secrets(self, tool: str, method: str, args: Any) -> frozenset[str]:
-        """What of a command's arguments its adapter's words must not quote."""
+        """What of a command's arguments its adapter's reports must not quote."""
         found = await self.tool(tool, method)
         return secrets(args, None if found is None else found.input_schema)
 
@@ -194,7 +194,7 @@ class Catalog(Tools):
 
 
 def validator_of(schema: Mapping[str, Any]) -> Any:
-    """The check of a tool's arguments; its words quote no value where the schema marks any."""
+    """The check of a tool's arguments; its messages quote no value where the schema marks any."""
     if marks(schema):
         return jsonschema_rs.validator_for(dict(schema), mask=REDACTED)
     return jsonschema_rs.validator_for(dict(schema))

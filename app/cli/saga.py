@@ -219,7 +219,7 @@ def settle(
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """An operator's word on a step that a saga waits for."""
+    """Retry, skip or resolve a step that a saga waits for."""
     path = f"/operator/sagas/{saga_id}/steps/{step}"
     said = known(outcome=outcome) | {"verb": verb, "reason": reason}
     body = ask(url, token, "POST", path, json=said)

@@ -1,6 +1,6 @@
 """How an attempt is over: ended, tried again or sent again; each within its caller's transaction.
 
-An adapter's word (results.py), a person's (control.py), the clock (timeouts.py) and a saga
+An adapter's report (results.py), a person's decision (control.py), the clock (timeouts.py) and a saga
 (conductor.py) all end an attempt here, with its command locked.
 """
 
@@ -146,5 +146,5 @@ async def redeliver(conn: AsyncConnection, command: Command, *, actor: str) -> C
 
 
 def blocked_reason(command: Command) -> str:
-    """What a key says that waits for this command's outcome; only its own word lifts it."""
+    """What a key says that waits for this command's outcome; only its own report lifts it."""
     return f"outcome of {command.id} unknown"

@@ -139,7 +139,7 @@ async def redrive(
 ) -> Change:
     """Give a dead letter a new attempt after a pause: its key, arguments and place in order stay.
 
-    Where its outcome was unknown, this is the operator's word that it may be done again.
+    Where its outcome was unknown, the operator confirms that it may be done again.
 
     Raises:
         NotCancellableError: it is no dead letter, was settled, belongs to a saga (which has

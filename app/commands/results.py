@@ -123,7 +123,7 @@ async def claim(
 
 
 def refusal(command: Command, attempt: int) -> str:
-    """Why a claim was refused: a word for the machine."""
+    """Why a claim was refused: a code for machines."""
     if command.final:
         return f"ended_{command.state}"
     if attempt != command.attempt:
@@ -212,9 +212,9 @@ async def finish(
     error: Mapping[str, Any] | None = None,
     random: Random,
 ) -> Change:
-    """Apply an adapter's last word: the first one wins.
+    """Apply an adapter's result: the first one wins.
 
-    A repeat changes nothing and says so. A word for an older attempt, or against the one that
+    A repeat changes nothing and says so. A report for an older attempt, or against the one that
     ended the command, is recorded in the audit trail and then refused.
 
     Raises:
@@ -229,7 +229,7 @@ async def finish(
             return await conclude(
                 conn, command, policy=policy, actor=actor, result=result, error=error, random=random
             )
-        if current and _same_word(command, result, error):
+        if current and _same_result(command, result, error):
             return Change(command=command, repeated=True)
         said = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
         await moves.record_rejected_report(
@@ -247,15 +247,16 @@ async def finish(
     fields = {"correlation_id": str(command_id), "state": str(command.state)}
     if current:
         raise ContradictionError(
-            f"Command {command_id} has ended {command.state}; your word is recorded, not applied.",
+            f"Command {command_id} has ended {command.state}; your report is recorded, not applied.",
             **fields,
         )
     raise StaleAttemptError(
-        f"Attempt {attempt} of command {command_id} was given up; your word is recorded.", **fields
+        f"Attempt {attempt} of command {command_id} was given up; your report is recorded.",
+        **fields,
     )
 
 
-def _same_word(command: Command, result: Any, error: Mapping[str, Any] | None) -> bool:
+def _same_result(command: Command, result: Any, error: Mapping[str, Any] | None) -> bool:
     if error is not None:
         return command.state in ENDED_BADLY and (command.error or {}) == dict(error)
     return command.state is State.SUCCEEDED and command.result == result

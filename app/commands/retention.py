@@ -23,7 +23,7 @@ from app.config import Settings
 from app.errors import NotCancellableError
 
 ROWS: Final = 500
-"""Rows a statement: some milliseconds, so intake of a key that is let go hardly waits."""
+"""Rows a statement: some milliseconds, so intake of a key that is released hardly waits."""
 
 ACTOR: Final = "clock"
 
@@ -82,4 +82,4 @@ async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Change
         try:
             return await control.discard(conn, command, actor=ACTOR, reason=reason)
         except NotCancellableError:
-            return None  # its key waits to know what it did: only a word on that settles it
+            return None  # its key waits to know what it did: only a report or a decision settles it

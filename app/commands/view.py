@@ -45,7 +45,7 @@ def view(command: Command) -> dict[str, Any]:
 
 
 def waiting_for(command: Command) -> str | None:
-    """Why a queued command does not run yet, in words."""
+    """Why a queued command does not run yet, for people."""
     if command.state is not State.QUEUED:
         return None
     if command.awaits_approval:

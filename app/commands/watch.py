@@ -136,7 +136,7 @@ async def progress_events(
 ) -> AsyncGenerator[Progress | Command | None]:
     """Everything an adapter says from a number on, then the final command.
 
-    None stands for a heartbeat: nothing was said for that long.
+    None stands for a heartbeat: nothing was reported for that long.
     """
     seq = after
     with feed.watch(command.tenant_id, command.id) as watch:
@@ -147,12 +147,12 @@ async def progress_events(
                 continue
             while newest.progress_seq > seq:
                 async with tenant_transaction(engine, command.tenant_id) as conn:
-                    said = await progress.after(conn, command.id, seq=seq)
-                if not said:
+                    found = await progress.after(conn, command.id, seq=seq)
+                if not found:
                     break
-                for word in said:
-                    yield word
-                seq = said[-1].seq
+                for event in found:
+                    yield event
+                seq = found[-1].seq
             if newest.final:
                 yield newest
                 return

@@ -240,7 +240,7 @@ async def settle(
     outcome: runs.Outcome | None,
     reason: str,
 ) -> Mapping[str, Any]:
-    """An operator's word on a step that a saga waits for.
+    """An operator's decision on a step that a saga waits for.
 
     Raises:
         NotFoundError, NotCancellableError: as `saga_runs.settle`.

@@ -43,7 +43,7 @@ BATCH_MIN: Final = 16
 """Calls below which a batch is not split for the sake of the next."""
 
 TRIES: Final = 3
-"""For a call whose earlier twin lets go of its key between two statements, or in them."""
+"""For a call whose earlier twin releases its key between two statements, or in them."""
 
 SCOPE: Final = "SELECT set_config('app.tenants', $1::text[]::text, true)"
 
@@ -301,5 +301,5 @@ def _refused(error: Exception) -> BrokerError:
 
 
 def code_of(error: Exception) -> str:
-    """What a caller or a log may learn of a failure: its words can quote any call of the batch."""
+    """What a caller or a log may learn of a failure: its message can quote any call of the batch."""
     return sqlstate_of(error) or type(error).__name__

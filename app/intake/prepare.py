@@ -194,7 +194,7 @@ def _kept(compensation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 def _approval(policy: ToolPolicy, *, approved: bool) -> Literal["pending", "approved"] | None:
-    """Whether a call waits for somebody's word; the caller's own counts where it is asked for."""
+    """Whether a call waits for an approval; the caller's own counts where it is asked for."""
     match policy.approval:
         case "none":
             return None

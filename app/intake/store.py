@@ -196,7 +196,7 @@ async def find_conflicting(
     """What became of calls that `write` did not write: the command that each one's key names.
 
     None where no earlier command has the key: the correlation id is another command's, or that
-    command has let go of its dedupe key: it ended in between, or its window is over. Then the
+    command has released its dedupe key: it ended in between, or its window is over. Then the
     next try is written.
     """
     found = await find_earlier(conn, calls)

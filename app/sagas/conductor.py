@@ -45,7 +45,7 @@ async def advance(
 ) -> Change | None:
     """Take a saga's tick; None where another relay has it, or it is over.
 
-    The word's command is one that changed; `woken` names all of them.
+    The change's command is one that changed; `woken` names all of them.
     """
     async with engine.begin() as conn:
         saga = await sagas.lock(conn, saga_id, skip_locked=True)

@@ -23,7 +23,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """Why a saga stopped, or waits: a word for the machine, and one for people."""
+    """Why a saga stopped, or waits: a code for machines, and a sentence for people."""
 
     code: str
     message: str
@@ -174,5 +174,5 @@ def _blame(step: Step) -> Reason:
         StepState.UNKNOWN: ("step_unknown", "may or may not have been done"),
         StepState.COMPENSATION_FAILED: ("undo_failed", "could not be undone"),
     }
-    code, words = said[step.state]
-    return Reason(code=code, message=f"Step {step.id!r} {words}.", step=step.id)
+    code, sentence = said[step.state]
+    return Reason(code=code, message=f"Step {step.id!r} {sentence}.", step=step.id)

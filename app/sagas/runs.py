@@ -122,7 +122,7 @@ async def abort(conn: AsyncConnection, saga: SagaRow, *, actor: str, reason: str
 Verb = Literal["retry", "skip", "resolve"]
 Outcome = Literal["succeeded", "failed", "compensated"]
 
-WORDS: Final[Mapping[tuple[Verb, Outcome | None], StepEvent]] = {
+EVENT_OF: Final[Mapping[tuple[Verb, Outcome | None], StepEvent]] = {
     ("retry", None): StepEvent.RETRY,
     ("skip", None): StepEvent.SKIP,
     ("resolve", "succeeded"): StepEvent.DONE,
@@ -141,7 +141,7 @@ async def settle(
     actor: str,
     reason: str,
 ) -> None:
-    """An operator's word on a step that a saga waits for; the saga goes on with it.
+    """An operator's decision on a step that a saga waits for; the saga goes on with it.
 
     `retry` does the step, or its undo, again. `skip` goes on without. `resolve` says what became of
     it: a step that did, or did not, succeed; an undo that was made by hand.
@@ -196,7 +196,7 @@ def _event_of(saga: SagaRow, row: StepRow, verb: Verb, outcome: Outcome | None) 
         raise NotCancellableError(
             f"Step {row.step!r} is the pivot: what comes next depends on it. Resolve or retry it."
         )
-    return WORDS[verb, outcome]
+    return EVENT_OF[verb, outcome]
 
 
 def _is_pivot(saga: SagaRow, step: str) -> bool:

@@ -31,7 +31,7 @@ class Event(StrEnum):
     STALL = "stall"
     UNDONE = "undone"
     UNDO_FAILED = "undo_failed"
-    RESUME = "resume"  # an operator's word
+    RESUME = "resume"  # an operator's decision
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
@@ -48,7 +48,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
 }
 FINAL: Final = frozenset({State.COMPLETED, State.COMPENSATED})
 WAITING: Final = frozenset({State.STUCK, State.COMPENSATION_FAILED})
-"""Those that only an operator's word moves on."""
+"""Those that only an operator's decision moves on."""
 
 
 class StepState(StrEnum):

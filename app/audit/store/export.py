@@ -79,7 +79,7 @@ class Verified:
 
 
 async def verify(conn: asyncpg.Connection, tenant_id: str) -> Verified:
-    """The database's own word: fast, and as honest as the database."""
+    """The database's own verification: fast, and as honest as the database."""
     row = await conn.fetchrow(VERIFY, tenant_id)
     assert row is not None
     return Verified(**dict(row))

@@ -179,7 +179,7 @@ async def blocks(
 async def list_blocked(
     conn: AsyncConnection, *, tenant_id: str, after: str | None, limit: int
 ) -> list[Blocked]:
-    """A tenant's keys that wait for somebody's word, by name, after one of them."""
+    """A tenant's keys that wait for somebody's decision, by name, after one of them."""
     values = {"tenant_id": tenant_id, "after": after, "limit": limit, "waiting_max": WAITING_MAX}
     rows = await conn.execute(BLOCKED, values)
     return [Blocked(**row) for row in rows.mappings()]

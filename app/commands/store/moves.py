@@ -11,7 +11,7 @@ from app.commands.store.commands import COLUMNS, Command
 from app.postgres.engine import dump
 
 REPORTS_AUDITED_MAX: Final = 20
-"""Refused words of a command that are audited one by one."""
+"""Rejected reports of a command that are audited one by one."""
 
 AUDIT: Final = """
     INSERT INTO audit.events
@@ -225,7 +225,7 @@ async def end(
 ) -> Command | None:
     """Move to the event's final state and audit it; None where another writer was first.
 
-    Its dedupe key is let go of, or kept for another `dedupe_s` seconds.
+    Its dedupe key is released, or kept for another `dedupe_s` seconds.
     """
     assert command.state in sources(event), f"{event} does not apply to {command.state}"
     return await moved(
@@ -303,7 +303,7 @@ async def request_cancel(
 async def decide(
     conn: AsyncConnection, command: Command, *, decision: str, actor: str, reason: str
 ) -> Command | None:
-    """Record an operator's word on a pending command; None where it is not pending."""
+    """Record an operator's decision on a pending command; None where it is not pending."""
     assert decision in {"approved", "denied"}
     return await moved(
         conn,
@@ -321,7 +321,7 @@ async def record_rejected_report(
 ) -> None:
     """Audit what was said of a locked command and changed nothing: a claim or a result refused.
 
-    An adapter may say it without end. The first words of a command are events one by one; then
+    An adapter may say it without end. The first rejected reports of a command are events one by one; then
     those whose number (`nth`) is a power of two, and `commands.reports_rejected` has the number.
     """
     nth = await conn.scalar(COUNT_REJECTED, {"id": command.id})

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One word of an adapter."""
+    """One progress report of an adapter."""
 
     seq: int
     attempt: int
@@ -34,7 +34,7 @@ AFTER: Final = text("""
 async def after(
     conn: AsyncConnection, command_id: UUID, *, seq: int, limit: int = 500
 ) -> Sequence[Progress]:
-    """The words after a number, oldest first."""
+    """The reports after a number, oldest first."""
     values = {"command_id": command_id, "after": seq, "limit": limit}
     rows = await conn.execute(AFTER, values)
     return [Progress(**row) for row in rows.mappings()]

@@ -101,7 +101,7 @@ FORGOTTEN: Final = text("""
        AND NOT EXISTS (SELECT FROM audit.holds h
                         WHERE h.tenant_id = c.tenant_id AND h.released_at IS NULL)
        -- Those that a key waits for stay, and must not fill the window before younger ones. The
-       -- words are results.blocked_reason's; discard asks again under the key's lock.
+       -- reasons are results.blocked_reason's; discard asks again under the key's lock.
        AND NOT EXISTS (SELECT FROM ordering_heads k
                         WHERE k.tenant_id = c.tenant_id AND k.ordering_key = c.ordering_key
                           AND k.blocked_reason = 'outcome of ' || c.id || ' unknown')
@@ -130,7 +130,7 @@ async def purge_keys(
 async def purge_bodies(
     pool: asyncpg.Pool, *, kept_s: float, after: tuple[datetime, UUID] = START, limit: int
 ) -> Window:
-    """Take args, result, progress and words from a window of ended commands."""
+    """Take args, result, progress and error text from a window of ended commands."""
     return await _purge(pool, BODIES, kept_s, after, limit)
 
 

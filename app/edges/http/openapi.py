@@ -21,7 +21,7 @@ PROBLEM: Final[dict[str, Any]] = {
     "required": ["type", "title", "status", "code"],
 }
 
-WORDS: Final = {
+MEANINGS: Final = {
     200: "Done, or found.",
     201: "Made.",
     202: "Accepted, or asked for: it goes on.",
@@ -102,5 +102,5 @@ def responses(method: str, path: str) -> dict[str, Any]:
         if status not in plain:
             reference = {"$ref": "#/components/schemas/Problem"}
             content = {"application/problem+json": {"schema": reference}}
-        found[str(status)] = {"description": WORDS[status], "content": content}
+        found[str(status)] = {"description": MEANINGS[status], "content": content}
     return found

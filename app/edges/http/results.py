@@ -48,7 +48,7 @@ class ProgressBody(BaseModel):
 
 
 class ResultBody(BaseModel):
-    """The adapter's last word."""
+    """The adapter's result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -98,7 +98,7 @@ def router(broker: Parts) -> APIRouter:  # noqa: C901 it holds the routes
         return await broker.catalog.policy(found.tool, found.method)
 
     async def heard(who: Identity, correlation_id: UUID, said: T) -> tuple[ToolPolicy, T]:
-        """The tool's policy, and the adapter's words without the call's secrets."""
+        """The tool's policy, and the adapter's report without the call's secrets."""
         found = await results.subject(engine, who, correlation_id)
         hidden = await broker.catalog.secrets(found.tool, found.method, found.args)
         return await broker.catalog.policy(found.tool, found.method), mask(said, hidden)
@@ -146,7 +146,7 @@ def router(broker: Parts) -> APIRouter:  # noqa: C901 it holds the routes
 
     @made.post("/{correlation_id}")
     async def result(request: Request, correlation_id: UUID, body: ResultBody) -> Response:
-        """Say how it ended. The first word wins; a repeat is answered alike."""
+        """Say how it ended. The first result wins; a repeat is answered alike."""
         who = adapter_of(request)
         policy, error = await heard(who, correlation_id, body.problem())
         change = await results.finish(

@@ -148,7 +148,7 @@ def need_declared(ctx: Context) -> None:
 
 
 def status(command: Command) -> str:
-    """A command's state in the extension's words: `failed` is for JSON-RPC errors only."""
+    """A command's state in the extension's terms: `failed` is for JSON-RPC errors only."""
     if command.state is State.CANCELLED:
         return "cancelled"
     if protocol_error(command) is not None:

@@ -26,7 +26,7 @@ from app.sagas.store.sagas import SagaRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A question, and the command that its answer lets go or ends."""
+    """A question, and the command that its answer releases or ends."""
 
     command: Command
     request: types.ElicitRequest

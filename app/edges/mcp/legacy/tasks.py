@@ -136,7 +136,7 @@ def announced(answer: HandlerResult) -> HandlerResult:
 
 
 def status(command: Command) -> str:
-    """A command's state in that version's words, where a tool's own failure is `failed`."""
+    """A command's state in that version's terms, where a tool's own failure is `failed`."""
     if not command.final:
         return "working"
     if command.state is State.CANCELLED:
