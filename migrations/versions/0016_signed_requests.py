@@ -7,7 +7,7 @@ from typing import Any
 from alembic import op
 
 revision = "0016"
-down_revision = "0021"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
