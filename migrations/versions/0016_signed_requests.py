@@ -22,6 +22,16 @@ TABLES = """
         WHERE signed_at IS NULL AND refused_at IS NULL;
     CREATE INDEX ix_events_rulings ON audit.events (tenant_id, type)
         WHERE type IN ('hold.placed', 'hold.released', 'person.erased', 'log.moved');
+    COMMENT ON COLUMN audit.seals.request IS
+        'The signed request of a retention officer that it rests on.';
+    COMMENT ON COLUMN audit.seals.retired_digest IS
+        'A hash over number, id and time of every event that may go.';
+    COMMENT ON COLUMN audit.retirements.request IS
+        'The signed request of a retention officer that it rests on.';
+    COMMENT ON COLUMN audit.retirements.refused_at IS
+        'When the relay refused it, if it did.';
+    COMMENT ON COLUMN audit.retirements.refusal IS
+        'Why the relay refused it.';
     REVOKE INSERT (before, reason, asked_by) ON audit.retirements FROM broker_relay;
     GRANT UPDATE (refused_at, refusal) ON audit.retirements TO broker_relay
 """

@@ -12,12 +12,25 @@ TABLE = """
         shape_no bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT pk_shapes PRIMARY KEY,
         major integer NOT NULL, revision text NOT NULL, lines text NOT NULL, note text NOT NULL);
     SELECT audit.guard('audit.shapes'::regclass);
+    COMMENT ON TABLE audit.shapes IS
+        'What schema audit looks like, as a relay has signed it.';
+    COMMENT ON COLUMN audit.shapes.shape_no IS
+        'The number of the shape.';
+    COMMENT ON COLUMN audit.shapes.major IS
+        'The major version of PostgreSQL that it was read from.';
+    COMMENT ON COLUMN audit.shapes.revision IS
+        'The migration that the schema was at.';
+    COMMENT ON COLUMN audit.shapes.lines IS
+        'A line for each object: its kind, its name, a hash of all that it is.';
+    COMMENT ON COLUMN audit.shapes.note IS
+        'The signed note of a relay over the lines.';
     GRANT SELECT ON audit.shapes TO broker_app, broker_relay, broker_auditor;
     GRANT INSERT (major, revision, lines, note) ON audit.shapes TO broker_relay;
     ALTER TABLE audit.keys DROP COLUMN added_at
 """
 BACK = """
     ALTER TABLE audit.keys ADD COLUMN added_at timestamptz NOT NULL DEFAULT now();
+    COMMENT ON COLUMN audit.keys.added_at IS 'When the key was first used here.';
     DROP TABLE audit.shapes
 """
 

@@ -19,7 +19,7 @@ from app.audit.store.seals import Connection
 TAG: Final = "mcpbroker.audit.shape.v1"
 
 KNOWN: Final[Mapping[int, frozenset[str]]] = {
-    18: frozenset({""})
+    18: frozenset({"fc9b467e90b718b3215ee4daefb6cd3e7e8d27170f471353c84a214117778d73"})
 }
 """By major version of PostgreSQL, the digests of the shapes that this release's schema has."""
 

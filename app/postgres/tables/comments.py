@@ -27,11 +27,11 @@ TABLES: Final[Mapping[str, str]] = {
     "audit.auditors": "Which login role may read which tenant's trail.",
     "audit.holds": "Legal holds: what they cover is neither purged, retired nor erased.",
     "audit.retirements": "Requests to drop old events; the relay signs them before anything goes.",
+    "audit.shapes": "What schema audit looks like, as a relay has signed it.",
     "audit.watermark": "How far the sealer has looked: a hint, rebuilt when lost, proof of nothing.",
 }
 
 COLUMNS: Final[Mapping[str, str]] = {
-    "added_at": "When the key was first used here.",
     "asked_at": "When it was asked for.",
     "asked_by": "The login role that asked for it.",
     "attempt": "The attempt of the command, from 1.",
@@ -75,6 +75,15 @@ COLUMNS: Final[Mapping[str, str]] = {
     "signed_at": "When the relay signed it; null until then.",
     "state_from": "The command's state before.",
     "state_to": "The command's state after.",
+    "request": "The signed request of a retention officer that it rests on.",
+    "retired_digest": "A hash over number, id and time of every event that may go.",
+    "refused_at": "When the relay refused it, if it did.",
+    "refusal": "Why the relay refused it.",
+    "major": "The major version of PostgreSQL that it was read from.",
+    "revision": "The migration that the schema was at.",
+    "lines": "A line for each object: its kind, its name, a hash of all that it is.",
+    "note": "The signed note of a relay over the lines.",
+    "shape_no": "The number of the shape.",
     "tenant_id": "The tenant; _broker is the broker itself.",
     "to_at": "The first time that the hold covers no more; null is for ever.",
     "tool": "The tool.",
