@@ -88,6 +88,11 @@ class Issuer(BaseModel):
     )
     scopes: tuple[Scope, ...] | None = Field(default=None, description="Scopes it may give; all.")
     client_claims: tuple[Claim, ...] = ("client_id", "azp")
+    user_is_client: bool = Field(
+        default=False,
+        description="A token without a client's claim is the client of its user's name: for issuers"
+        " whose users nobody can name after a client.",
+    )
     tenants_claim: Claim = "tenants"
     tools_claim: Claim = "tools"
     clients: dict[str, TokenClient] = Field(

@@ -61,6 +61,14 @@ def door(tmp_path_factory: pytest.TempPathFactory, issuer: DevIssuer) -> Iterato
         yield made
 
 
+def utf_16(claims: dict[str, Any]) -> str:
+    """Well signed, and only a guess at its encoding can read it."""
+    head = b64(json.dumps({"alg": A.algorithm, "kid": A.kid}).encode())
+    body = f"{head}.{b64(json.dumps(claims).encode('utf-16'))}"
+    signature = jwt.get_algorithm_by_name(A.algorithm).sign(body.encode(), A.key)
+    return f"{body}.{b64(signature)}"
+
+
 def bad_tokens() -> dict[str, str]:
     now = int(time.time())
     header, body, signature = A.token().split(".")
@@ -127,6 +135,18 @@ def bad_tokens() -> dict[str, str]:
         "groups of no strings": A.token(groups=[{"a": 1}]),
         "scopes of no strings": A.token(scope=[["tools"]]),
         "bound to a certificate": A.token(cnf={"x5t#S256": "A" * 43}),
+        "bound to nothing": A.token(cnf={"x5t#S256": None}),
+        "bound to an empty text": A.token(cnf={"x5t#S256": ""}),
+        "bound by null": A.token(cnf=None),
+        "expiry in a text": A.token(exp=str(now + 600)),
+        "expiry in digits of another script": A.token(
+            exp=str(now + 600).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
+        ),
+        "expiry of true": A.token(exp=True),
+        "issued at a text": A.token(iat=str(now)),
+        "not before a text": A.token(nbf=str(now - 60)),
+        "claims after a byte order mark": A.sign("\ufeff" + json.dumps(A.claims())),
+        "claims in UTF-16": utf_16(A.claims()),
         "bound in another way": A.token(cnf={"jkt": "A" * 43}),
         "claims in a list": A.sign("[]"),
         "claims of no JSON": A.sign("{]"),
@@ -304,3 +324,18 @@ def test_a_key_set_of_any_shape_gives_keys_or_says_that_it_has_none(
     for document in ({"keys": keys}, {"keys": [A.jwk() | changes, B.jwk() | changes, keys]}):
         with contextlib.suppress(ValueError):
             assert usable(document)
+
+
+async def test_a_user_of_a_clients_name_has_not_that_clients_rights(
+    issuer: DevIssuer, tmp_path: Path
+) -> None:
+    """`sub` is whatever a user may be called; an adapter's rights go by the client's own claim."""
+    clients = {"eda": {"scopes": ["results:write"], "tenants": ["*"]}}
+    for changes, inherits in (({}, False), ({"user_is_client": True}, True)):
+        trusted = A.trusted(tmp_path, clients=clients, **changes)
+        verifier = Verifier(settings_of("postgresql://unused", issuer, issuers=(trusted,)))
+        user = await verifier.verify(A.token(sub="eda", scope="tools"))
+        assert ("results:write" in user.scopes) == inherits
+        assert (user.tenants is None) == inherits
+        client = await verifier.verify(A.token(sub="x", client_id="eda", scope="tools"))
+        assert "results:write" in client.scopes
