@@ -116,6 +116,24 @@ class AppSettings(BaseSettings):
         unit="seconds",
         change="Raise it where people take longer to decide.",
     )
+    head_bytes_max: Count = setting(
+        64 << 10,
+        "The largest line and headers of a request; more is answered 431, or closes the connection.",
+        unit="bytes",
+        change="Raise it for tokens or client certificates that are larger.",
+    )
+    head_s: Seconds = setting(
+        20,
+        "In which a request's line and headers must have come; then the connection is closed.",
+        unit="seconds",
+        change="Raise it for callers with very slow lines.",
+    )
+    connections_max: Count = setting(
+        5000,
+        "The most open connections of a process; further ones are closed at once.",
+        unit="connections",
+        change="With the limit of open files, which must be above it.",
+    )
     body_s: Seconds = setting(
         60,
         "In which a request's body must have come; then 408.",
@@ -172,7 +190,8 @@ class AppSettings(BaseSettings):
     )
     listen_streams_max: Count = setting(
         1000,
-        "The most open streams of a process: subscriptions/listen, and GET /mcp of sessions.",
+        "The most open streams of a process: subscriptions/listen, GET /mcp of sessions, and the"
+        " events of commands.",
         unit="streams",
         change="Raise it for more connected clients; each keeps a socket and some memory.",
     )

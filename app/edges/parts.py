@@ -13,6 +13,7 @@ from app.edges.auth.certificates import Certificates
 from app.edges.auth.refusals import Refusals
 from app.edges.auth.tokens import Verifier
 from app.edges.stops import Stops
+from app.edges.streams import Streams
 from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
@@ -37,6 +38,7 @@ class Parts:
     feed: CommandFeed
     supervisor: Supervisor
     stops: Stops
+    streams: Streams
     verifier: Verifier
     certificates: Certificates
     refusals: Refusals

@@ -24,6 +24,7 @@ from app.edges.auth.certificates import Certificates, TlsProtocol, server_contex
 from app.edges.auth.refusals import Refusals
 from app.edges.auth.scopes import SCOPES
 from app.edges.auth.tokens import Verifier
+from app.edges.connections import bounded
 from app.edges.guard import METADATA, Guard
 from app.edges.hosts import Doors
 from app.edges.http import (
@@ -40,6 +41,7 @@ from app.edges.http.fast_call import FastCall
 from app.edges.mcp.front import Front
 from app.edges.parts import Parts
 from app.edges.stops import Stops
+from app.edges.streams import Streams
 from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
@@ -99,6 +101,10 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             feed=feed,
             supervisor=supervisor,
             stops=stops,
+            streams=Streams(
+                total_max=settings.listen_streams_max,
+                user_max=settings.listen_streams_per_user_max,
+            ),
             verifier=Verifier(settings),
             certificates=Certificates(settings),
             refusals=refusals,
@@ -194,10 +200,10 @@ def metadata(settings: Settings) -> Callable[[], Awaitable[dict[str, Any]]]:
 
 def uvicorn_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     """How the app is served: plain, behind whatever ends TLS, or with TLS of its own."""
-    tls: dict[str, Any] = {}
+    tls: dict[str, Any] = {"http": bounded(settings)}
     if settings.tls_certfile is not None:
         context = server_context(settings)
-        tls = {"http": TlsProtocol, "ssl_context_factory": lambda *_: context}
+        tls = {"http": bounded(settings, TlsProtocol), "ssl_context_factory": lambda *_: context}
     return uvicorn.Config(
         app,
         host=settings.host,

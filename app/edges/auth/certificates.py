@@ -19,11 +19,11 @@ from cryptography.x509.verification import (
     VerificationError,
 )
 from starlette.requests import HTTPConnection
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.config import Settings
 from app.edges.auth.scopes import RESULTS
 from app.edges.auth.tokens import LoginFailedError, Reason, bound_tenants
+from app.edges.connections import BoundedProtocol
 from app.identity import Identity
 from app.trust import CertificateClient
 
@@ -33,7 +33,7 @@ CHAIN_MAX: Final = 5
 HEADER_BYTES_MAX: Final = 32 << 10
 
 
-class TlsProtocol(HttpToolsProtocol):
+class TlsProtocol(BoundedProtocol):
     """uvicorn's HTTP, with the peer's certificate in the scope as ASGI's TLS extension has it."""
 
     def on_message_begin(self) -> None:

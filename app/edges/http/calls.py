@@ -1,11 +1,13 @@
 """Plain HTTP for callers: `POST /mcp/tools/call`, and commands to read, follow and cancel."""
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.commands.state import State
 from app.commands.store.commands import Command
@@ -77,14 +79,13 @@ def router(broker: Parts) -> APIRouter:
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
         """Progress and the result as server-sent events; resumes after Last-Event-ID."""
-        found = await find(broker, identity_of(request), correlation_id)
+        who = identity_of(request)
+        found = await find(broker, who, correlation_id)
         after = 0 if last_event_id is None else number(last_event_id)
         if after is None or after > SEQ_MAX:
             raise BadRequestError("Last-Event-ID is the number of an event of this stream.")
         stream = sse(broker, found, after=after)
-        return StreamingResponse(
-            stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        return Streamed(stream, broker.streams.room(who))
 
     @made.post("/commands/{correlation_id}/cancel")
     async def cancel_(request: Request, correlation_id: UUID, body: CancelBody) -> Response:
@@ -95,6 +96,24 @@ def router(broker: Parts) -> APIRouter:
         return reply(200 if change.command.final else 202, view(change.command))
 
     return made
+
+
+class Streamed(StreamingResponse):
+    """An event stream that has a place among those that there may be."""
+
+    def __init__(self, content: AsyncGenerator[bytes], room: AbstractContextManager[None]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream, where there is room.
+
+        Raises:
+            TooManyStreamsError: there is none; nothing was sent.
+        """
+        with self._room:
+            await super().__call__(scope, receive, send)
 
 
 async def called(

@@ -28,7 +28,6 @@ from app.edges.mcp import (
     resources,
     saga_tools,
     tasks,
-    tool_changes,
 )
 from app.edges.mcp.asking import approval, dialogue
 from app.edges.mcp.calls import (
@@ -71,9 +70,6 @@ class Front:
         self._broker = broker
         self._tasks = tasks.Tasks(broker)
         settings = broker.settings
-        self._streams = tool_changes.Streams(
-            total_max=settings.listen_streams_max, user_max=settings.listen_streams_per_user_max
-        )
         self._security = TransportSecuritySettings(
             allowed_hosts=list(settings.hosts_served),
             allowed_origins=list(settings.origins_served),
@@ -81,7 +77,7 @@ class Front:
 
     def server(self) -> Server[Any]:
         """The SDK's server with our handlers."""
-        listener = listen.Listener(self._broker, self._tasks, self._streams)
+        listener = listen.Listener(self._broker, self._tasks)
         documents = resources.Resources(self._broker)
         server: Server[Any] = Server(
             "mcp-broker",
@@ -115,7 +111,7 @@ class Front:
     def endpoint(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
         """The same app with a way past its transport, and with the older era's sessions."""
         fast = fast_call.FastCalls(app, server, self._broker, self._security)
-        changes = stream.SessionStream(self._broker, self._streams, self._security)
+        changes = stream.SessionStream(self._broker, self._security)
         return Messages(Sessions(fast, changes, self._broker.stops))
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:

@@ -20,8 +20,9 @@ from app.edges.commands import find
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.mcp.replies import URI
 from app.edges.mcp.tasks import Tasks, need_declared
-from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
+from app.edges.mcp.tool_changes import tools_changed, tools_seen
 from app.edges.parts import Parts
+from app.edges.streams import TooManyStreamsError
 from app.errors import BrokerError
 from app.identity import Identity
 
@@ -34,10 +35,9 @@ WATCHED_MAX: Final = 100
 class Listener:
     """Serves the streams of one app process."""
 
-    def __init__(self, broker: Parts, tasks: Tasks, streams: Streams) -> None:
+    def __init__(self, broker: Parts, tasks: Tasks) -> None:
         self._broker = broker
         self._tasks = tasks
-        self._streams = streams
 
     async def serve(
         self, ctx: Context, params: types.SubscriptionsListenRequestParams
@@ -82,7 +82,7 @@ class Listener:
     @asynccontextmanager
     async def _room(self, who: Identity) -> AsyncGenerator[None]:
         try:
-            with self._streams.room(who):
+            with self._broker.streams.room(who):
                 yield
         except TooManyStreamsError as error:
             said = "Too many streams are open; poll instead."

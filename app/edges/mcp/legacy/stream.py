@@ -17,8 +17,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.edges.auth.scopes import CALL, need
-from app.edges.mcp.tool_changes import Streams, TooManyStreamsError, tools_changed, tools_seen
+from app.edges.mcp.tool_changes import tools_changed, tools_seen
 from app.edges.parts import Parts
+from app.edges.streams import TooManyStreamsError
 from app.identity import Identity
 
 SSE: Final = "text/event-stream"
@@ -38,7 +39,6 @@ class SessionStream:
     """Serves the GET of a session, as an ASGI app."""
 
     broker: Parts
-    streams: Streams
     security: TransportSecuritySettings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +53,7 @@ class SessionStream:
         who: Identity = scope["broker.identity"]
         need(who, CALL)
         try:
-            with self.streams.room(who):
+            with self.broker.streams.room(who):
                 events = self._events(who, request)
                 await StreamingResponse(events, media_type=SSE, headers=HEADERS)(
                     scope, receive, send
