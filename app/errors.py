@@ -148,6 +148,14 @@ class ContradictionError(BrokerError):
     title = "The command has ended otherwise"
 
 
+class UnprocessableReportError(BrokerError):
+    """The report cannot be kept, however often it is sent."""
+
+    code = "unprocessable_report"
+    status = 422
+    title = "The report cannot be kept"
+
+
 class NotCancellableError(BrokerError):
     """The command or saga is past the point where that can be asked."""
 

@@ -20,6 +20,7 @@ from benchmarks import (
     fairness,
     growth,
     intake,
+    life,
     results,
     sagas,
 )
@@ -42,6 +43,7 @@ ALL: Final[dict[str, Benchmark]] = {
     "mcp": intake.over_mcp,
     "latency": dispatch.latency,
     "drain": dispatch.drain,
+    "life": life.whole,
     "results": results.words,
     "waking": results.waking,
     "growth": growth.growth,

@@ -1,15 +1,17 @@
 """What adapters say: claim, progress, result, reject. Each is one transaction, fenced."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.catalog.policy import ToolPolicy
+from app.catalog.redaction import mask
 from app.commands.attempts import Change, blocked_reason, conclude, end
+from app.commands.report import GONE, Answer, Kind, Report, ended, go, heard
 from app.commands.state import Event, State
 from app.commands.store import commands, heads, moves
 from app.commands.store.commands import Command
@@ -17,7 +19,19 @@ from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAt
 from app.identity import Identity, allowed_by_binding
 from app.postgres.engine import tenant_transaction
 
-ENDED_BADLY: Final = frozenset({State.FAILED, State.DEAD_LETTERED})
+ENDED_BADLY: Final = frozenset(
+    {State.FAILED, State.DEAD_LETTERED, State.CANCELLED, State.TIMED_OUT}
+)
+"""States that an error report may have led to: a cancel's acknowledgement is one, too."""
+
+
+class About(TypedDict):
+    """What every report says."""
+
+    adapter: Identity
+    policy: ToolPolicy
+    command_id: UUID
+    attempt: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +45,77 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What became of a report: its answer, the change if there was one, a command that it claimed."""
+
+    answer: Answer
+    change: Change | None = None
+    granted: Command | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTimes:
     """How long an adapter may be silent, where its tool's policy does not say."""
 
     lease_s: float
+
+
+async def apply(
+    engine: AsyncEngine,
+    report: Report,
+    *,
+    policy: ToolPolicy,
+    hidden: frozenset[str],
+    leases: LeaseTimes,
+    random: Random,
+) -> Applied:
+    """Apply one report by itself, whatever became of its command; `hidden` are the call's secrets.
+
+    Raises:
+        StaleAttemptError, ContradictionError, NotFoundError
+    """
+    about: About = {
+        "adapter": report.adapter,
+        "policy": policy,
+        "command_id": report.command_id,
+        "attempt": report.attempt,
+    }
+    match report.kind:
+        case Kind.CLAIM:
+            claimed = await claim(
+                engine, **about, run=report.run, named=report.named, leases=leases
+            )
+            return _claimed(claimed)
+        case Kind.PROGRESS:
+            change = await progress(
+                engine,
+                **about,
+                stage=mask(report.stage, hidden),
+                percent=report.percent,
+                message=mask(report.message, hidden),
+                leases=leases,
+            )
+            return Applied(answer=heard(cancel_requested=change.cancel_requested), change=change)
+        case Kind.RESULT:
+            error = mask(report.error, hidden)
+            change = await finish(engine, **about, result=report.result, error=error, random=random)
+        case Kind.REJECT:
+            change = await reject(engine, **about, reason=mask(report.reason, hidden))
+    answer = ended(change.command.state, repeated=change.repeated)
+    return Applied(answer=answer, change=None if change.repeated else change)
+
+
+def _claimed(claimed: Claim) -> Applied:
+    command = claimed.command
+    if not claimed.proceed:
+        gone = claimed.reason in GONE or command.final
+        body = {"proceed": False, "reason": claimed.reason}
+        return Applied(answer=Answer(status=410 if gone else 409, body=body))
+    return Applied(
+        answer=Answer(status=200, body=go(asdict(command), claimed.lease_s)),
+        change=Change(command=command, woken=(command.id,)),
+        granted=command,
+    )
 
 
 async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str:
@@ -50,22 +131,6 @@ async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str
     if adapter.tenants is not None and tenant_id not in adapter.tenants:
         raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
     return tenant_id
-
-
-async def subject(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> Command:
-    """A command that this adapter may speak for, as it is now.
-
-    Raises:
-        NotFoundError: no such command of the adapter's tenants and tools.
-    """
-    tenant_id = await owner(engine, adapter, command_id)
-    async with tenant_transaction(engine, tenant_id) as conn:
-        command = await commands.find(conn, command_id)
-    if command is None:
-        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
-    if not allowed_by_binding(adapter, command.tool, command.method):
-        raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
-    return command
 
 
 async def _locked(conn: AsyncConnection, adapter: Identity | None, command_id: UUID) -> Command:
@@ -88,18 +153,24 @@ async def claim(
     adapter: Identity,
     policy: ToolPolicy,
     command_id: UUID,
-    attempt: int,
+    attempt: int | None,
     run: str,
     leases: LeaseTimes,
+    named: tuple[str, str, str] | None = None,
 ) -> Claim:
     """Let one run of an adapter take an attempt; a repeat by the same run gets the same answer.
 
     `run` names one run, not one program: it is what tells a redelivered event from a lost answer.
+    `named` is the tenant, tool and method of the event that the adapter acts on: where they are
+    not the command's, the event was forged or mixed up, and nothing may be done for it.
     """
+    assert attempt is not None, "the edge refuses a claim without one"
     lease_s = policy.lease_s or leases.lease_s
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
         command = await _locked(conn, adapter, command_id)
+        if named is not None and named != (command.tenant_id, command.tool, command.method):
+            return await _refused(conn, command, adapter, "claim_mismatch", attempt, run)
         if command.state is State.RUNNING and (command.attempt, command.adapter) == (attempt, run):
             return Claim(proceed=True, command=command, lease_s=lease_s)
         taken = await moves.claim(
@@ -113,13 +184,21 @@ async def claim(
         )
         if taken is not None:
             return Claim(proceed=True, command=taken, lease_s=lease_s)
-        reason = refusal(command, attempt)
-        body = {"reason": reason, "attempt": attempt, "run": run}
-        actor = f"adapter:{adapter.client_id}"
-        await moves.record_rejected_report(
-            conn, command, kind="claim.refused", actor=actor, body=body
-        )
-        return Claim(proceed=False, command=command, reason=reason)
+        return await _refused(conn, command, adapter, refusal(command, attempt), attempt, run)
+
+
+async def _refused(
+    conn: AsyncConnection, command: Command, adapter: Identity, reason: str, attempt: int, run: str
+) -> Claim:
+    """Refuse a claim; the first of a command's refusals are audited."""
+    await moves.record_rejected_report(
+        conn,
+        command,
+        kind="claim.refused",
+        actor=f"adapter:{adapter.client_id}",
+        body={"reason": reason, "attempt": attempt, "run": run},
+    )
+    return Claim(proceed=False, command=command, reason=reason)
 
 
 def refusal(command: Command, attempt: int) -> str:
@@ -231,6 +310,8 @@ async def finish(
             )
         if current and _same_result(command, result, error):
             return Change(command=command, repeated=True)
+        if error is not None and await moves.was_retried(conn, command, attempt, error):
+            return Change(command=command, repeated=True)
         said = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
         await moves.record_rejected_report(
             conn, command, kind="result.late", actor=actor, body=said
@@ -263,20 +344,35 @@ def _same_result(command: Command, result: Any, error: Mapping[str, Any] | None)
 
 
 async def reject(
-    engine: AsyncEngine, *, adapter: Identity, policy: ToolPolicy, command_id: UUID, reason: str
+    engine: AsyncEngine,
+    *,
+    adapter: Identity,
+    policy: ToolPolicy,
+    command_id: UUID,
+    attempt: int | None,
+    reason: str,
 ) -> Change:
-    """No rule takes this command: it goes to the dead letters, unless it has ended.
+    """No rule takes this attempt: it goes to the dead letters, where nothing runs for it.
 
     Raises:
+        StaleAttemptError: the attempt is not the current one, or an adapter has claimed it.
         NotFoundError: no such command of the adapter's tenants and tools.
     """
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
         command = await _locked(conn, adapter, command_id)
-        if command.final:
-            return Change(command=command, repeated=True)
         error = {"code": "unroutable", "message": reason}
-        actor = f"adapter:{adapter.client_id}"
-        return await end(
-            conn, command, policy=policy, event=Event.EXHAUST, actor=actor, error=error
-        )
+        if command.final and command.attempt == attempt and command.error == error:
+            return Change(command=command, repeated=True)
+        if command.attempt == attempt and command.state in {State.QUEUED, State.DISPATCHED}:
+            actor = f"adapter:{adapter.client_id}"
+            return await end(
+                conn, command, policy=policy, event=Event.EXHAUST, actor=actor, error=error
+            )
+    raise StaleAttemptError(
+        f"Attempt {attempt} of command {command_id} is not one to reject:"
+        f" {refusal(command, attempt or 0)}.",
+        correlation_id=str(command_id),
+        state=str(command.state),
+        attempt=command.attempt,
+    )

@@ -10,11 +10,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.commands.attempts import Change
 from app.commands.store import commands, progress
 from app.commands.store.commands import Command
 from app.commands.store.progress import Progress
 from app.postgres import wakeups
 from app.postgres.engine import AWAY, tenant_transaction
+from app.postgres.wakeups import Notifier
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,16 @@ class CommandFeed:
             self._dirty |= mine
             self._some.set()
 
+    def watched(self, command_id: UUID) -> bool:
+        """Whether anybody here waits for it."""
+        return command_id in self._watches
+
+    def put(self, command: Command) -> None:
+        """A command as it was just committed: who waits for it need not have it read."""
+        for watch in self._watches.get(command.id, ()):
+            if watch.tenant_id == command.tenant_id:
+                watch.put(command)
+
     def notified(self, payload: str) -> None:
         """A notification came; without ids, anything may have changed."""
         self.changed(wakeups.parse_ids(payload) or list(self._watches))
@@ -119,6 +131,18 @@ class CommandFeed:
             command = found.get(watch.command_id)
             if command is not None and command.tenant_id == watch.tenant_id:
                 watch.put(command)
+
+
+def announce(feed: CommandFeed, notifier: Notifier, change: Change) -> None:
+    """Wake whoever waits for what a committed transaction changed."""
+    moved = {"correlation_id": str(change.command.id), "attempt": change.command.attempt}
+    logger.info(str(change.command.state), extra=moved)
+    feed.changed(change.woken)
+    notifier.commands(change.woken)
+    if change.outbox:
+        notifier.outbox()
+    if change.command.saga_id is not None:
+        notifier.sagas()
 
 
 async def until_final(watch: Subscription, *, wait_s: float) -> Command | None:

@@ -23,20 +23,17 @@ from app.errors import (
     UnavailableError,
     UnsupportedEncodingError,
 )
-from app.postgres.engine import AWAY, is_away, sqlstate_of
+from app.postgres.engine import AWAY, is_away, is_data_error, sqlstate_of
 
 logger = logging.getLogger(__name__)
-
-DATA: Final = "22"
-"""SQLSTATE class of data exceptions: a value that no column takes, such as a text with a NUL."""
 
 TYPE_BASE: Final = "urn:mcpbroker:problem:"
 
 
-def problem(error: BrokerError, *, metadata_url: str) -> Response:
-    """The error as `application/problem+json`, with the headers that its status asks for."""
+def members(error: BrokerError) -> dict[str, Any]:
+    """The members of the error's problem details; it is counted as told."""
     metrics.REFUSED.labels(error.code).inc()
-    body = {
+    return {
         "type": TYPE_BASE + error.code,
         "title": error.title,
         "status": error.status,
@@ -44,6 +41,11 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
         "code": error.code,
         **error.fields,
     }
+
+
+def problem(error: BrokerError, *, metadata_url: str) -> Response:
+    """The error as `application/problem+json`, with the headers that its status asks for."""
+    body = members(error)
     headers: dict[str, str] = {}
     if isinstance(error, UnsupportedEncodingError):
         headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
@@ -131,7 +133,7 @@ def translated(error: Exception, *, path: str) -> BrokerError:
     """What a caller learns of an error that nobody meant; the log has the rest."""
     if isinstance(error, AWAY) and is_away(error):
         return UnavailableError(unavailable(error))
-    if sqlstate_of(error).startswith(DATA):
+    if is_data_error(error):
         logger.warning("the database refused a value", extra={"sqlstate": sqlstate_of(error)})
         return BadRequestError("A value in the request is one that cannot be stored.")
     logger.error("request failed", exc_info=error, extra={"path": path})

@@ -6,8 +6,9 @@ from random import Random
 
 from app.catalog.cache import Catalog
 from app.commands.attempts import Change
+from app.commands.reports import ReportBatcher
 from app.commands.results import LeaseTimes
-from app.commands.watch import CommandFeed
+from app.commands.watch import CommandFeed, announce
 from app.config import Settings
 from app.edges.auth.certificates import Certificates
 from app.edges.auth.refusals import Refusals
@@ -36,6 +37,7 @@ class Parts:
     queues: Queues
     intake: IntakeBatcher
     feed: CommandFeed
+    reports: ReportBatcher
     supervisor: Supervisor
     stops: Stops
     streams: Streams
@@ -51,11 +53,4 @@ class Parts:
 
     def announce(self, change: Change) -> None:
         """Wake whoever waits for what a committed transaction changed."""
-        moved = {"correlation_id": str(change.command.id), "attempt": change.command.attempt}
-        logger.info(str(change.command.state), extra=moved)
-        self.feed.changed(change.woken)
-        self.notifier.commands(change.woken)
-        if change.outbox:
-            self.notifier.outbox()
-        if change.command.saga_id is not None:
-            self.notifier.sagas()
+        announce(self.feed, self.notifier, change)

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 from app import assets, metrics
 from app.audit.store import partitions
 from app.catalog.cache import Catalog
+from app.commands.reports import ReportBatcher
+from app.commands.results import LeaseTimes
 from app.commands.watch import CommandFeed
 from app.config import Settings
 from app.edges import failures
@@ -89,7 +91,20 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
         supervisor.start("notifier", notifier.run)
         supervisor.start("feed", feed.run)
         supervisor.start("partitions", lambda: partitions.keep(database.pool))
+        random = SystemRandom()
+        reports = ReportBatcher(
+            database.engine,
+            database.pool,
+            notifier,
+            feed,
+            catalog,
+            leases=LeaseTimes(lease_s=settings.lease_s),
+            random=random,
+            batch_max=settings.intake_batch_max,
+            queue_max=settings.intake_queue_max,
+        )
         await stack.enter_async_context(intake.running())
+        await stack.enter_async_context(reports.running())
         yield Parts(
             settings=settings,
             database=database,
@@ -99,6 +114,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             queues=Queues(database.engine),
             intake=intake,
             feed=feed,
+            reports=reports,
             supervisor=supervisor,
             stops=stops,
             streams=Streams(
@@ -108,7 +124,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             verifier=Verifier(settings),
             certificates=Certificates(settings),
             refusals=refusals,
-            random=SystemRandom(),
+            random=random,
         )
 
 

@@ -26,7 +26,7 @@ from app.errors import (
 from app.intake import store as intake_store
 from app.intake.call import Call
 from app.intake.store import Written
-from app.postgres.engine import AWAY, is_lost, sqlstate_of
+from app.postgres.engine import AWAY, code_of, is_data_error, is_lost
 from app.postgres.wakeups import Notifier
 
 logger = logging.getLogger(__name__)
@@ -295,11 +295,6 @@ def _away(error: Exception) -> UnavailableError:
 
 def _refused(error: Exception) -> BrokerError:
     """What the database refuses as data (class 22) is the call's fault, and no retry helps."""
-    if code_of(error).startswith("22"):
+    if is_data_error(error):
         return BadRequestError("A value of the call is one that cannot be stored.")
     return UnavailableError(f"The call was not accepted ({code_of(error)}).")
-
-
-def code_of(error: Exception) -> str:
-    """What a caller or a log may learn of a failure: its message can quote any call of the batch."""
-    return sqlstate_of(error) or type(error).__name__

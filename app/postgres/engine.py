@@ -93,6 +93,16 @@ def dump(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
+def code_of(error: Exception) -> str:
+    """What a caller or a log may learn of a failure: its words can quote any call of the batch."""
+    return sqlstate_of(error) or type(error).__name__
+
+
+def is_data_error(error: Exception) -> bool:
+    """Whether the database refused a value as data (SQLSTATE class 22), which it always will."""
+    return sqlstate_of(error).startswith("22")
+
+
 def _give_up_on_lost(engine: AsyncEngine) -> None:
     """Have a connection, and all of its pool, given up that answers nothing or takes no writes."""
 

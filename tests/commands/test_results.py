@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from app.commands import results
+from app.commands.report import Kind, Report
 from app.edges.parts import Parts
 from app.errors import ContradictionError, NotFoundError, StaleAttemptError
 from app.identity import Identity
@@ -177,4 +178,6 @@ async def test_an_adapter_bound_to_another_tenant_or_tool_finds_nothing(broker: 
         Identity(tenant_id="x", user_id="x", client_id="x", tools=("git/*",)),
     ):
         with pytest.raises(NotFoundError):
-            await results.subject(broker.database.engine, bound, one)
+            await broker.reports.report(
+                Report(kind=Kind.CLAIM, adapter=bound, command_id=one, attempt=1, run="r")
+            )

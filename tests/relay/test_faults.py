@@ -156,6 +156,7 @@ async def rejects(stage: Stage) -> None:
         adapter=ADAPTER,
         policy=stage.policy,
         command_id=stage.first,
+        attempt=1,
         reason="no rule",
     )
 

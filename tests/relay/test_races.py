@@ -202,6 +202,7 @@ async def test_whatever_meets_on_a_key_at_whatever_statement_one_command_has_it_
             adapter=ADAPTER,
             policy=ToolPolicy(),
             command_id=dead,
+            attempt=1,
             reason="no rule",
         )
         ids = dead, active, waiting

@@ -28,7 +28,7 @@ from app.sagas import deadlocks
 from app.sagas.store import sagas as saga_rows
 from devstack.stack import Dsns
 from relay.sagas import Conductor
-from tests.support.calls import ADA, ADAPTER, fetch
+from tests.support.calls import ADA, ADAPTER, fetch, subject
 
 TOOLS = Path(__file__).with_name("tools.yml")
 TURNS_MAX = 50
@@ -93,7 +93,7 @@ class Lab:
         return [PREFIX.get(row["saga_role"], "") + row["saga_step"] for row in rows]
 
     async def claim(self, command_id: UUID, *, attempt: int = 1) -> Claim:
-        command = await results.subject(self.broker.database.engine, ADAPTER, command_id)
+        command = await subject(self.broker, command_id)
         return await results.claim(
             self.broker.database.engine,
             adapter=ADAPTER,
@@ -112,7 +112,7 @@ class Lab:
         result: Any = None,
         error: dict[str, Any] | None = None,
     ) -> Change:
-        command = await results.subject(self.broker.database.engine, ADAPTER, command_id)
+        command = await subject(self.broker, command_id)
         word = await results.finish(
             self.broker.database.engine,
             adapter=ADAPTER,

@@ -11,6 +11,7 @@ from app.commands import control, results
 from app.commands.attempts import Change
 from app.commands.results import Claim
 from app.commands.store import commands
+from app.commands.store.commands import Command
 from app.edges.calls import Accepted, submit
 from app.edges.parts import Parts
 from app.identity import Identity
@@ -37,8 +38,17 @@ async def accept(broker: Parts, request: CallRequest, who: Identity = ADA) -> Ac
     return await submit(broker, who, request)
 
 
+async def subject(broker: Parts, command_id: UUID) -> Command:
+    """A command, whoever's it is."""
+    tenant_id = await results.owner(broker.database.engine, ADAPTER, command_id)
+    async with tenant_transaction(broker.database.engine, tenant_id) as conn:
+        found = await commands.find(conn, command_id)
+    assert found is not None
+    return found
+
+
 async def policy_of(broker: Parts, command_id: UUID) -> ToolPolicy:
-    found = await results.subject(broker.database.engine, ADAPTER, command_id)
+    found = await subject(broker, command_id)
     return await broker.catalog.policy(found.tool, found.method)
 
 

@@ -52,7 +52,7 @@ def statements(engine: AsyncEngine) -> Generator[list[str]]:
         lambda broker, one: find(broker, EVE, one),
         lambda broker, one: find(broker, BOB, one),
         lambda broker, one: cancel(broker, EVE, one, reason="x"),
-        lambda broker, one: results.subject(broker.database.engine, BOUND, one),
+        lambda broker, one: results.owner(broker.database.engine, BOUND, one),
     ],
     ids=["another tenant", "another user", "a cancel", "an adapter of another tenant"],
 )

@@ -124,6 +124,14 @@ DECIDE: Final = text(f"""
     SELECT * FROM moved
 """)
 
+RETRIED: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM audit.events
+         WHERE command_id = :id AND type = 'command.retry'
+           AND CAST(body AS jsonb) -> 'attempt_over' = to_jsonb(CAST(:attempt AS integer))
+           AND CAST(body AS jsonb) -> 'error' = CAST(:error AS jsonb))
+""")
+
 COUNT_REJECTED: Final = text("""
     UPDATE commands
        SET reports_rejected = reports_rejected + 1
@@ -314,6 +322,16 @@ async def decide(
         body={"reason": reason},
         decision=decision,
     )
+
+
+async def was_retried(
+    conn: AsyncConnection, command: Command, attempt: int | None, error: Mapping[str, Any]
+) -> bool:
+    """Whether this error ended this earlier attempt, after which the command was tried again."""
+    if attempt is None or attempt >= command.attempt:
+        return False
+    values = {"id": command.id, "attempt": attempt, "error": dump(error)}
+    return bool(await conn.scalar(RETRIED, values))
 
 
 async def record_rejected_report(

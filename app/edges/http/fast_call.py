@@ -14,11 +14,12 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.contract import CallBody, Key
 from app.edges.bodies import is_json, parsed
 from app.edges.failures import framework_problem, invalid, translated
+from app.edges.http import results
 from app.edges.http.calls import CALL_PATH, called
 from app.edges.parts import Parts
 from app.postgres.engine import AWAY
@@ -43,10 +44,37 @@ class FastCall:
         """
         if scope["type"] == "http" and scope["path"] == CALL_PATH and scope["method"] == "POST":
             await self._called(scope, receive, send)
+        elif self._is_report(scope):
+            await self._reported(scope, receive, send)
         elif scope["type"] == "http" and scope["path"] == "/mcp":
             await self.mcp(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    def _is_report(self, scope: Scope) -> bool:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return False
+        path: str = scope["path"]
+        return path.startswith(results.PATH) and is_json(Headers(scope=scope).get("content-type"))
+
+    async def _reported(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, written = scope["path"], b""
+        try:
+            written = await Request(scope, receive).body()
+            peer = "unknown" if scope["client"] is None else scope["client"][0]
+            response = await results.fast(
+                self.broker, scope["broker.identity"], path, value_of(written), peer=peer
+            )
+        except ClientDisconnect:
+            return
+        except HTTPException as error:
+            response = framework_problem(error)
+        except AWAY as error:
+            raise translated(error, path=path) from error
+        if response is None:
+            await self.app(scope, replayed(written), send)
+        else:
+            await response(scope, receive, send)
 
     async def _called(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -81,10 +109,8 @@ def read(headers: Headers, written: bytes) -> tuple[str | None, CallBody]:
     """
     said = headers.get("idempotency-key")
     value: Any = written
-    if written and is_json(headers.get("content-type")):
-        value = parsed(written)
-    if not written:
-        raise invalid(problems(("body",), "Field required"))
+    if is_json(headers.get("content-type")) or not written:
+        value = value_of(written)
     found: list[Any] = []
     key: str | None = None
     try:
@@ -99,6 +125,26 @@ def read(headers: Headers, written: bytes) -> tuple[str | None, CallBody]:
     if found:
         raise invalid(RequestValidationError(found))
     return key, body
+
+
+def value_of(written: bytes) -> Any:
+    """The JSON value of a body.
+
+    Raises:
+        BadRequestError: it is empty, or none that is taken.
+    """
+    if not written:
+        raise invalid(problems(("body",), "Field required"))
+    return parsed(written)
+
+
+def replayed(body: bytes) -> Receive:
+    """A request's body once more, for whoever reads it next."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def placed(error: ValidationError, *place: str) -> list[Any]:

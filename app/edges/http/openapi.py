@@ -32,7 +32,7 @@ MEANINGS: Final = {
     409: "It is not in a state for this, or another was first.",
     410: "It is not wanted any more.",
     413: "The body is too large.",
-    422: "The arguments do not fit, or the key belongs to another request.",
+    422: "The arguments do not fit, the key belongs to another request, or it cannot be kept.",
     429: "The queue is full.",
     503: "The database is away or busy.",
 }
@@ -50,7 +50,8 @@ MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/sagas/{saga_id}/cancel"): (202, 409),
     ("post", "/results/{correlation_id}/claim"): (409, 410),
     ("post", "/results/{correlation_id}/progress"): (409,),
-    ("post", "/results/{correlation_id}"): (409,),
+    ("post", "/results/{correlation_id}/reject"): (409,),
+    ("post", "/results/{correlation_id}"): (409, 422),
 }
 """Beside 200 and what is ALWAYS; an operator's POST adds 409 to any route."""
 

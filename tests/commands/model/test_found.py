@@ -20,6 +20,7 @@ from tests.conftest import settings_of
 from tests.support.calls import ADA, ADAPTER, accept, claim, echo, fetch, finish, redrive, state_of
 
 LOST = "UPDATE commands SET lease_until = now() - interval '1 s' WHERE id = $1"
+MISSED = "UPDATE commands SET deadline_missed_at = now() WHERE id = $1"
 LATE = "UPDATE commands SET deadline_at = now() - interval '1 s' WHERE id = $1"
 NOT_IDEMPOTENT = """
     UPDATE tools SET policy = policy || '{"idempotent": false}' WHERE name = 'probe_echo'
@@ -72,14 +73,13 @@ async def test_a_redriven_command_has_a_deadline_though_it_missed_the_one_before
     async with open_database(settings, name="relay") as relay:
         notifier = Notifier(relay.pool, coalesce_ms=10)
         clock = Clock(relay.engine, relay.pool, notifier, settings, random=Random(1))
-        assert (await claim(broker, one)).proceed
-        await fetch(database.owner, LATE, one)
-        await clock.tick()
+        await fetch(database.owner, MISSED, one)
         await reject(
             broker.database.engine,
             adapter=ADAPTER,
             policy=ToolPolicy(),
             command_id=one,
+            attempt=1,
             reason="no rule",
         )
         await redrive(broker, one)

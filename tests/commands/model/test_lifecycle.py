@@ -304,12 +304,18 @@ class Lifecycle(RuleBasedStateMachine):
             adapter=calls.ADAPTER,
             policy=self.world.run(calls.policy_of(broker, one.id)),
             command_id=one.id,
+            attempt=one.attempt,
             reason="no rule",
         )
-        assert self.world.run(said).repeated == one.final
-        if not one.final:
-            error = {"code": "unroutable", "message": "no rule"}
+        error = {"code": "unroutable", "message": "no rule"}
+        if one.state in {"queued", "dispatched"}:
+            assert not self.world.run(said).repeated
             self.model.end(one, "dead_lettered", error=error)
+        elif one.final and one.error == error:
+            assert self.world.run(said).repeated
+        else:
+            with pytest.raises(StaleAttemptError):
+                self.world.run(said)
 
     @precondition(lambda self: any(one.pending for one in self.model.commands.values()))
     @rule(pick=PICK, approve=st.booleans())

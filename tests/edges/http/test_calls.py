@@ -220,7 +220,7 @@ async def test_an_unroutable_command_is_rejected_once(
     http: httpx.AsyncClient, issuer: DevIssuer
 ) -> None:
     one = await accepted(http)
-    body = {"reason": "no rule takes it"}
+    body = {"attempt": 1, "reason": "no rule takes it"}
     for repeated in (False, True):
         answer = await http.post(f"/results/{one}/reject", json=body, headers=adapter(issuer))
         assert answer.json() == {"ok": True, "state": "dead_lettered", "repeated": repeated}
