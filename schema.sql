@@ -12,22 +12,30 @@ CREATE FUNCTION audit.actor_kind(actor text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (starts_with(actor, 'adapter:'::text) OR starts_with(actor, 'relay:'::text) OR starts_with(actor, 'db:'::text) OR (strpos(actor, ':'::text) = 0)) THEN actor ELSE (split_part(actor, ':'::text, 1) || ':'::text) END;
 
--- FUNCTION ask_retirement(timestamp with time zone, text)
+-- FUNCTION ask_retirement(text)
 
-CREATE FUNCTION audit.ask_retirement(until timestamp with time zone, why text) RETURNS bigint
+CREATE FUNCTION audit.ask_retirement(note text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET lock_timeout TO '3s'
     AS $$
     #variable_conflict use_column
     DECLARE
+        asked jsonb := audit.request_of(note);
+        until timestamptz := audit.instant(asked ->> 'before');
         made bigint;
     BEGIN
-        IF until > now() THEN
-            RAISE EXCEPTION 'only what is past can be retired' USING ERRCODE = '22023';
+        IF asked ->> 'kind' IS DISTINCT FROM 'retire' OR until IS NULL OR until > now() THEN
+            RAISE EXCEPTION 'no request for the retirement of what is past' USING ERRCODE = '22023';
         END IF;
-        INSERT INTO audit.retirements (before, reason, asked_by) VALUES (until, why, 'db:' || session_user)
+        INSERT INTO audit.retirements (before, reason, asked_by, request)
+        VALUES (until, coalesce(asked ->> 'reason', ''), 'db:' || session_user, note)
         RETURNING retirement_id INTO made;
+        INSERT INTO audit.events (tenant_id, type, actor, body)
+        SELECT log.tenant_id, 'retirement.asked', 'db:' || session_user,
+               json_build_object('retirement', made, 'before', until, 'request', note)
+          FROM (SELECT '_broker' AS tenant_id UNION
+                SELECT s.tenant_id FROM audit.seals s WHERE s.seal_no = 1) AS log;
         RETURN made;
     END $$;
 
@@ -42,7 +50,8 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
     DECLARE
         lower timestamptz;
         found record;
-        counts jsonb := '{}';
+        said record;
+        gone jsonb := '[]';
     BEGIN
         PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
         SELECT c.relname, (regexp_match(b.bound, 'TO \(''([^'']+)''\)'))[1]::timestamptz,
@@ -53,7 +62,8 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
          CROSS JOIN LATERAL pg_get_expr(c.relpartbound, c.oid) AS b (bound)
          WHERE i.inhparent = 'audit.events'::regclass ORDER BY 2 LIMIT 1;
         IF upto IS NULL OR upto > now() OR NOT EXISTS (
-            SELECT FROM audit.seals s WHERE s.kind = 'retirement' AND s.retired_before >= upto) THEN
+            SELECT FROM audit.seals s WHERE s.kind = 'retirement' AND s.request IS NOT NULL
+               AND s.retired_before >= upto) THEN
             RETURN;
         END IF;
         events := 0;
@@ -68,17 +78,21 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
              GROUP BY e.tenant_id ORDER BY e.tenant_id
         LOOP
             events := events + found.events;
-            counts := counts || jsonb_build_object(found.tenant_id, found.events);
+            SELECT s.seal_no, audit.request_of(s.request) ->> 'id' AS request INTO said
+              FROM audit.seals s
+             WHERE s.tenant_id = found.tenant_id AND s.kind = 'retirement'
+               AND s.retired_before >= upto AND s.digest = audit.seal_digest(s)
+               AND audit.instant(audit.request_of(s.request) ->> 'before') >= s.retired_before
+             ORDER BY s.seal_no LIMIT 1;
+            gone := gone || jsonb_build_object('tenant', found.tenant_id, 'events', found.events,
+                                               'seal', said.seal_no, 'request', said.request);
             reason := CASE
                 WHEN found.sealed < found.events THEN
                     format('tenant %s has events there that no seal covers', found.tenant_id)
-                WHEN EXISTS (SELECT FROM audit.holds h
-                              WHERE h.tenant_id = found.tenant_id AND h.released_at IS NULL
-                                AND coalesce(h.from_at, '-infinity') < upto) THEN
+                WHEN EXISTS (SELECT FROM audit.held(found.tenant_id) h WHERE h.keeps_from < upto)
+                THEN
                     format('tenant %s is under a legal hold', found.tenant_id)
-                WHEN NOT EXISTS (SELECT FROM audit.seals s
-                                  WHERE s.tenant_id = found.tenant_id AND s.kind = 'retirement'
-                                    AND s.retired_before >= upto) THEN
+                WHEN said.seal_no IS NULL THEN
                     format('the log of tenant %s does not say that it was retired', found.tenant_id)
             END;
             IF reason IS NOT NULL THEN
@@ -88,9 +102,10 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
         END LOOP;
         EXECUTE format('DROP TABLE audit.%I', partition);
         INSERT INTO audit.events (tenant_id, type, actor, body)
-        SELECT c.key, 'audit.retired', 'db:' || session_user,
-               json_build_object('partition', partition, 'before', upto, 'events', c.value)
-          FROM jsonb_each(counts) c;
+        SELECT g.tenant, 'audit.retired', 'db:' || session_user,
+               json_build_object('partition', partition, 'before', upto, 'events', g.events,
+                                 'seal', g.seal, 'request', g.request)
+          FROM jsonb_to_recordset(gone) AS g (tenant text, events bigint, seal bigint, request text);
         dropped := true;
         RETURN NEXT;
     END $$;
@@ -125,20 +140,25 @@ CREATE FUNCTION audit.ensure_partitions(months_ahead integer DEFAULT 2) RETURNS 
         RETURN made;
     END $$;
 
--- FUNCTION erase(text, text, text, integer)
+-- FUNCTION erase(text, text, text, uuid[], timestamp with time zone[], integer)
 
-CREATE FUNCTION audit.erase(tenant text, person text, why text, batch integer DEFAULT 5000) RETURNS TABLE(erasure uuid, events bigint, commands bigint, kept bigint, more boolean)
+CREATE FUNCTION audit.erase(tenant text, person text, note text, ids uuid[], ats timestamp with time zone[], batch integer) RETURNS TABLE(erasure uuid, events bigint, commands bigint, kept bigint, more boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'public', 'pg_temp'
     SET lock_timeout TO '3s'
     AS $_$
     #variable_conflict use_column
     DECLARE
+        asked jsonb := audit.request_of(note);
         months jsonb;
     BEGIN
         PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
-        IF EXISTS (SELECT FROM audit.holds h WHERE h.tenant_id = tenant AND h.released_at IS NULL)
+        IF asked ->> 'kind' IS DISTINCT FROM 'erase' OR asked ->> 'tenant_id' IS DISTINCT FROM tenant
         THEN
+            RAISE EXCEPTION 'no request for an erasure in tenant %', tenant USING ERRCODE = '22023';
+        END IF;
+        erasure := asked ->> 'id';
+        IF EXISTS (SELECT FROM audit.held(tenant)) THEN
             RAISE EXCEPTION 'tenant % is under a legal hold', tenant USING ERRCODE = '55000';
         ELSIF EXISTS (SELECT FROM public.commands c
                        WHERE c.tenant_id = tenant AND c.user_id = person
@@ -150,17 +170,19 @@ CREATE FUNCTION audit.erase(tenant text, person text, why text, batch integer DE
             RAISE EXCEPTION 'the person has open commands, sagas or dead letters; settle them first'
                   USING ERRCODE = '55000';
         END IF;
-        erasure := gen_random_uuid();
+
+        IF EXISTS (SELECT FROM audit.events e WHERE e.tenant_id = tenant
+                      AND e.type = 'person.erased' AND e.event_id = erasure) THEN
+            RAISE EXCEPTION 'that request was followed before' USING ERRCODE = '55000';
+        END IF;
         UPDATE audit.events e
            SET commitment = audit.personal_v1(e.salt, e.actor, e.user_id, e.fingerprint, e.body),
                actor = audit.actor_kind(e.actor)
                        || repeat('[erased]', (audit.actor_kind(e.actor) ~ ':$')::int),
                user_id = NULL, fingerprint = NULL, body = '{}', salt = NULL, erased_by = erasure
-         WHERE (e.tenant_id, e.occurred_at, e.event_id) IN (
-                SELECT e.tenant_id, e.occurred_at, e.event_id
-                  FROM audit.events e
-                 WHERE e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
-                  AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NOT NULL LIMIT batch);
+         WHERE e.tenant_id = tenant AND e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
+                  AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NOT NULL
+           AND (e.occurred_at, e.event_id) IN (SELECT * FROM unnest(ats, ids));
         GET DIAGNOSTICS events = ROW_COUNT;
         WITH mine AS (
             UPDATE public.commands c
@@ -180,16 +202,18 @@ CREATE FUNCTION audit.erase(tenant text, person text, why text, batch integer DE
         UPDATE public.sagas SET user_id = '[erased]', input = NULL, plan = NULL,
                stop = NULL, reason = NULL
          WHERE tenant_id = tenant AND user_id = person;
+
         SELECT jsonb_object_agg(x.month, jsonb_build_object('events', x.events,
                                                             'digest', x.digest))
           INTO months FROM audit.erased(tenant) x WHERE x.erasure = erase.erasure;
-        IF events + commands > 0 THEN
-            INSERT INTO audit.events (event_id, tenant_id, type, actor, body)
-            VALUES (erasure, tenant, 'person.erased', 'db:' || session_user, json_build_object(
-                'reason', why, 'events', events, 'commands', commands, 'months', months));
-        ELSE
-            erasure := NULL;
+        IF coalesce(months, '{}') IS DISTINCT FROM asked -> 'months' THEN
+            RAISE EXCEPTION 'the events are not those that the request names'
+                  USING ERRCODE = '55000';
         END IF;
+        INSERT INTO audit.events (event_id, tenant_id, type, actor, body)
+        VALUES (erasure, tenant, 'person.erased', 'db:' || session_user, json_build_object(
+            'reason', asked ->> 'reason', 'events', events, 'commands', commands,
+            'months', months, 'request', note));
         kept := (SELECT count(*) FROM audit.events e WHERE e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
                   AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NULL
                     AND e.commitment IS NULL);
@@ -320,20 +344,17 @@ CREATE FUNCTION audit.erased(tenant text) RETURNS TABLE(erasure uuid, month text
    GROUP BY e.erased_by, (to_char((e.occurred_at AT TIME ZONE 'UTC'::text), 'YYYYMM'::text));
 END;
 
--- FUNCTION erasure_fault(text)
+-- FUNCTION instant(text)
 
-CREATE FUNCTION audit.erasure_fault(tenant text) RETURNS TABLE(event_id uuid, reason text)
-    LANGUAGE sql STABLE
+CREATE FUNCTION audit.instant(words text) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog'
-    BEGIN ATOMIC
- SELECT x.event_id,
-     format('events of %s were erased otherwise than the record says'::text, x.month) AS format
-    FROM (audit.erased(erasure_fault.tenant) x(erasure, month, events, digest, event_id)
-      LEFT JOIN audit.events r ON (((r.tenant_id = erasure_fault.tenant) AND (r.event_id = x.erasure) AND (r.type = 'person.erased'::text))))
-   WHERE ((((r.body -> 'months'::text) -> x.month) ->> 'digest'::text) IS DISTINCT FROM x.digest)
-   ORDER BY x.month, x.event_id
-  LIMIT 1;
-END;
+    AS $$
+    BEGIN
+        RETURN words::timestamptz;
+    EXCEPTION WHEN data_exception THEN
+        RETURN NULL;
+    END $$;
 
 -- TABLE members
 
@@ -371,6 +392,65 @@ COMMENT ON COLUMN audit.members.occurred_at IS 'When it happened, by the databas
 
 COMMENT ON COLUMN audit.members.leaf IS 'The event''s leaf hash (RFC 6962), as it was sealed.';
 
+-- FUNCTION held_at(text, bigint)
+
+CREATE FUNCTION audit.held_at(tenant text, place bigint) RETURNS TABLE(hold text, from_at timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT (e.body ->> 'hold'::text),
+     COALESCE(audit.instant((e.body ->> 'from'::text)), '-infinity'::timestamp with time zone) AS "coalesce"
+    FROM (audit.events e
+      JOIN audit.members m ON (((m.event_id = e.event_id) AND (m.tenant_id = e.tenant_id) AND (m.occurred_at = e.occurred_at))))
+   WHERE ((e.tenant_id = held_at.tenant) AND (e.type = 'hold.placed'::text) AND ((e.body ->> 'hold'::text) IS NOT NULL) AND (m.seq <= held_at.place) AND (NOT (EXISTS ( SELECT
+            FROM (audit.events r
+              JOIN audit.members n ON (((n.event_id = r.event_id) AND (n.tenant_id = r.tenant_id) AND (n.occurred_at = r.occurred_at))))
+           WHERE ((r.tenant_id = held_at.tenant) AND (r.type = 'hold.released'::text) AND ((r.body ->> 'hold'::text) = (e.body ->> 'hold'::text)) AND (n.seq > m.seq) AND (n.seq <= held_at.place))))));
+END;
+
+-- FUNCTION request_of(text)
+
+CREATE FUNCTION audit.request_of(note text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    BEGIN
+        IF split_part(note, E'\n', 1) = 'mcpbroker.audit.request.v1'
+           AND split_part(note, E'\n', 4) = '' THEN
+            RETURN split_part(note, E'\n', 3)::jsonb;
+        END IF;
+        RETURN NULL;
+    EXCEPTION WHEN data_exception THEN
+        RETURN NULL;
+    END $$;
+
+-- FUNCTION erasure_fault(text)
+
+CREATE FUNCTION audit.erasure_fault(tenant text) RETURNS TABLE(event_id uuid, reason text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT x.event_id,
+     format('events of %s were erased: %s'::text, x.month,
+         CASE
+             WHEN (a.asked IS NULL) THEN 'no request says so'::text
+             WHEN a.held THEN 'a legal hold was on'::text
+             ELSE 'the record of it says otherwise'::text
+         END) AS format
+    FROM (audit.erased(erasure_fault.tenant) x(erasure, month, events, digest, event_id)
+      LEFT JOIN LATERAL ( SELECT q.asked,
+             (EXISTS ( SELECT
+                    FROM audit.held_at(erasure_fault.tenant, COALESCE(m.seq, ((1)::bigint << 62))) held_at(hold, from_at))) AS held
+            FROM ((audit.events r
+              CROSS JOIN LATERAL audit.request_of((r.body ->> 'request'::text)) q(asked))
+              LEFT JOIN audit.members m ON (((m.event_id = r.event_id) AND (m.tenant_id = r.tenant_id) AND (m.occurred_at = r.occurred_at))))
+           WHERE ((r.tenant_id = erasure_fault.tenant) AND (r.event_id = x.erasure) AND (r.type = 'person.erased'::text) AND ((q.asked ->> 'kind'::text) = 'erase'::text) AND ((q.asked ->> 'tenant_id'::text) = erasure_fault.tenant) AND ((q.asked ->> 'id'::text) = (r.event_id)::text))
+          LIMIT 1) a ON (true))
+   WHERE ((a.asked IS NULL) OR a.held OR (((a.asked -> 'months'::text) -> x.month) IS DISTINCT FROM jsonb_build_object('events', x.events, 'digest', x.digest)))
+   ORDER BY x.month, x.event_id
+  LIMIT 1;
+END;
+
 -- TABLE watermark
 
 CREATE TABLE audit.watermark (
@@ -402,23 +482,21 @@ CREATE FUNCTION audit.first_unsealed(tenant text, waited interval) RETURNS TABLE
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog'
     BEGIN ATOMIC
-( SELECT e.event_id,
+ SELECT e.event_id,
          CASE
              WHEN (e.xid <= w.xid) THEN 'event was inserted behind the sealer, or its membership was deleted'::text
+             WHEN ((e.xid IS NULL) OR ((e.xid >= pg_snapshot_xmax(pg_current_snapshot())) AND (w.cluster = c.system_identifier))) THEN 'event is of no transaction, or of one that is yet to come: it is not sealed'::text
+             WHEN (e.occurred_at > (clock_timestamp() + '00:01:00'::interval)) THEN format('event bears a time that is yet to come, %s: it is not sealed'::text, e.occurred_at)
              ELSE format('event of %s is not sealed'::text, e.occurred_at)
          END AS format
-    FROM (audit.events e
+    FROM ((audit.events e
+      CROSS JOIN pg_control_system() c(pg_control_version, catalog_version_no, system_identifier, pg_control_last_modified))
       LEFT JOIN audit.watermark w ON (true))
-   WHERE ((e.tenant_id = first_unsealed.tenant) AND ((e.xid <= w.xid) OR (e.occurred_at < (statement_timestamp() - first_unsealed.waited)) OR (e.occurred_at > (statement_timestamp() + '01:00:00'::interval))) AND (NOT (EXISTS ( SELECT
+   WHERE ((e.tenant_id = first_unsealed.tenant) AND ((e.xid <= w.xid) OR (e.xid IS NULL) OR ((e.xid >= pg_snapshot_xmax(pg_current_snapshot())) AND (w.cluster = c.system_identifier)) OR (e.occurred_at < (statement_timestamp() - first_unsealed.waited)) OR (e.occurred_at > (clock_timestamp() + '00:01:00'::interval))) AND (NOT (EXISTS ( SELECT
             FROM audit.members m
            WHERE ((m.event_id = e.event_id) AND (m.tenant_id = e.tenant_id) AND (m.occurred_at = e.occurred_at))))))
    ORDER BY e.xid, e.occurred_at, e.event_id
-  LIMIT 1)
- UNION ALL
-  SELECT f.event_id,
-     f.reason
-    FROM audit.erasure_fault(first_unsealed.tenant) f(event_id, reason)
- LIMIT 1;
+  LIMIT 1;
 END;
 
 -- FUNCTION grow(bytea, bigint, bytea)
@@ -456,6 +534,84 @@ CREATE FUNCTION audit.guard(target regclass) RETURNS void
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_change', target);
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER refuse_truncate', target);
     END $$;
+
+-- TABLE holds
+
+CREATE TABLE audit.holds (
+    hold_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    from_at timestamp with time zone,
+    to_at timestamp with time zone,
+    reason text NOT NULL,
+    placed_by text NOT NULL,
+    placed_at timestamp with time zone DEFAULT now() NOT NULL,
+    released_by text,
+    released_at timestamp with time zone,
+    CONSTRAINT ck_holds_range CHECK ((from_at < to_at))
+);
+
+ALTER TABLE ONLY audit.holds FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE holds
+
+COMMENT ON TABLE audit.holds IS 'Legal holds: what they cover is neither purged, retired nor erased.';
+
+-- COMMENT COLUMN holds.hold_id
+
+COMMENT ON COLUMN audit.holds.hold_id IS 'The hold.';
+
+-- COMMENT COLUMN holds.tenant_id
+
+COMMENT ON COLUMN audit.holds.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN holds.from_at
+
+COMMENT ON COLUMN audit.holds.from_at IS 'The earliest time that the hold covers; null is from the beginning.';
+
+-- COMMENT COLUMN holds.to_at
+
+COMMENT ON COLUMN audit.holds.to_at IS 'The first time that the hold covers no more; null is for ever.';
+
+-- COMMENT COLUMN holds.reason
+
+COMMENT ON COLUMN audit.holds.reason IS 'Why, as it was given.';
+
+-- COMMENT COLUMN holds.placed_by
+
+COMMENT ON COLUMN audit.holds.placed_by IS 'The login role that placed the hold.';
+
+-- COMMENT COLUMN holds.placed_at
+
+COMMENT ON COLUMN audit.holds.placed_at IS 'When the hold was placed.';
+
+-- COMMENT COLUMN holds.released_by
+
+COMMENT ON COLUMN audit.holds.released_by IS 'The login role that released the hold.';
+
+-- COMMENT COLUMN holds.released_at
+
+COMMENT ON COLUMN audit.holds.released_at IS 'When the hold was released; null while it is in force.';
+
+-- FUNCTION held(text)
+
+CREATE FUNCTION audit.held(tenant text) RETURNS TABLE(hold text, keeps_from timestamp with time zone)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT (h.hold_id)::text AS hold_id,
+     LEAST(COALESCE(h.from_at, '-infinity'::timestamp with time zone), h.placed_at) AS "least"
+    FROM audit.holds h
+   WHERE ((h.tenant_id = held.tenant) AND (h.released_at IS NULL))
+ UNION
+  SELECT (e.body ->> 'hold'::text),
+     LEAST(COALESCE(audit.instant((e.body ->> 'from'::text)), '-infinity'::timestamp with time zone), e.occurred_at) AS "least"
+    FROM (audit.events e
+      JOIN audit.members m ON (((m.event_id = e.event_id) AND (m.tenant_id = e.tenant_id) AND (m.occurred_at = e.occurred_at))))
+   WHERE ((e.tenant_id = held.tenant) AND (e.type = 'hold.placed'::text) AND ((e.body ->> 'hold'::text) IS NOT NULL) AND (NOT (EXISTS ( SELECT
+            FROM (audit.events r
+              JOIN audit.members n ON (((n.event_id = r.event_id) AND (n.tenant_id = r.tenant_id) AND (n.occurred_at = r.occurred_at))))
+           WHERE ((r.tenant_id = held.tenant) AND (r.type = 'hold.released'::text) AND ((r.body ->> 'hold'::text) = (e.body ->> 'hold'::text)) AND (n.seq > m.seq))))));
+END;
 
 -- FUNCTION hold(text, text, timestamp with time zone, timestamp with time zone)
 
@@ -544,12 +700,15 @@ CREATE TABLE audit.seals (
     checkpoint text NOT NULL,
     digest bytea NOT NULL,
     attestation text NOT NULL,
+    request text,
+    retired_digest bytea,
     CONSTRAINT ck_seals_kind_shape CHECK (
 CASE kind
     WHEN 'events'::text THEN ((seq_to >= seq_from) AND (retired_before IS NULL))
     WHEN 'retirement'::text THEN ((seq_to = (seq_from - 1)) AND (retired_before IS NOT NULL))
     ELSE false
-END)
+END),
+    CONSTRAINT ck_seals_request_shape CHECK ((((request IS NULL) = (retired_digest IS NULL)) AND ((request IS NULL) OR (kind = 'retirement'::text))))
 );
 
 ALTER TABLE ONLY audit.seals FORCE ROW LEVEL SECURITY;
@@ -614,45 +773,70 @@ COMMENT ON COLUMN audit.seals.digest IS 'SHA-256 of the seal''s other columns; t
 
 COMMENT ON COLUMN audit.seals.attestation IS 'A signed note over the digest.';
 
--- FUNCTION member_fault(audit.seals, timestamp with time zone, bytea)
+-- COMMENT COLUMN seals.request
 
-CREATE FUNCTION audit.member_fault(s audit.seals, retired_before timestamp with time zone, INOUT frontier bytea, OUT seq bigint, OUT event_id uuid, OUT reason text) RETURNS record
+COMMENT ON COLUMN audit.seals.request IS 'The signed request of a retention officer that it rests on.';
+
+-- COMMENT COLUMN seals.retired_digest
+
+COMMENT ON COLUMN audit.seals.retired_digest IS 'A hash over number, id and time of every event that may go.';
+
+-- FUNCTION member_fault(audit.seals, audit.seals, boolean, bytea, bytea, xid8, bigint, bigint)
+
+CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boolean, INOUT frontier bytea, INOUT chain bytea, INOUT last_xid xid8, INOUT retired bigint, INOUT late bigint, OUT seq bigint, OUT event_id uuid, OUT reason text) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog'
     AS $$
     #variable_conflict use_column
     DECLARE
         m record;
-        earlier_xid xid8;
         earlier_at timestamptz;
         earlier_id uuid;
         size bigint := s.seq_from - 1;
+        yet_to_come CONSTANT xid8 := pg_snapshot_xmax(pg_current_snapshot());
     BEGIN
         FOR m IN SELECT * FROM audit.members_now(s.tenant_id, s.seq_from, s.seq_to) LOOP
-            EXIT WHEN m.seq <> size + 1;
+            EXIT WHEN m.seq > size + 1;
             seq := m.seq;
             event_id := m.event_id;
             reason := CASE
-                WHEN NOT m.there AND (retired_before IS NULL OR m.occurred_at >= retired_before)
+                WHEN m.seq <= size THEN 'member or its event is there twice'
+                WHEN NOT m.there AND (m.occurred_at < granted.retired_before) IS NOT TRUE
                     THEN 'event is gone: it was deleted, or its time, tenant or member was altered'
-                WHEN m.there AND m.leaf_now <> m.leaf
+                WHEN m.there AND m.leaf_now IS DISTINCT FROM m.leaf
                     THEN 'event was altered: its columns do not give the leaf that was sealed'
+                WHEN m.there AND NOT m.erasure_whole
+                    THEN 'event was altered: it names an erasure that it has not had, or none'
+                WHEN m.there AND (m.xid IS NULL OR (m.xid >= yet_to_come AND NOT moved))
+                    THEN 'event was altered: its transaction is none, or yet to come'
+                WHEN m.occurred_at > s.sealed_at + interval '1 minute'
+                    THEN 'event bears a time after its seal'
             END;
-            -- Within a seal, events stand in the order of their transactions.
-            IF reason IS NULL AND (m.xid, m.occurred_at, m.event_id)
-                                  < (earlier_xid, earlier_at, earlier_id) THEN
+            -- Events stand in the order of their transactions, unless the log moved to another
+            -- cluster, where transactions are numbered anew.
+            IF reason IS NULL AND (
+                 (earlier_id IS NOT NULL AND (m.xid, m.occurred_at, m.event_id)
+                                             < (last_xid, earlier_at, earlier_id))
+                 OR (earlier_id IS NULL AND m.xid < last_xid AND NOT moved)) THEN
                 reason := 'members were reordered: this one belongs behind the next';
                 seq := size;
-                event_id := earlier_id;
+                event_id := coalesce(earlier_id, m.event_id);
             END IF;
             IF reason IS NOT NULL THEN
                 RETURN;
             END IF;
             frontier := audit.grow(frontier, size, m.leaf);
             size := size + 1;
-            earlier_xid := m.xid;
+            last_xid := coalesce(m.xid, last_xid);
             earlier_at := m.occurred_at;
-            earlier_id := m.event_id;
+            earlier_id := CASE WHEN m.there THEN m.event_id END;
+            retired := retired + (NOT m.there)::int;
+            late := late + (s.sealed_at - m.occurred_at > interval '2 minutes')::int;
+            IF m.occurred_at < granted.retired_before AND m.seq <= granted.seq_to THEN
+                chain := sha256(chain || convert_to(
+                    m.seq || ',' || m.event_id || ','
+                    || (extract(epoch FROM m.occurred_at) * 1000000)::bigint || ',', 'UTF8'));
+            END IF;
         END LOOP;
         seq := NULL;
         event_id := NULL;
@@ -660,7 +844,7 @@ CREATE FUNCTION audit.member_fault(s audit.seals, retired_before timestamp with 
             seq := size + 1;
             reason := 'member was deleted; the event is the first that has none';
             event_id := (SELECT u.event_id FROM audit.first_unsealed(s.tenant_id, '0') u);
-        ELSIF frontier <> s.frontier THEN
+        ELSIF frontier IS DISTINCT FROM s.frontier THEN
             seq := s.seq_from;
             event_id := (SELECT m.event_id FROM audit.members m
                           WHERE m.tenant_id = s.tenant_id AND m.seq = s.seq_from);
@@ -671,7 +855,7 @@ CREATE FUNCTION audit.member_fault(s audit.seals, retired_before timestamp with 
 
 -- FUNCTION members_now(text, bigint, bigint)
 
-CREATE FUNCTION audit.members_now(tenant text, from_seq bigint, to_seq bigint) RETURNS TABLE(seq bigint, event_id uuid, occurred_at timestamp with time zone, leaf bytea, there boolean, xid xid8, leaf_now bytea)
+CREATE FUNCTION audit.members_now(tenant text, from_seq bigint, to_seq bigint) RETURNS TABLE(seq bigint, event_id uuid, occurred_at timestamp with time zone, leaf bytea, there boolean, xid xid8, erasure_whole boolean, leaf_now bytea)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog'
     BEGIN ATOMIC
@@ -681,6 +865,7 @@ CREATE FUNCTION audit.members_now(tenant text, from_seq bigint, to_seq bigint) R
      m.leaf,
      (e.event_id IS NOT NULL),
      e.xid,
+     ((e.commitment IS NULL) = (e.erased_by IS NULL)),
      audit.leaf_v2(e.event_id, e.occurred_at, e.tenant_id, e.type, e.actor, e.user_id, e.command_id, e.saga_id, e.tool, e.method, e.attempt, e.state_from, e.state_to, e.fingerprint, e.body, e.salt, e.commitment) AS leaf_v2
     FROM (audit.members m
       LEFT JOIN audit.events e ON (((e.tenant_id = m.tenant_id) AND (e.occurred_at = m.occurred_at) AND (e.event_id = m.event_id))))
@@ -758,6 +943,36 @@ CREATE FUNCTION audit.personal_v1(salt bytea, actor text, user_id text, fingerpr
         END LOOP;
         RETURN sha256(convert_to(canon, 'UTF8'));
     END $$;
+
+-- FUNCTION plan_erasure(text, text, integer)
+
+CREATE FUNCTION audit.plan_erasure(tenant text, person text, batch integer) RETURNS TABLE(ids uuid[], ats timestamp with time zone[], commands bigint, kept bigint, months jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $_$
+    #variable_conflict use_column
+    BEGIN
+        SELECT array_agg(x.event_id ORDER BY x.occurred_at, x.event_id),
+               array_agg(x.occurred_at ORDER BY x.occurred_at, x.event_id) INTO ids, ats
+          FROM (SELECT e.event_id, e.occurred_at FROM audit.events e
+                 WHERE e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
+                  AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NOT NULL
+                 ORDER BY e.occurred_at, e.event_id LIMIT batch) AS x;
+        ids := coalesce(ids, '{}');
+        ats := coalesce(ats, '{}');
+        SELECT jsonb_object_agg(x.month, jsonb_build_object('events', x.n, 'digest', x.digest))
+          INTO months
+          FROM (SELECT to_char(e.occurred_at AT TIME ZONE 'UTC', 'YYYYMM') AS month, count(*) AS n, encode(sha256(string_agg(
+                           uuid_send(e.event_id), ''::bytea ORDER BY e.event_id)), 'hex') AS digest
+                  FROM unnest(ids, ats) AS e (event_id, occurred_at) GROUP BY 1) AS x;
+        commands := (SELECT count(*) FROM (SELECT FROM public.commands c
+                      WHERE c.tenant_id = tenant AND c.user_id = person LIMIT batch) AS his);
+        kept := (SELECT count(*) FROM audit.events e
+                  WHERE e.tenant_id = tenant AND (e.user_id = person OR (audit.actor_kind(e.actor) ~ ':$'
+                  AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NULL AND e.commitment IS NULL);
+        RETURN NEXT;
+    END $_$;
 
 -- FUNCTION prove(uuid)
 
@@ -879,42 +1094,6 @@ CREATE FUNCTION audit.root(frontier bytea) RETURNS bytea
         RETURN found;
     END $$;
 
--- FUNCTION seal_fault(audit.seals, audit.seals)
-
-CREATE FUNCTION audit.seal_fault(s audit.seals, earlier audit.seals) RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog'
-    AS $$
-    DECLARE
-        origin text := split_part(s.checkpoint, E'\n', 1);
-        public_key bytea := (SELECT k.public_key FROM audit.keys k WHERE k.key_id = s.key_id);
-    BEGIN
-        RETURN CASE
-            WHEN s.seal_no <> coalesce(earlier.seal_no, 0) + 1 THEN
-                format('seal %s is missing', coalesce(earlier.seal_no, 0) + 1)
-            WHEN s.digest <> audit.seal_v1(s) THEN
-                'seal was altered: its columns do not give its digest'
-            WHEN s.previous <> coalesce(earlier.digest, decode(repeat('00', 32), 'hex'))
-              OR s.seq_from <> coalesce(earlier.seq_to, 0) + 1 THEN
-                'seal does not continue the seal before it'
-            WHEN octet_length(s.frontier) <> 32 * bit_count(s.seq_to::bit(64))
-              OR audit.root(s.frontier) <> s.root THEN
-                'seal was altered: its frontier does not give its root'
-            WHEN NOT starts_with(s.checkpoint, origin || E'\n' || s.seq_to || E'\n'
-                                 || encode(s.root, 'base64') || E'\n\n')
-              OR right(origin, length(s.tenant_id) + 1) <> '/' || s.tenant_id
-              OR origin <> coalesce(split_part(earlier.checkpoint, E'\n', 1), origin) THEN
-                'checkpoint does not say what its seal says'
-            WHEN NOT starts_with(s.attestation, E'mcpbroker.audit.seal.v1\n' || s.tenant_id || '/'
-                                 || s.seal_no || E'\n' || encode(s.digest, 'base64') || E'\n\n') THEN
-                'attestation is not over the digest of its seal'
-            WHEN public_key IS NULL THEN
-                format('key %s is missing', s.key_id)
-            WHEN s.key_id <> left(encode(sha256(public_key), 'hex'), 16) THEN
-                format('key %s was altered', s.key_id)
-        END;
-    END $$;
-
 -- FUNCTION seal_v1(audit.seals)
 
 CREATE FUNCTION audit.seal_v1(s audit.seals) RETURNS bytea
@@ -935,6 +1114,253 @@ CREATE FUNCTION audit.seal_v1(s audit.seals) RETURNS bytea
         END LOOP;
         RETURN sha256(convert_to(canon, 'UTF8'));
     END $$;
+
+-- FUNCTION seal_v2(audit.seals)
+
+CREATE FUNCTION audit.seal_v2(s audit.seals) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        field text;
+        canon text := 'mcpbroker.audit.seal.v2,';
+    BEGIN
+        FOREACH field IN ARRAY ARRAY[
+            s.tenant_id, s.seal_no::text, s.kind, s.seq_from::text, s.seq_to::text,
+            (extract(epoch FROM s.retired_before) * 1000000)::bigint::text,
+            encode(s.root, 'hex'), encode(s.frontier, 'hex'), encode(s.previous, 'hex'), s.key_id,
+            (extract(epoch FROM s.sealed_at) * 1000000)::bigint::text, s.checkpoint,
+            s.request, encode(s.retired_digest, 'hex')]
+        LOOP
+            canon := canon || coalesce(octet_length(field)::text || ':' || field, '-') || ',';
+        END LOOP;
+        RETURN sha256(convert_to(canon, 'UTF8'));
+    END $$;
+
+-- FUNCTION seal_digest(audit.seals)
+
+CREATE FUNCTION audit.seal_digest(s audit.seals) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    RETURN CASE WHEN (((s).request IS NULL) AND ((s).retired_digest IS NULL)) THEN audit.seal_v1(s) ELSE audit.seal_v2(s) END;
+
+-- FUNCTION seal_fault(audit.seals, audit.seals)
+
+CREATE FUNCTION audit.seal_fault(s audit.seals, earlier audit.seals) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        origin text := split_part(s.checkpoint, E'\n', 1);
+        public_key bytea := (SELECT max(k.public_key::text)::bytea FROM audit.keys k
+                              WHERE k.key_id = s.key_id HAVING count(*) = 1);
+        asked jsonb := audit.request_of(s.request);
+        nothing CONSTANT bytea := decode(repeat('00', 32), 'hex');
+    BEGIN
+        RETURN CASE
+            WHEN s.seal_no IS DISTINCT FROM coalesce(earlier.seal_no, 0) + 1 THEN
+                format('seal %s is missing', coalesce(earlier.seal_no, 0) + 1)
+            WHEN s.digest IS DISTINCT FROM audit.seal_digest(s) THEN
+                'seal was altered: its columns do not give its digest'
+            WHEN s.previous IS DISTINCT FROM coalesce(earlier.digest, nothing)
+              OR s.seq_from IS DISTINCT FROM coalesce(earlier.seq_to, 0) + 1 THEN
+                'seal does not continue the seal before it'
+            WHEN octet_length(s.frontier) IS DISTINCT FROM 32 * bit_count(s.seq_to::bit(64))
+              OR audit.root(s.frontier) IS DISTINCT FROM s.root THEN
+                'seal was altered: its frontier does not give its root'
+            WHEN starts_with(s.checkpoint, origin || E'\n' || s.seq_to || E'\n'
+                             || encode(s.root, 'base64') || E'\n\n') IS NOT TRUE
+              OR right(origin, length(s.tenant_id) + 1) IS DISTINCT FROM '/' || s.tenant_id
+              OR origin IS DISTINCT FROM coalesce(split_part(earlier.checkpoint, E'\n', 1), origin)
+              THEN 'checkpoint does not say what its seal says'
+            WHEN starts_with(s.attestation, E'mcpbroker.audit.seal.v1\n' || s.tenant_id || '/'
+                             || s.seal_no || E'\n' || encode(s.digest, 'base64') || E'\n\n')
+                 IS NOT TRUE THEN
+                'attestation is not over the digest of its seal'
+            WHEN public_key IS NULL THEN
+                format('key %s is missing', s.key_id)
+            WHEN s.key_id IS DISTINCT FROM left(encode(sha256(public_key), 'hex'), 16) THEN
+                format('key %s was altered', s.key_id)
+            WHEN (CASE s.kind WHEN 'events' THEN s.seq_to >= s.seq_from AND s.retired_before IS NULL
+                                                 AND s.request IS NULL
+                              WHEN 'retirement' THEN s.seq_to = s.seq_from - 1
+                                                 AND s.retired_before IS NOT NULL END) IS NOT TRUE
+              OR (s.request IS NULL) <> (s.retired_digest IS NULL) THEN
+                'seal is of no kind'
+            WHEN (s.sealed_at >= earlier.sealed_at) IS FALSE
+              OR (s.sealed_at <= clock_timestamp() + interval '1 minute') IS NOT TRUE THEN
+                'seal bears a time before the seal before it, or one that is yet to come'
+            WHEN s.request IS NOT NULL AND (
+                 asked ->> 'kind' IS DISTINCT FROM 'retire'
+                 OR (s.retired_before <= audit.instant(asked ->> 'before')) IS NOT TRUE
+                 OR s.retired_before > s.sealed_at
+                 OR s.retired_before AT TIME ZONE 'UTC'
+                    <> date_trunc('month', s.retired_before AT TIME ZONE 'UTC')) THEN
+                'retirement does not count: it is not what its request asks for'
+        END;
+    END $$;
+
+-- FUNCTION shape()
+
+CREATE FUNCTION audit.shape() RETURNS TABLE(kind text, name text, digest text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT item.kind,
+     item.name,
+     encode(sha256(convert_to(item.said, 'UTF8'::name)), 'hex'::text) AS digest
+    FROM ( SELECT 'schema'::text AS kind,
+             (n.nspname)::text AS name,
+             concat_ws('|'::text, (n.nspowner)::regrole, ( SELECT string_agg((a.a)::text, ','::text ORDER BY (a.a)::text) AS string_agg
+                    FROM unnest(n.nspacl) a(a))) AS said
+            FROM pg_namespace n
+           WHERE (n.nspname = 'audit'::name)
+         UNION ALL
+          SELECT
+                 CASE
+                     WHEN (c.relkind = ANY (ARRAY['v'::"char", 'm'::"char"])) THEN 'view'::text
+                     ELSE 'table'::text
+                 END AS "case",
+             ((c.oid)::regclass)::text AS oid,
+             (concat_ws('|'::text, c.relkind, c.relpersistence, (c.relowner)::regrole, ( SELECT string_agg((a.a)::text, ','::text ORDER BY (a.a)::text) AS string_agg
+                    FROM unnest(c.relacl) a(a)), c.relrowsecurity, c.relforcerowsecurity, c.reloptions, ( SELECT string_agg(concat_ws(' '::text, t.attname, format_type(t.atttypid, t.atttypmod), t.attnotnull, t.attidentity, t.attgenerated, pg_get_expr(d.adbin, d.adrelid), ( SELECT string_agg((a.a)::text, ','::text ORDER BY (a.a)::text) AS string_agg
+                            FROM unnest(t.attacl) a(a))), ','::text ORDER BY t.attname) AS string_agg
+                    FROM (pg_attribute t
+                      LEFT JOIN pg_attrdef d ON (((d.adrelid = t.attrelid) AND (d.adnum = t.attnum))))
+                   WHERE ((t.attrelid = c.oid) AND (t.attnum > 0) AND (NOT t.attisdropped))), ( SELECT string_agg(concat_ws(' '::text, k.contype, pg_get_constraintdef(k.oid), k.convalidated), ','::text ORDER BY k.contype, (pg_get_constraintdef(k.oid))) AS string_agg
+                    FROM pg_constraint k
+                   WHERE ((k.conrelid = c.oid) AND (k.contype = ANY (ARRAY['p'::"char", 'u'::"char", 'c'::"char", 'f'::"char", 'x'::"char"])))), ( SELECT string_agg(concat_ws(' '::text, g.tgname, g.tgtype, (g.tgfoid)::regprocedure, g.tgenabled, pg_get_expr(g.tgqual, g.tgrelid), encode(g.tgargs, 'hex'::text)), ','::text ORDER BY g.tgname) AS string_agg
+                    FROM pg_trigger g
+                   WHERE ((g.tgrelid = c.oid) AND (NOT g.tgisinternal))), ( SELECT string_agg(pg_get_ruledef(r.oid), ','::text ORDER BY r.rulename) AS string_agg
+                    FROM pg_rewrite r
+                   WHERE ((r.ev_class = c.oid) AND (r.rulename <> '_RETURN'::name))), ( SELECT string_agg(concat_ws(' '::text, p.polname, p.polcmd, p.polpermissive, ( SELECT string_agg((w.rolname)::text, '+'::text ORDER BY ((w.rolname)::text)) AS string_agg
+                            FROM pg_roles w
+                           WHERE (w.oid = ANY (p.polroles))), pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)), ','::text ORDER BY p.polname) AS string_agg
+                    FROM pg_policy p
+                   WHERE (p.polrelid = c.oid))) || COALESCE(
+                 CASE
+                     WHEN (c.relkind = ANY (ARRAY['v'::"char", 'm'::"char"])) THEN pg_get_viewdef(c.oid)
+                     ELSE NULL::text
+                 END, ''::text))
+            FROM pg_class c
+           WHERE ((c.relnamespace = ('audit'::regnamespace)::oid) AND (c.relkind <> ALL (ARRAY['i'::"char", 'I'::"char", 'c'::"char", 't'::"char"])) AND (NOT c.relispartition))
+         UNION ALL
+          SELECT DISTINCT 'month'::text,
+             ((h.inhparent)::regclass)::text AS inhparent,
+             concat_ws('#'::text, concat_ws('|'::text, c.relkind, c.relpersistence, (c.relowner)::regrole, ( SELECT string_agg((a.a)::text, ','::text ORDER BY (a.a)::text) AS string_agg
+                    FROM unnest(c.relacl) a(a)), c.relrowsecurity, c.relforcerowsecurity, c.reloptions, ( SELECT string_agg(concat_ws(' '::text, t.attname, format_type(t.atttypid, t.atttypmod), t.attnotnull, t.attidentity, t.attgenerated, pg_get_expr(d.adbin, d.adrelid), ( SELECT string_agg((a.a)::text, ','::text ORDER BY (a.a)::text) AS string_agg
+                            FROM unnest(t.attacl) a(a))), ','::text ORDER BY t.attname) AS string_agg
+                    FROM (pg_attribute t
+                      LEFT JOIN pg_attrdef d ON (((d.adrelid = t.attrelid) AND (d.adnum = t.attnum))))
+                   WHERE ((t.attrelid = c.oid) AND (t.attnum > 0) AND (NOT t.attisdropped))), ( SELECT string_agg(concat_ws(' '::text, k.contype, pg_get_constraintdef(k.oid), k.convalidated), ','::text ORDER BY k.contype, (pg_get_constraintdef(k.oid))) AS string_agg
+                    FROM pg_constraint k
+                   WHERE ((k.conrelid = c.oid) AND (k.contype = ANY (ARRAY['p'::"char", 'u'::"char", 'c'::"char", 'f'::"char", 'x'::"char"])))), ( SELECT string_agg(concat_ws(' '::text, g.tgname, g.tgtype, (g.tgfoid)::regprocedure, g.tgenabled, pg_get_expr(g.tgqual, g.tgrelid), encode(g.tgargs, 'hex'::text)), ','::text ORDER BY g.tgname) AS string_agg
+                    FROM pg_trigger g
+                   WHERE ((g.tgrelid = c.oid) AND (NOT g.tgisinternal))), ( SELECT string_agg(pg_get_ruledef(r.oid), ','::text ORDER BY r.rulename) AS string_agg
+                    FROM pg_rewrite r
+                   WHERE ((r.ev_class = c.oid) AND (r.rulename <> '_RETURN'::name))), ( SELECT string_agg(concat_ws(' '::text, p.polname, p.polcmd, p.polpermissive, ( SELECT string_agg((w.rolname)::text, '+'::text ORDER BY ((w.rolname)::text)) AS string_agg
+                            FROM pg_roles w
+                           WHERE (w.oid = ANY (p.polroles))), pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)), ','::text ORDER BY p.polname) AS string_agg
+                    FROM pg_policy p
+                   WHERE (p.polrelid = c.oid))), (c.relnamespace)::regnamespace,
+                 CASE
+                     WHEN (c.relname ~ '^events_[0-9]{4}(0[1-9]|1[0-2])$'::text) THEN (pg_get_expr(c.relpartbound, c.oid) = format('FOR VALUES FROM (''%s'') TO (''%s'')'::text, ((to_date("right"((c.relname)::text, 6), 'YYYYMM'::text))::timestamp without time zone AT TIME ZONE 'UTC'::text), ((to_date("right"((c.relname)::text, 6), 'YYYYMM'::text) + '1 mon'::interval) AT TIME ZONE 'UTC'::text)))
+                     ELSE NULL::boolean
+                 END) AS concat_ws
+            FROM (pg_inherits h
+              JOIN pg_class c ON ((c.oid = h.inhrelid)))
+           WHERE (h.inhparent IN ( SELECT x.oid
+                    FROM pg_class x
+                   WHERE ((x.relnamespace = ('audit'::regnamespace)::oid) AND (x.relkind = ANY (ARRAY['r'::"char", 'p'::"char"])))))
+         UNION ALL
+          SELECT 'function'::text,
+             ((f.oid)::regprocedure)::text AS oid,
+             concat_ws('|'::text, f.prokind, f.prosecdef, f.proleakproof, f.provolatile, f.proisstrict, f.proparallel, (f.proowner)::regrole, ( SELECT string_agg((a.a)::text, ','::text ORDER BY (a.a)::text) AS string_agg
+                    FROM unnest(f.proacl) a(a)), f.proconfig, l.lanname, pg_get_function_arguments(f.oid), pg_get_function_result(f.oid), f.prosrc, pg_get_function_sqlbody(f.oid)) AS concat_ws
+            FROM (pg_proc f
+              JOIN pg_language l ON ((l.oid = f.prolang)))
+           WHERE (f.pronamespace = ('audit'::regnamespace)::oid)
+         UNION ALL
+          SELECT 'trigger'::text,
+             ((((c.oid)::regclass)::text || '.'::text) || (g.tgname)::text),
+             concat_ws('|'::text, g.tgtype, (g.tgfoid)::regprocedure, g.tgenabled, pg_get_expr(g.tgqual, g.tgrelid), encode(g.tgargs, 'hex'::text)) AS concat_ws
+            FROM ((pg_trigger g
+              JOIN pg_class c ON ((c.oid = g.tgrelid)))
+              JOIN pg_proc f ON ((f.oid = g.tgfoid)))
+           WHERE ((f.pronamespace = ('audit'::regnamespace)::oid) AND (c.relnamespace <> ('audit'::regnamespace)::oid))
+         UNION ALL
+          SELECT 'role'::text,
+             (w.rolname)::text AS rolname,
+             concat_ws('|'::text, w.rolsuper, w.rolcreaterole, w.rolcreatedb, w.rolreplication, w.rolbypassrls) AS concat_ws
+            FROM pg_roles w
+           WHERE (w.rolname = ANY (ARRAY['broker_owner'::name, 'broker_app'::name, 'broker_relay'::name, 'broker_auditor'::name, 'broker_retention'::name]))) item
+   ORDER BY (item.kind COLLATE "C"), (item.name COLLATE "C"), (item.said COLLATE "C");
+END;
+
+-- TABLE shapes
+
+CREATE TABLE audit.shapes (
+    shape_no bigint NOT NULL,
+    major integer NOT NULL,
+    revision text NOT NULL,
+    lines text NOT NULL,
+    note text NOT NULL
+);
+
+-- COMMENT TABLE shapes
+
+COMMENT ON TABLE audit.shapes IS 'What schema audit looks like, as a relay has signed it.';
+
+-- COMMENT COLUMN shapes.shape_no
+
+COMMENT ON COLUMN audit.shapes.shape_no IS 'The number of the shape.';
+
+-- COMMENT COLUMN shapes.major
+
+COMMENT ON COLUMN audit.shapes.major IS 'The major version of PostgreSQL that it was read from.';
+
+-- COMMENT COLUMN shapes.revision
+
+COMMENT ON COLUMN audit.shapes.revision IS 'The migration that the schema was at.';
+
+-- COMMENT COLUMN shapes.lines
+
+COMMENT ON COLUMN audit.shapes.lines IS 'A line for each object: its kind, its name, a hash of all that it is.';
+
+-- COMMENT COLUMN shapes.note
+
+COMMENT ON COLUMN audit.shapes.note IS 'The signed note of a relay over the lines.';
+
+-- FUNCTION shape_fault()
+
+CREATE FUNCTION audit.shape_fault() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ WITH signed AS (
+          SELECT string_to_array(s.lines, chr(10)) AS lines
+            FROM audit.shapes s
+           ORDER BY s.shape_no DESC
+          LIMIT 1
+         ), here AS (
+          SELECT array_agg(concat_ws(' '::text, x.kind, x.name, x.digest)) AS lines
+            FROM audit.shape() x(kind, name, digest)
+         )
+  SELECT format('%s is not as it was signed'::text, regexp_replace(odd.line, ' [^ ]*$'::text, ''::text)) AS format
+    FROM ((signed
+      CROSS JOIN here)
+      CROSS JOIN LATERAL ((
+                  SELECT unnest(signed.lines) AS line
+                 EXCEPT
+                  SELECT unnest(here.lines) AS unnest
+         ) UNION ALL (
+                  SELECT unnest(here.lines) AS unnest
+                 EXCEPT
+                  SELECT unnest(signed.lines) AS unnest
+         )) odd)
+   ORDER BY (odd.line COLLATE "C")
+  LIMIT 1;
+END;
 
 -- FUNCTION subtree(bytea, bigint, bytea, bigint, bigint)
 
@@ -958,9 +1384,40 @@ CREATE FUNCTION audit.subtree(frontier bytea, size bigint, leaves bytea, lo bigi
                                     || audit.subtree(frontier, size, leaves, lo + half, hi));
     END $$;
 
+-- FUNCTION table_fault(text)
+
+CREATE FUNCTION audit.table_fault(tenant text) RETURNS TABLE(seal_no bigint, reason text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog'
+    BEGIN ATOMIC
+ SELECT s.seal_no,
+     'events were retired under a legal hold'::text AS reason
+    FROM audit.seals s
+   WHERE ((s.tenant_id = table_fault.tenant) AND (s.request IS NOT NULL) AND (EXISTS ( SELECT
+            FROM audit.held_at(table_fault.tenant, s.seq_to) h(hold, from_at)
+           WHERE (h.from_at < s.retired_before))))
+ UNION ALL
+  SELECT NULL::bigint,
+     format('hold %s is not what the log says of it'::text, h.hold_id) AS format
+    FROM audit.holds h
+   WHERE ((h.tenant_id = table_fault.tenant) AND (h.released_at IS NULL) AND (NOT (EXISTS ( SELECT
+            FROM audit.events e
+           WHERE ((e.tenant_id = table_fault.tenant) AND (e.type = 'hold.placed'::text) AND ((e.body ->> 'hold'::text) = (h.hold_id)::text) AND (e.actor = h.placed_by) AND (NOT (audit.instant((e.body ->> 'from'::text)) IS DISTINCT FROM h.from_at)) AND (NOT (audit.instant((e.body ->> 'to'::text)) IS DISTINCT FROM h.to_at)) AND ((e.body ->> 'reason'::text) = h.reason) AND (((e.occurred_at - h.placed_at) >= '-00:01:00'::interval) AND ((e.occurred_at - h.placed_at) <= '00:01:00'::interval)))))))
+ UNION ALL
+  SELECT NULL::bigint,
+     format('hold %s was released or deleted, and the log does not say so'::text, a.hold) AS format
+    FROM audit.held_at(table_fault.tenant, ((1)::bigint << 62)) a(hold, from_at)
+   WHERE ((NOT (EXISTS ( SELECT
+            FROM audit.holds h
+           WHERE (((h.hold_id)::text = a.hold) AND (h.tenant_id = table_fault.tenant) AND (h.released_at IS NULL))))) AND (NOT (EXISTS ( SELECT
+            FROM audit.events e
+           WHERE ((e.tenant_id = table_fault.tenant) AND (e.type = 'hold.released'::text) AND ((e.body ->> 'hold'::text) = a.hold))))))
+ LIMIT 1;
+END;
+
 -- FUNCTION verify(text, bigint, bigint, interval)
 
-CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigint DEFAULT NULL::bigint, waited interval DEFAULT '00:10:00'::interval) RETURNS TABLE(ok boolean, seq bigint, event_id uuid, seal_no bigint, reason text, events bigint, seals bigint, size bigint, root bytea)
+CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigint DEFAULT NULL::bigint, waited interval DEFAULT '00:10:00'::interval) RETURNS TABLE(ok boolean, seq bigint, event_id uuid, seal_no bigint, reason text, events bigint, seals bigint, size bigint, root bytea, retired bigint, late bigint, unsealed bigint, unsealed_from timestamp with time zone, beyond text[])
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog'
     AS $$
@@ -968,25 +1425,36 @@ CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigi
     DECLARE
         s audit.seals;
         earlier audit.seals;
-        retired timestamptz := (SELECT max(x.retired_before) FROM audit.seals x
-                                 WHERE x.tenant_id = tenant);
+        granted audit.seals;
+        moved CONSTANT boolean := EXISTS (SELECT FROM audit.events e WHERE e.tenant_id = tenant
+                                             AND e.type = 'log.moved');
         grown bytea := '';
+        chain bytea := '';
+        last_xid xid8;
+        erased bigint;
     BEGIN
         seals := 0;
         events := 0;
+        retired := 0;
+        late := 0;
+        SELECT x.* INTO granted FROM audit.seals x
+         WHERE x.tenant_id = tenant AND x.kind = 'retirement' AND x.request IS NOT NULL
+         ORDER BY x.retired_before DESC, x.seal_no LIMIT 1;
         SELECT x.* INTO earlier FROM audit.seals x
          WHERE x.tenant_id = tenant AND x.seq_to < from_seq ORDER BY x.seal_no DESC LIMIT 1;
         IF earlier.seal_no IS NOT NULL THEN  -- its frontier stands for all before it
             grown := earlier.frontier;
-            IF earlier.digest <> audit.seal_v1(earlier)
-               OR audit.root(earlier.frontier) <> earlier.root THEN
+            IF earlier.digest IS DISTINCT FROM audit.seal_digest(earlier)
+               OR audit.root(earlier.frontier) IS DISTINCT FROM earlier.root THEN
                 reason := 'seal was altered: its columns do not give its digest';
                 seal_no := earlier.seal_no;
             END IF;
         END IF;
         FOR s IN SELECT x.* FROM audit.seals x
-                  WHERE x.tenant_id = tenant AND x.seal_no > coalesce(earlier.seal_no, 0)
-                    AND (to_seq IS NULL OR x.seq_from <= to_seq)
+                  WHERE x.tenant_id = tenant
+                    AND (x.seal_no > coalesce(earlier.seal_no, 0) OR x.seal_no IS NULL
+                         OR x.seal_no < 1)
+                    AND (to_seq IS NULL OR (x.seq_from <= to_seq) IS NOT FALSE)
                   ORDER BY x.seal_no
         LOOP
             EXIT WHEN reason IS NOT NULL;
@@ -997,8 +1465,9 @@ CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigi
                  WHERE m.tenant_id = tenant AND m.seq = coalesce(earlier.seq_to, 0) + 1;
                 EXIT;
             END IF;
-            SELECT f.frontier, f.seq, f.event_id, f.reason INTO grown, seq, event_id, reason
-              FROM audit.member_fault(s, retired, grown) f;
+            SELECT f.frontier, f.chain, f.last_xid, f.retired, f.late, f.seq, f.event_id, f.reason
+              INTO grown, chain, last_xid, retired, late, seq, event_id, reason
+              FROM audit.member_fault(s, granted, moved, grown, chain, last_xid, retired, late) f;
             EXIT WHEN reason IS NOT NULL;
             seals := seals + 1;
             events := events + s.seq_to - s.seq_from + 1;
@@ -1010,13 +1479,43 @@ CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigi
             SELECT m.seq, m.event_id, 'member has no seal: the seal was deleted, or it was inserted'
               INTO seq, event_id, reason
               FROM audit.members m
-             WHERE m.tenant_id = tenant AND (m.seq > size OR m.seq < 1)
+             WHERE m.tenant_id = tenant AND (m.seq > size OR m.seq < 1 OR m.seq IS NULL)
              ORDER BY m.seq LIMIT 1;
+            IF reason IS NULL AND from_seq <= 1 AND granted.seal_no IS NOT NULL
+               AND granted.retired_digest IS DISTINCT FROM coalesce(nullif(chain, ''), sha256(''))
+            THEN
+                reason := 'members are not those that were retired';
+                seal_no := granted.seal_no;
+            END IF;
             IF reason IS NULL THEN
                 SELECT u.event_id, u.reason INTO event_id, reason
                   FROM audit.first_unsealed(tenant, waited) u;
             END IF;
+            IF reason IS NULL THEN
+                SELECT u.event_id, u.reason INTO event_id, reason FROM audit.erasure_fault(tenant) u;
+            END IF;
+            IF reason IS NULL THEN
+                SELECT u.seal_no, u.reason INTO seal_no, reason FROM audit.table_fault(tenant) u;
+            END IF;
         END IF;
+        reason := coalesce(reason, audit.shape_fault());
+        SELECT count(*), min(e.occurred_at) INTO unsealed, unsealed_from
+          FROM audit.events e LEFT JOIN audit.watermark w ON true
+         WHERE e.tenant_id = tenant AND (e.xid > w.xid) IS NOT FALSE
+           AND NOT EXISTS (SELECT FROM audit.members m
+                            WHERE m.event_id = e.event_id AND m.tenant_id = e.tenant_id
+                              AND m.occurred_at = e.occurred_at);
+        erased := (SELECT sum(x.events) FROM audit.erased(tenant) x);
+        beyond := array_remove(ARRAY[
+            CASE WHEN retired > 0 THEN
+                format('%s events are gone: whether an officer signed for that', retired) END,
+            CASE WHEN erased > 0 THEN
+                format('%s events were erased: whether an officer signed for that', erased) END,
+            CASE WHEN unsealed > 0 THEN
+                format('%s events since %s: no seal vouches for them yet', unsealed, unsealed_from)
+                END,
+            CASE WHEN NOT EXISTS (SELECT FROM audit.shapes) THEN
+                'the shape of schema audit: no relay has signed it yet' END], NULL);
         ok := reason IS NULL;
         IF ok THEN
             root := audit.root(grown);
@@ -1390,69 +1889,11 @@ COMMENT ON COLUMN audit.denials.details IS 'The rest, as JSON, by the type of ev
 
 COMMENT ON COLUMN audit.denials.event_id IS 'The event.';
 
--- TABLE holds
-
-CREATE TABLE audit.holds (
-    hold_id uuid DEFAULT gen_random_uuid() NOT NULL,
-    tenant_id text NOT NULL,
-    from_at timestamp with time zone,
-    to_at timestamp with time zone,
-    reason text NOT NULL,
-    placed_by text NOT NULL,
-    placed_at timestamp with time zone DEFAULT now() NOT NULL,
-    released_by text,
-    released_at timestamp with time zone,
-    CONSTRAINT ck_holds_range CHECK ((from_at < to_at))
-);
-
-ALTER TABLE ONLY audit.holds FORCE ROW LEVEL SECURITY;
-
--- COMMENT TABLE holds
-
-COMMENT ON TABLE audit.holds IS 'Legal holds: what they cover is neither purged, retired nor erased.';
-
--- COMMENT COLUMN holds.hold_id
-
-COMMENT ON COLUMN audit.holds.hold_id IS 'The hold.';
-
--- COMMENT COLUMN holds.tenant_id
-
-COMMENT ON COLUMN audit.holds.tenant_id IS 'The tenant; _broker is the broker itself.';
-
--- COMMENT COLUMN holds.from_at
-
-COMMENT ON COLUMN audit.holds.from_at IS 'The earliest time that the hold covers; null is from the beginning.';
-
--- COMMENT COLUMN holds.to_at
-
-COMMENT ON COLUMN audit.holds.to_at IS 'The first time that the hold covers no more; null is for ever.';
-
--- COMMENT COLUMN holds.reason
-
-COMMENT ON COLUMN audit.holds.reason IS 'Why, as it was given.';
-
--- COMMENT COLUMN holds.placed_by
-
-COMMENT ON COLUMN audit.holds.placed_by IS 'The login role that placed the hold.';
-
--- COMMENT COLUMN holds.placed_at
-
-COMMENT ON COLUMN audit.holds.placed_at IS 'When the hold was placed.';
-
--- COMMENT COLUMN holds.released_by
-
-COMMENT ON COLUMN audit.holds.released_by IS 'The login role that released the hold.';
-
--- COMMENT COLUMN holds.released_at
-
-COMMENT ON COLUMN audit.holds.released_at IS 'When the hold was released; null while it is in force.';
-
 -- TABLE keys
 
 CREATE TABLE audit.keys (
     key_id text NOT NULL,
-    public_key bytea NOT NULL,
-    added_at timestamp with time zone DEFAULT now() NOT NULL
+    public_key bytea NOT NULL
 );
 
 -- COMMENT TABLE keys
@@ -1467,10 +1908,6 @@ COMMENT ON COLUMN audit.keys.key_id IS 'The signing key: 16 hex digits of its SH
 
 COMMENT ON COLUMN audit.keys.public_key IS 'The Ed25519 public key.';
 
--- COMMENT COLUMN keys.added_at
-
-COMMENT ON COLUMN audit.keys.added_at IS 'When the key was first used here.';
-
 -- TABLE retirements
 
 CREATE TABLE audit.retirements (
@@ -1479,7 +1916,10 @@ CREATE TABLE audit.retirements (
     reason text NOT NULL,
     asked_by text NOT NULL,
     asked_at timestamp with time zone DEFAULT now() NOT NULL,
-    signed_at timestamp with time zone
+    signed_at timestamp with time zone,
+    request text,
+    refused_at timestamp with time zone,
+    refusal text
 );
 
 -- COMMENT TABLE retirements
@@ -1509,6 +1949,18 @@ COMMENT ON COLUMN audit.retirements.asked_at IS 'When it was asked for.';
 -- COMMENT COLUMN retirements.signed_at
 
 COMMENT ON COLUMN audit.retirements.signed_at IS 'When the relay signed it; null until then.';
+
+-- COMMENT COLUMN retirements.request
+
+COMMENT ON COLUMN audit.retirements.request IS 'The signed request of a retention officer that it rests on.';
+
+-- COMMENT COLUMN retirements.refused_at
+
+COMMENT ON COLUMN audit.retirements.refused_at IS 'When the relay refused it, if it did.';
+
+-- COMMENT COLUMN retirements.refusal
+
+COMMENT ON COLUMN audit.retirements.refusal IS 'Why the relay refused it.';
 
 -- SEQUENCE retirements_retirement_id_seq
 
@@ -1711,6 +2163,17 @@ COMMENT ON COLUMN audit.sealing.checkpoint IS 'A signed C2SP tlog-checkpoint of 
 -- COMMENT COLUMN sealing.retired_before
 
 COMMENT ON COLUMN audit.sealing.retired_before IS 'Events older than this may have been dropped, by any seal.';
+
+-- SEQUENCE shapes_shape_no_seq
+
+ALTER TABLE audit.shapes ALTER COLUMN shape_no ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME audit.shapes_shape_no_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 -- VIEW who_did_what
 
@@ -1939,6 +2402,7 @@ CREATE TABLE public.saga_steps (
     reason text,
     reconcile_id uuid,
     issues integer DEFAULT 0 NOT NULL,
+    reconcile_unmade boolean DEFAULT false NOT NULL,
     CONSTRAINT ck_saga_steps_state_known CHECK ((state = ANY (ARRAY['pending'::text, 'dispatched'::text, 'succeeded'::text, 'failed'::text, 'unknown'::text, 'reconciling'::text, 'compensating'::text, 'compensated'::text, 'compensation_failed'::text, 'skipped'::text])))
 );
 
@@ -2105,6 +2569,11 @@ ALTER TABLE ONLY audit.retirements
 ALTER TABLE ONLY audit.seals
     ADD CONSTRAINT pk_seals PRIMARY KEY (tenant_id, seal_no);
 
+-- CONSTRAINT shapes pk_shapes
+
+ALTER TABLE ONLY audit.shapes
+    ADD CONSTRAINT pk_shapes PRIMARY KEY (shape_no);
+
 -- CONSTRAINT watermark pk_watermark
 
 ALTER TABLE ONLY audit.watermark
@@ -2198,6 +2667,10 @@ CREATE INDEX ix_events_command ON ONLY audit.events USING btree (command_id) WHE
 
 CREATE INDEX ix_events_erased ON ONLY audit.events USING btree (tenant_id) WHERE (commitment IS NOT NULL);
 
+-- INDEX ix_events_rulings
+
+CREATE INDEX ix_events_rulings ON ONLY audit.events USING btree (tenant_id, type) WHERE (type = ANY (ARRAY['hold.placed'::text, 'hold.released'::text, 'person.erased'::text, 'log.moved'::text]));
+
 -- INDEX ix_events_saga
 
 CREATE INDEX ix_events_saga ON ONLY audit.events USING btree (saga_id) WHERE (saga_id IS NOT NULL);
@@ -2212,7 +2685,7 @@ CREATE INDEX ix_holds_active ON audit.holds USING btree (tenant_id) WHERE (relea
 
 -- INDEX ix_retirements_open
 
-CREATE INDEX ix_retirements_open ON audit.retirements USING btree (before) WHERE (signed_at IS NULL);
+CREATE INDEX ix_retirements_open ON audit.retirements USING btree (retirement_id) WHERE ((signed_at IS NULL) AND (refused_at IS NULL));
 
 -- INDEX ix_seals_retired
 
@@ -2362,6 +2835,12 @@ CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.seals FOR EACH ROW
 
 ALTER TABLE audit.seals ENABLE ALWAYS TRIGGER refuse_change;
 
+-- TRIGGER shapes refuse_change
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.shapes FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.shapes ENABLE ALWAYS TRIGGER refuse_change;
+
 -- TRIGGER events refuse_truncate
 
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.events FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
@@ -2385,6 +2864,12 @@ ALTER TABLE audit.members ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.seals FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
 
 ALTER TABLE audit.seals ENABLE ALWAYS TRIGGER refuse_truncate;
+
+-- TRIGGER shapes refuse_truncate
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.shapes FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.shapes ENABLE ALWAYS TRIGGER refuse_truncate;
 
 -- TRIGGER grants not_truncated
 
@@ -2724,10 +3209,10 @@ GRANT USAGE ON SCHEMA audit TO broker_retention;
 
 GRANT ALL ON SCHEMA public TO broker_owner;
 
--- ACL FUNCTION ask_retirement(until timestamp with time zone, why text)
+-- ACL FUNCTION ask_retirement(note text)
 
-REVOKE ALL ON FUNCTION audit.ask_retirement(until timestamp with time zone, why text) FROM PUBLIC;
-GRANT ALL ON FUNCTION audit.ask_retirement(until timestamp with time zone, why text) TO broker_retention;
+REVOKE ALL ON FUNCTION audit.ask_retirement(note text) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.ask_retirement(note text) TO broker_retention;
 
 -- ACL FUNCTION drop_oldest()
 
@@ -2740,10 +3225,10 @@ REVOKE ALL ON FUNCTION audit.ensure_partitions(months_ahead integer) FROM PUBLIC
 GRANT ALL ON FUNCTION audit.ensure_partitions(months_ahead integer) TO broker_relay;
 GRANT ALL ON FUNCTION audit.ensure_partitions(months_ahead integer) TO broker_app;
 
--- ACL FUNCTION erase(tenant text, person text, why text, batch integer)
+-- ACL FUNCTION erase(tenant text, person text, note text, ids uuid[], ats timestamp with time zone[], batch integer)
 
-REVOKE ALL ON FUNCTION audit.erase(tenant text, person text, why text, batch integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION audit.erase(tenant text, person text, why text, batch integer) TO broker_retention;
+REVOKE ALL ON FUNCTION audit.erase(tenant text, person text, note text, ids uuid[], ats timestamp with time zone[], batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.erase(tenant text, person text, note text, ids uuid[], ats timestamp with time zone[], batch integer) TO broker_retention;
 
 -- ACL TABLE events
 
@@ -2841,6 +3326,12 @@ GRANT SELECT ON TABLE audit.watermark TO broker_auditor;
 
 REVOKE ALL ON FUNCTION audit.guard(target regclass) FROM PUBLIC;
 
+-- ACL TABLE holds
+
+GRANT SELECT ON TABLE audit.holds TO broker_relay;
+GRANT SELECT ON TABLE audit.holds TO broker_retention;
+GRANT SELECT ON TABLE audit.holds TO broker_auditor;
+
 -- ACL FUNCTION hold(tenant text, why text, since timestamp with time zone, until timestamp with time zone)
 
 REVOKE ALL ON FUNCTION audit.hold(tenant text, why text, since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
@@ -2862,6 +3353,11 @@ REVOKE ALL ON FUNCTION audit.partitions_ahead_s() FROM PUBLIC;
 GRANT ALL ON FUNCTION audit.partitions_ahead_s() TO broker_app;
 GRANT ALL ON FUNCTION audit.partitions_ahead_s() TO broker_relay;
 
+-- ACL FUNCTION plan_erasure(tenant text, person text, batch integer)
+
+REVOKE ALL ON FUNCTION audit.plan_erasure(tenant text, person text, batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.plan_erasure(tenant text, person text, batch integer) TO broker_retention;
+
 -- ACL FUNCTION refuse_truncate()
 
 REVOKE ALL ON FUNCTION audit.refuse_truncate() FROM PUBLIC;
@@ -2870,6 +3366,28 @@ REVOKE ALL ON FUNCTION audit.refuse_truncate() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION audit.release(hold uuid, why text) FROM PUBLIC;
 GRANT ALL ON FUNCTION audit.release(hold uuid, why text) TO broker_retention;
+
+-- ACL TABLE shapes
+
+GRANT SELECT ON TABLE audit.shapes TO broker_app;
+GRANT SELECT ON TABLE audit.shapes TO broker_relay;
+GRANT SELECT ON TABLE audit.shapes TO broker_auditor;
+
+-- ACL COLUMN shapes.major
+
+GRANT INSERT(major) ON TABLE audit.shapes TO broker_relay;
+
+-- ACL COLUMN shapes.revision
+
+GRANT INSERT(revision) ON TABLE audit.shapes TO broker_relay;
+
+-- ACL COLUMN shapes.lines
+
+GRANT INSERT(lines) ON TABLE audit.shapes TO broker_relay;
+
+-- ACL COLUMN shapes.note
+
+GRANT INSERT(note) ON TABLE audit.shapes TO broker_relay;
 
 -- ACL FUNCTION broker_analyze_grown()
 
@@ -3068,12 +3586,6 @@ GRANT SELECT ON TABLE audit.command_story TO broker_auditor;
 
 GRANT SELECT ON TABLE audit.denials TO broker_auditor;
 
--- ACL TABLE holds
-
-GRANT SELECT ON TABLE audit.holds TO broker_relay;
-GRANT SELECT ON TABLE audit.holds TO broker_retention;
-GRANT SELECT ON TABLE audit.holds TO broker_auditor;
-
 -- ACL TABLE keys
 
 GRANT SELECT ON TABLE audit.keys TO broker_app;
@@ -3086,21 +3598,17 @@ GRANT SELECT ON TABLE audit.retirements TO broker_relay;
 GRANT SELECT ON TABLE audit.retirements TO broker_retention;
 GRANT SELECT ON TABLE audit.retirements TO broker_auditor;
 
--- ACL COLUMN retirements.before
-
-GRANT INSERT(before) ON TABLE audit.retirements TO broker_relay;
-
--- ACL COLUMN retirements.reason
-
-GRANT INSERT(reason) ON TABLE audit.retirements TO broker_relay;
-
--- ACL COLUMN retirements.asked_by
-
-GRANT INSERT(asked_by) ON TABLE audit.retirements TO broker_relay;
-
 -- ACL COLUMN retirements.signed_at
 
 GRANT UPDATE(signed_at) ON TABLE audit.retirements TO broker_relay;
+
+-- ACL COLUMN retirements.refused_at
+
+GRANT UPDATE(refused_at) ON TABLE audit.retirements TO broker_relay;
+
+-- ACL COLUMN retirements.refusal
+
+GRANT UPDATE(refusal) ON TABLE audit.retirements TO broker_relay;
 
 -- ACL TABLE saga_story
 

@@ -65,6 +65,10 @@ PARTITIONS_AHEAD_S: Final = Gauge(
 OUTBOX_ROWS: Final = Gauge("mcpbroker_outbox_rows", "Outbox rows, by status.", ["status"])
 OUTBOX_AGE_S: Final = Gauge("mcpbroker_outbox_oldest_ready_seconds", "How long the oldest waits.")
 COMMANDS: Final = Gauge("mcpbroker_open_commands", "Commands that have not ended.", ["state"])
+UNCLAIMED: Final = Gauge(
+    "mcpbroker_unclaimed_commands",
+    "Dispatched commands that nobody has claimed for a minute, or that were sent again for it.",
+)
 DEAD_LETTERS: Final = Gauge(
     "mcpbroker_dead_letters", "Dead letters neither redriven nor discarded."
 )

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app.postgres.migrate import async_url
 from app.postgres.tables import metadata
@@ -37,6 +37,23 @@ ROLES: Final = """
 """
 
 
+ALONE: Final = "SELECT pg_try_advisory_lock(hashtextextended('mcpbroker.migrate', 0))"
+ALONE_S: Final = 600.0
+
+
+async def alone(conn: AsyncConnection) -> None:
+    """Migrate one at a time in this database: whoever comes second finds it done.
+
+    Asked for again and again, as a statement that waits would keep an index that is built beside
+    the writers from its end, which waits for every statement that is older.
+    """
+    async with asyncio.timeout(ALONE_S):
+        while not await conn.scalar(text(ALONE)):
+            await conn.commit()
+            await asyncio.sleep(0.2)
+    await conn.commit()
+
+
 def include_name(name: str | None, kind: str, _parents: Any) -> bool:
     """Compare our two schemas, and leave the partitions to `audit.ensure_partitions`."""
     if kind == "schema":
@@ -62,6 +79,7 @@ async def online() -> None:
     engine = create_async_engine(async_url(url), poolclass=pool.NullPool)
     try:
         async with engine.connect() as conn:
+            await alone(conn)
             await conn.execute(text(ROLES))
             # A migration that has to wait for a lock gives up rather than queue all traffic behind it.
             await conn.execute(text("SET lock_timeout = '5s'"))

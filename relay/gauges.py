@@ -59,6 +59,7 @@ async def read(conn: asyncpg.Connection | PoolConnectionProxy) -> None:
     for state in ("queued", "dispatched", "running"):
         metrics.COMMANDS.labels(state).set(getattr(found, state))
     metrics.OUTBOX_AGE_S.set(found.oldest_ready_s)
+    metrics.UNCLAIMED.set(found.unclaimed)
     metrics.DEAD_LETTERS.set(found.dead_letters)
     metrics.BLOCKED_KEYS.set(found.blocked_keys)
     metrics.WAITING_SAGAS.set(found.waiting_sagas)

@@ -1,5 +1,6 @@
 """How a command is shown: while it waits and runs, and as the outcome that it ended with."""
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.commands.state import State
@@ -45,7 +46,11 @@ def view(command: Command) -> dict[str, Any]:
 
 
 def waiting_for(command: Command) -> str | None:
-    """Why a queued command does not run yet, for people."""
+    """Why a command that has not ended does not run yet, for people."""
+    if command.state is State.DISPATCHED and command.dispatched_at is not None:
+        # Two machines' clocks: it is told, and decides nothing.
+        since_s = max(0, round((datetime.now(UTC) - command.dispatched_at).total_seconds()))
+        return f"the executor: sent to it {since_s} s ago, not taken yet"
     if command.state is not State.QUEUED:
         return None
     if command.awaits_approval:

@@ -183,7 +183,9 @@ def _seen_step(tick: SagaTick, row: StepRow) -> Step:
         state=row.state,
         needs=defined.needs,
         undoable=defined.compensate is not None,
-        reconcilable=defined.reconcile is not None and row.reconcile_id is None,
+        reconcilable=defined.reconcile is not None
+        and row.reconcile_id is None
+        and not row.reconcile_unmade,
         done_seq=row.done_seq,
     )
 
@@ -290,7 +292,7 @@ async def _unmade(tick: SagaTick, row: StepRow, event: StepEvent, reason: str) -
     """A step's call could not be made: it did nothing, and the next tick goes on from that."""
     if event is StepEvent.RECONCILE:
         # It was tried, and what is not known stays so.
-        tick.steps[row.step] = replace(row, reconcile_id=row.command_id, reason=reason)
+        tick.steps[row.step] = replace(row, reconcile_unmade=True, reason=reason)
         await sagas.save_step(tick.conn, tick.steps[row.step])
     else:
         fail = StepEvent.UNDO_FAIL if event is StepEvent.UNDO else StepEvent.FAIL

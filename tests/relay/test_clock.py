@@ -1,12 +1,14 @@
 """What time does: deadlines, leases, retries, grace periods."""
 
 import asyncio
+import re
 from uuid import UUID
 
 import pytest
 
 from app.commands import control
-from app.commands.store import commands
+from app.commands.store import commands, gauges
+from app.commands.view import view
 from app.edges.commands import cancel
 from app.edges.parts import Parts
 from app.postgres import leases
@@ -102,6 +104,18 @@ async def test_an_attempt_that_nobody_claims_is_sent_again_as_the_same_attempt(
         return await times() >= number
 
     assert await wait_for(lambda: sent(1), 10)
+    await fetch(
+        database.owner,
+        "UPDATE commands SET dispatched_at = now() - interval '90 seconds' WHERE id = $1",
+        one,
+    )
+    async with tenant_transaction(broker.database.engine, "demo") as conn:
+        found = await commands.find(conn, one)
+    assert found is not None
+    told = view(found)["waiting_for"]
+    assert re.fullmatch("the executor: sent to it 9[0-9] s ago, not taken yet", told)
+    async with relay.database.pool.acquire() as conn:
+        assert (await gauges.read(conn)).unclaimed == 1
     await late(database, one, "lease_until")
     await relay.clock.tick()
     relay.outbound.wake()

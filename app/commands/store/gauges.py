@@ -23,7 +23,10 @@ READ: Final = """
                        FILTER (WHERE status = 'ready')), 0)::float8 AS oldest_ready_s
               FROM outbox) AS o,
            (SELECT count(*) FILTER (WHERE state = 'dispatched') AS dispatched,
-                   count(*) FILTER (WHERE state = 'running') AS running
+                   count(*) FILTER (WHERE state = 'running') AS running,
+                   count(*) FILTER (WHERE state = 'dispatched' AND (
+                       deliveries > 1 OR dispatched_at < now() - interval '60 seconds'))
+                       AS unclaimed
               FROM commands
              WHERE state IN ('dispatched', 'running') AND saga_role IS DISTINCT FROM 'saga') AS f
 """
@@ -42,6 +45,7 @@ class Gauges:
     queued: int
     dispatched: int
     running: int
+    unclaimed: int
     dead_letters: int
     blocked_keys: int
     waiting_sagas: int

@@ -89,6 +89,7 @@ SAGA_STEPS: Final = Table(
     Column("state", Text, nullable=False, server_default="pending"),
     Column("command_id", Uuid, nullable=True),
     Column("reconcile_id", Uuid, nullable=True),
+    Column("reconcile_unmade", Boolean, nullable=False, server_default=text("false")),
     Column("undo_id", Uuid, nullable=True),
     Column("compensation", JSONB, nullable=True),
     Column("done_seq", Integer, nullable=True),  # completion order, the reverse of which is undone

@@ -60,6 +60,7 @@ class StepRow:
     state: StepState
     command_id: UUID | None
     reconcile_id: UUID | None
+    reconcile_unmade: bool  # what would have asked for its outcome could not be made
     undo_id: UUID | None
     compensation: dict[str, Any] | None
     done_seq: int | None
@@ -107,7 +108,7 @@ SAVE: Final = text("""
 SAVE_STEP: Final = text("""
     UPDATE saga_steps
        SET state = :state, command_id = :command_id, reconcile_id = :reconcile_id,
-           undo_id = :undo_id, done_seq = :done_seq, issues = :issues, reason = :reason
+           reconcile_unmade = :reconcile_unmade, undo_id = :undo_id, done_seq = :done_seq, issues = :issues, reason = :reason
      WHERE saga_id = :saga_id AND step = :step
 """)
 
@@ -212,6 +213,7 @@ async def save_step(conn: AsyncConnection, step: StepRow) -> None:
             "state": step.state,
             "command_id": step.command_id,
             "reconcile_id": step.reconcile_id,
+            "reconcile_unmade": step.reconcile_unmade,
             "undo_id": step.undo_id,
             "done_seq": step.done_seq,
             "issues": step.issues,

@@ -6,13 +6,16 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 from ansible_rulebook.job_template_runner import job_template_runner
 
 from tests.support.stack import wait_for
@@ -138,6 +141,35 @@ async def test_the_whole_tree_of_a_run_is_ended_and_no_other(
         "message": "The run was ended: not wanted",
         "retryable": False,
     }
+
+
+@pytest.mark.guarantee("cancel:clocks")
+@pytest.mark.usefixtures("control")
+async def test_a_cancel_counts_though_its_relays_clock_is_an_hour_behind(
+    api: ResultsApi,
+    kafka_bootstrap: str,
+    topic: str,
+    control: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    command = api.command("probe", "echo", {})
+    with running(tmp_path) as ours:
+
+        async def started() -> bool:
+            return (tmp_path / "child").exists()
+
+        await wait_for(started)
+        name = f"{os.uname().nodename}:{ours.pid}:{control['processes']()[ours.pid][2]}:x"
+        behind = int((time.time() - 3600) * 1000)
+        async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
+            for body in ({}, message(command, name)):
+                value = orjson.dumps(body)
+                await producer.send_and_wait(f"{topic}-control", value, timestamp_ms=behind)
+
+        async def told() -> bool:
+            return api.words(command) == ["error"]
+
+        await wait_for(told, 20)
 
 
 @pytest.mark.guarantee("cancel:job")

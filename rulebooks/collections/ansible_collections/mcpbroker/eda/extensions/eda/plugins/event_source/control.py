@@ -38,7 +38,9 @@ notes:
 
 logger = logging.getLogger(__name__)
 
-# A process that starts looks back so far: a controller's jobs live on while it is away.
+# A process that starts looks back so far from the newest message that it finds, by the writers' own
+# clocks: a controller's jobs live on while it is away. What comes later counts whatever it says of
+# its time, as no two machines' clocks agree.
 LOOK_BACK_S = 300.0
 END_S = 10.0
 POLL_S = 0.1
@@ -56,18 +58,49 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa
     consumer = await kafka["started"](args | {"group_id": None, "offset": "earliest"})
     acting: set[asyncio.Task[None]] = set()
     try:
+        past = Past()
         consumer.subscribe(topics=[args.get("topic") or "mcp.control"])
         while True:
             record = await kafka["next_record"](consumer)
-            if record is None or record.timestamp / 1000 < time.time() - LOOK_BACK_S:
+            if record is None:
                 continue
-            task = asyncio.create_task(_act(kafka["body_of"](record.value, "utf-8") or {}))
-            acting.add(task)
-            task.add_done_callback(acting.discard)
+            for one in await past.due(consumer, record):
+                task = asyncio.create_task(_act(kafka["body_of"](one.value, "utf-8") or {}))
+                acting.add(task)
+                task.add_done_callback(acting.discard)
     finally:
         for task in acting:
             task.cancel()
         await consumer.stop()
+
+
+class Past:
+    """The messages that were there before this process: the newest of them count."""
+
+    def __init__(self) -> None:
+        self._ends: dict[Any, int] = {}
+        self._kept: dict[Any, list[Any]] = {}
+
+    async def due(self, consumer: Any, record: Any) -> list[Any]:
+        """What to act on, now that a record has come."""
+        place = next(
+            one
+            for one in consumer.assignment()
+            if (one.topic, one.partition) == (record.topic, record.partition)
+        )
+        if place not in self._ends:
+            self._ends |= await consumer.end_offsets([place])
+        if record.offset >= self._ends[place]:
+            return [*self._kept.pop(place, []), record]
+        kept = [*self._kept.pop(place, []), record]
+        since = record.timestamp - LOOK_BACK_S * 1000
+        recent = [one for one in kept if one.timestamp >= since]
+        if record.offset + 1 >= self._ends[place]:
+            if len(recent) < len(kept):
+                logger.info("control messages from before the start are passed over")
+            return recent
+        self._kept[place] = recent
+        return []
 
 
 async def _act(said: dict[str, Any]) -> None:

@@ -1,0 +1,75 @@
+"""Migrations run one at a time, and none locks readers or writers out for long."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from app import assets
+from app.postgres import migrate
+from devstack.stack import dsns
+from tests.support.stack import PostgresServer
+
+FIRST = "0020"
+"""Those before are in the field; so are their locks."""
+
+LOCKS_OUT = {
+    r"CREATE (UNIQUE )?INDEX (?!CONCURRENTLY)": "build an index CONCURRENTLY",
+    r"DROP INDEX (?!CONCURRENTLY)": "drop an index CONCURRENTLY",
+    r"ADD CONSTRAINT (?![^;]*NOT VALID)": "add a constraint NOT VALID, and validate it then",
+    r"ALTER COLUMN \w+ (SET DATA )?TYPE": "a new type writes the whole table anew",
+    r"SET NOT NULL": "check by a constraint that is NOT VALID first",
+    r"\bLOCK TABLE\b": "do without",
+    r"\bVACUUM FULL\b|\bCLUSTER\b": "do without",
+}
+
+
+def upgrades() -> Iterator[tuple[str, str]]:
+    """The SQL of each migration's way up, without that of its own new tables."""
+    for path in sorted(Path(migrate.SCRIPTS, "versions").glob("*.py")):
+        if path.name >= FIRST:
+            up = path.read_text().partition("def downgrade")[0]
+            yield path.name, re.sub(r"\s+", " ", up)
+
+
+@pytest.mark.guarantee("migrate:unlocked")
+def test_no_migration_locks_out_readers_or_writers() -> None:
+    found = [
+        f"{name}: {cure}"
+        for name, up in upgrades()
+        for pattern, cure in LOCKS_OUT.items()
+        if re.search(pattern, up)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_the_gate_finds_what_locks_out() -> None:
+    for statement in (
+        "CREATE INDEX i ON outbox (id)",
+        "ALTER TABLE outbox ADD CONSTRAINT c CHECK (true)",
+        "ALTER TABLE outbox ALTER COLUMN topic TYPE varchar",
+    ):
+        assert any(re.search(pattern, statement) for pattern in LOCKS_OUT), statement
+
+
+@pytest.mark.guarantee("migrate:alone")
+async def test_two_migrations_at_once_are_one_after_the_other(
+    postgres_server: PostgresServer,
+) -> None:
+    name = f"m_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres_server.superuser_dsn)
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    try:
+        owner = dsns(postgres_server.superuser_dsn, name).owner
+        argv = [sys.executable, "-m", "app", "migrate", "--database-url", owner]
+        both = [await asyncio.create_subprocess_exec(*argv, cwd=assets.root()) for _ in range(2)]
+        assert [await one.wait() for one in both] == [0, 0]
+        assert await migrate.plan(owner) == []
+    finally:
+        await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        await admin.close()
