@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import jsonschema_rs
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import store as catalog_store
+from app.catalog.patterns import kept_validator_for
 from app.catalog.policy import Grant, Tool, ToolPolicy, allowed
 from app.catalog.redaction import REDACTED, marks, secrets
 from app.catalog.single_flight import SingleFlight
@@ -196,5 +196,5 @@ class Catalog(Tools):
 def validator_of(schema: Mapping[str, Any]) -> Any:
     """The check of a tool's arguments; its messages quote no value where the schema marks any."""
     if marks(schema):
-        return jsonschema_rs.validator_for(dict(schema), mask=REDACTED)
-    return jsonschema_rs.validator_for(dict(schema))
+        return kept_validator_for(schema, mask=REDACTED)
+    return kept_validator_for(schema)

@@ -19,6 +19,7 @@ from pydantic import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import store as catalog_store
+from app.catalog.patterns import validator_for
 from app.catalog.policy import APPROVE, Tool, ToolPolicy, wire_name
 from app.contract import Method, Name
 from app.errors import BadRequestError
@@ -60,9 +61,12 @@ class ToolEntry(BaseModel):
             if schema.get("type") != "object":
                 raise ValueError(f"{label} must have type: object")
             try:
-                jsonschema_rs.validator_for(dict(schema))
+                validator_for(schema)
             except (jsonschema_rs.ValidationError, ValueError) as error:
-                raise ValueError(f"{label} is not a JSON Schema: {error}") from error
+                raise ValueError(
+                    f"{label} is not a JSON Schema, or has a pattern with look-around or a back"
+                    f" reference, which are not served: {error}"
+                ) from error
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from app.catalog.patterns import matches
+
 REDACTED: Final = "[redacted]"
 MARK: Final = "x-sensitive"
 
@@ -108,7 +110,12 @@ def _of_key(key: str, schemas: list[Schema]) -> list[Any]:
     for one in schemas:
         named = [one["properties"][key]] if key in one.get("properties", {}) else []
         patterns = one.get("patternProperties", {})
-        named += [sub for pattern, sub in patterns.items() if re.search(pattern, key)]
+        for pattern, sub in patterns.items():
+            found_in = matches(pattern, key)
+            if found_in is None:  # nobody can say: it fails closed
+                named.append({MARK: True})
+            elif found_in:
+                named.append(sub)
         rest = [one.get("additionalProperties")] if not named else []
         found += [*named, *rest, one.get("unevaluatedProperties")]
     return [one if one is not True else {} for one in found if one not in (None, False)]
