@@ -83,6 +83,7 @@ class Sealer:
         interval_s: float = 1.0,
         batch_max: int = 5000,
         lease_s: float = 15.0,
+        open_s: float = 10.0,
         anchor_file: Path | None = None,
         retention_policy: Retention = NOTHING_RETIRES,
         on_sealed: Callable[[], object] = lambda: None,
@@ -101,6 +102,8 @@ class Sealer:
         self._anchor_file = anchor_file
         self._retention = retention_policy
         self._on_sealed = on_sealed
+        self._open_s = open_s
+        self._held_up = False
         self._shape_at = float("-inf")
         self._owner = uuid4().hex
         self.counts = Counts()
@@ -212,7 +215,24 @@ class Sealer:
             mark = replace(mark, xid=upto.xid)
             await self._write(epoch, await self._seal(pending), mark)
         self.counts.lag_s = await audit_seals.lag_s(self._pool, after=mark.xid)
+        if self.counts.lag_s > self._open_s:
+            await self._overtake(epoch, mark)
+        else:
+            self._held_up = False
         return upto is not None and upto.full
+
+    async def _overtake(self, epoch: int, mark: Watermark) -> None:
+        """Seal past a transaction that does not end; what it writes will be sealed late.
+
+        The watermark stays, so nothing of it is missed. Not at every tick: it looks at all that
+        was written since.
+        """
+        if not self._held_up:
+            logger.warning("a transaction is open for long: sealing goes on past it")
+            await audit_seals.say_held_up(self._pool)
+        self._held_up = True
+        pending = await audit_seals.overtaking(self._pool, after=mark.xid, limit=self._batch_max)
+        await self._write(epoch, await self._seal(pending), None)
 
     async def _adopt(self, epoch: int, mark: Watermark) -> bool:
         """Seal what a restored dump has brought; then start over, in this cluster's own ids."""

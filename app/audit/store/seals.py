@@ -76,6 +76,19 @@ FROM_ELSEWHERE: Final = PENDING.format(
     """
 )
 
+# Of transactions that have ended, while an older one has not: it may still write below them, and
+# what it writes is sealed after them, late. Whoever holds a transaction open stops nobody's seal.
+OVERTAKING: Final = PENDING.format(
+    chosen=f"""
+        SELECT e.*, audit.leaf(e) AS leaf
+          FROM audit.events e
+         WHERE e.xid > $1::bigint::text::xid8
+           AND e.xid < pg_snapshot_xmax(pg_current_snapshot()) AND {UNSEALED}
+         ORDER BY e.xid
+         LIMIT $2
+    """
+)
+
 HEADS: Final = """
     SELECT t.tenant_id, greatest(clock_timestamp(), s.sealed_at) AS now, s.seal_no, s.seq_to, s.frontier, s.digest
       FROM unnest($1::text[]) AS t (tenant_id)
@@ -122,6 +135,13 @@ MOVED: Final = """
            json_build_object('from_cluster', $1::bigint, 'to_cluster', $2::bigint)
       FROM audit.seals
      WHERE seal_no = 1
+"""
+
+HELD_UP: Final = """
+    INSERT INTO audit.events (tenant_id, type, actor, body)
+    VALUES ('_broker', 'sealing.held_up', 'relay:sealer',
+            json_build_object('oldest_open_transaction',
+                              pg_snapshot_xmin(pg_current_snapshot())::text))
 """
 
 MOVE_WATERMARK: Final = """
@@ -225,6 +245,12 @@ async def in_range(pool: asyncpg.Pool, *, after: int, upto: int) -> list[Pending
     return [Pending(**dict(row)) for row in await pool.fetch(IN_RANGE, after, upto)]
 
 
+async def overtaking(pool: asyncpg.Pool, *, after: int, limit: int) -> list[Pending]:
+    """What ended transactions have written and no seal covers, though an older one is open."""
+    assert limit > 0
+    return [Pending(**dict(row)) for row in await pool.fetch(OVERTAKING, after, limit)]
+
+
 async def from_elsewhere(pool: asyncpg.Pool, *, limit: int) -> list[Pending]:
     """What a restored dump has brought and no seal covers."""
     return [Pending(**dict(row)) for row in await pool.fetch(FROM_ELSEWHERE, limit)]
@@ -263,6 +289,11 @@ async def write(conn: Connection, sealed: Sequence[Sealed], *, keys: dict[str, b
         [one.seal.tenant_id for one in sealed],
         [dump(anchor(one)) for one in sealed],
     )
+
+
+async def say_held_up(pool: asyncpg.Pool) -> None:
+    """A transaction is open for so long that sealing goes on past it."""
+    await pool.execute(HELD_UP)
 
 
 async def say_moved(conn: Connection, *, before: int, cluster: int) -> None:

@@ -19,7 +19,7 @@ from app.audit.store.seals import Connection
 TAG: Final = "mcpbroker.audit.shape.v1"
 
 KNOWN: Final[Mapping[int, frozenset[str]]] = {
-    18: frozenset({"fc9b467e90b718b3215ee4daefb6cd3e7e8d27170f471353c84a214117778d73"})
+    18: frozenset({"ca49f6a34991bba04a06cb8515a44baa20d8ddf8b05ecb22e6f44869f0399c76"})
 }
 """By major version of PostgreSQL, the digests of the shapes that this release's schema has."""
 
