@@ -208,7 +208,8 @@ async def over_mcp(servers: Servers) -> list[Figure]:
                     "baseline": found["echo"],
                     "against": "the SDK's bare echo server",
                 }
-                figures.append(at_least(0.8, **values) if callers == JUDGED else Figure(**values))
+                judged = callers == JUDGED and era == http.MODERN  # the only era past the transport
+                figures.append(at_least(0.8, **values) if judged else Figure(**values))
     return figures
 
 

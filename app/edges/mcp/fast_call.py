@@ -1,7 +1,6 @@
-"""A `tools/call` that is answered at once, past the SDK's transport.
+"""A `tools/call` of 2026-07-28 that is answered at once, past the SDK's transport.
 
-For each request that transport opens task groups and memory streams, and a whole session in the
-older era: more than accepting a call costs (docs/PERFORMANCE.md). They are for what may come before
+For each request that transport opens task groups and memory streams: more than accepting a call costs (docs/PERFORMANCE.md). They are for what may come before
 an answer: progress, pings, a client that leaves. A call that asks for no progress and waits a
 moment at the most has none of it, so one message comes in and one goes out. The SDK's own
 functions read it, judge it, serve it and write it. What is not plainly such a call, or not plainly
@@ -9,8 +8,7 @@ good, goes to the transport as it came.
 """
 
 import json
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,16 +25,13 @@ from mcp.shared.inbound import (
     classify_inbound_request,
     validate_mcp_param_headers,
 )
-from mcp.shared.jsonrpc_dispatcher import handler_exception_to_error_data
 from mcp.shared.message import ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types.jsonrpc import (
-    ErrorData,
     JSONRPCError,
     JSONRPCRequest,
     JSONRPCResponse,
     RequestId,
-    jsonrpc_message_adapter,
 )
 from starlette.requests import Request
 from starlette.responses import Response
@@ -48,7 +43,6 @@ from app.edges.bodies import number
 from app.edges.calls import wait_bound_s
 from app.edges.mcp import command_tools
 from app.edges.mcp.calls import PATH, VERSION_HEADER
-from app.edges.mcp.legacy.tasks import VERSION as LEGACY_VERSION
 from app.edges.mcp.messages import MESSAGE
 from app.edges.parts import Parts
 from app.edges.sagas import RUN
@@ -56,27 +50,18 @@ from app.errors import BrokerError
 from app.identity import Identity
 from app.postgres.engine import AWAY
 
-logger = logging.getLogger(__name__)
-
 QUICK_S: Final = 0.1
 """A call that waits longer is the transport's: whether its client leaves begins to matter."""
 MODERN: Final = "2026-07-28"
-LEGACY: Final = LEGACY_VERSION
 WAIT_META: Final = f"{META_PREFIX}wait_s"
 PROGRESS_META: Final = "progressToken"
 BUILT_IN: Final = frozenset(command_tools.SCHEMAS) | {RUN.name}
 ACCEPTED: Final = frozenset({"application/json", "text/event-stream"})
-SSE_HEADERS: Final = [
-    (b"cache-control", b"no-cache, no-transform"),
-    (b"connection", b"keep-alive"),
-    (b"content-type", b"text/event-stream"),
-    (b"x-accel-buffering", b"no"),
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastCall:
-    """A call that is served here, read as its era reads it."""
+    """A call that is served here."""
 
     message: JSONRPCRequest
     version: str
@@ -146,13 +131,12 @@ class FastCalls:
             await self.app(scope, receive, send)
             return
         answer = await self._answer(call, Request(scope, receive))
-        write = written_modern if call.version == MODERN else written_legacy
-        await write(answer)(scope, receive, send)
+        await written(answer)(scope, receive, send)
 
     def _fits(self, headers: Mapping[str, str]) -> bool:
         """Whether by its headers it may be such a call, and the SDK would not refuse it by them."""
         return (
-            headers.get(VERSION_HEADER) in {MODERN, LEGACY}
+            headers.get(VERSION_HEADER) == MODERN
             and headers.get("content-type") == "application/json"
             and {one.strip() for one in headers.get("accept", "").split(",")} >= ACCEPTED
             and number(headers.get("content-length", "")) is not None
@@ -171,8 +155,7 @@ class FastCalls:
         self, who: Identity, headers: Mapping[str, str], said: Any
     ) -> FastCall | None:
         """The call, where it is one that is answered at once; None where the SDK has to judge."""
-        read_as = modern if headers[VERSION_HEADER] == MODERN else legacy
-        call = read_as(said, headers)
+        call = read(said, headers)
         if call is None:
             return None
         match call.message:
@@ -184,12 +167,10 @@ class FastCalls:
         if not isinstance(arguments, dict) or not isinstance(meta, dict) or PROGRESS_META in meta:
             return None
         tool = await self._quick(who, name, meta.get(WAIT_META))
-        if tool is None or (
-            call.version == MODERN
-            and validate_mcp_param_headers(tool.input_schema, arguments, headers) is not None
-        ):
+        if tool is None:
             return None
-        return call
+        wrong = validate_mcp_param_headers(tool.input_schema, arguments, headers)
+        return call if wrong is None else None
 
     async def _quick(self, who: Identity, name: str, said_s: Any) -> Tool | None:
         """The tool, where the call's wait is over before anyone could miss the transport."""
@@ -229,8 +210,7 @@ class FastCalls:
                 lifespan_state={},  # what the SDK's own lifespan yields
             )
         except Exception as error:  # noqa: BLE001 the SDK's boundary: an answer for each, or its log
-            said = modern_error_data if call.version == MODERN else legacy_error_data
-            return JSONRPCError(jsonrpc="2.0", id=one.id, error=said(error))
+            return JSONRPCError(jsonrpc="2.0", id=one.id, error=modern_error_data(error))
         return JSONRPCResponse(jsonrpc="2.0", id=one.id, result=result)
 
 
@@ -243,7 +223,7 @@ def plain_headers(scope: Scope) -> dict[str, str] | None:
     return found if len(found) == len(raw) else None
 
 
-def modern(decoded: Any, headers: Mapping[str, str]) -> FastCall | None:
+def read(decoded: Any, headers: Mapping[str, str]) -> FastCall | None:
     """As the SDK's modern entry reads a request; None where it would refuse it."""
     try:
         message = JSONRPCRequest.model_validate(decoded)
@@ -260,30 +240,7 @@ def modern(decoded: Any, headers: Mapping[str, str]) -> FastCall | None:
     )
 
 
-def legacy(decoded: Any, headers: Mapping[str, str]) -> FastCall | None:
-    """As the SDK's transport of the older era reads a request; None where it would refuse it."""
-    try:
-        message = jsonrpc_message_adapter.validate_python(decoded, by_name=False)
-    except ValueError:
-        return None
-    if not isinstance(message, JSONRPCRequest):
-        return None
-    return FastCall(message=message, version=headers[VERSION_HEADER])
-
-
-def legacy_error_data(error: Exception) -> ErrorData:
-    """As the SDK's dispatcher of the older era tells a handler's exception."""
-    known = handler_exception_to_error_data(error)
-    if known is not None:
-        return known
-    logger.error("handler for 'tools/call' raised", exc_info=error)
-    return ErrorData(code=0, message=str(error))
-
-
-Written = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-
-def written_modern(answer: JSONRPCResponse | JSONRPCError) -> Written:
+def written(answer: JSONRPCResponse | JSONRPCError) -> Response:
     """JSON, with the status that the SDK has for an error."""
     status = 200
     if isinstance(answer, JSONRPCError):
@@ -291,14 +248,3 @@ def written_modern(answer: JSONRPCResponse | JSONRPCError) -> Written:
     body = answer.model_dump(mode="json", by_alias=True, exclude_none=True)
     text = json.dumps(body, separators=(",", ":"))
     return Response(text, status_code=status, media_type="application/json")
-
-
-def written_legacy(answer: JSONRPCResponse | JSONRPCError) -> Written:
-    """An event stream of one message, as every answer of that era comes."""
-    event = f"event: message\r\ndata: {answer.model_dump_json(by_alias=True, exclude_unset=True)}"
-
-    async def write(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
-        await send({"type": "http.response.body", "body": f"{event}\r\n\r\n".encode()})
-
-    return write
