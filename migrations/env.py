@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.postgres.migrate import async_url
+from app.postgres.migrate import engine_of
 from app.postgres.tables import metadata
 
 # Five group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
@@ -76,7 +76,7 @@ def run(connection: Connection) -> None:
 
 async def online() -> None:
     url = context.config.get_main_option("sqlalchemy.url") or os.environ["MCP_BROKER_DATABASE_URL"]
-    engine = create_async_engine(async_url(url), poolclass=pool.NullPool)
+    engine = engine_of(url, poolclass=pool.NullPool)
     try:
         async with engine.connect() as conn:
             await alone(conn)

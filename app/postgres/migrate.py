@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -12,22 +12,25 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app import assets
+from app.postgres.connect import Connection, connect
 
 SCRIPTS: Final = str(assets.root() / "migrations")
 REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 
-def async_url(url: str) -> str:
-    """Name SQLAlchemy's asyncpg dialect in a plain `postgresql://` URL."""
-    scheme, _, rest = url.partition("://")
-    assert rest, "a database URL looks like postgresql://user@host/name"
-    return f"postgresql+asyncpg://{rest}" if scheme in {"postgres", "postgresql"} else url
+def engine_of(url: str, **options: Any) -> AsyncEngine:
+    """An engine for whatever URL the driver takes, several hosts too; to the one that writes."""
+
+    async def opened() -> Connection:
+        return await connect(url, server_settings={}, command_timeout=None)
+
+    return create_async_engine("postgresql+asyncpg://", async_creator=opened, **options)
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncGenerator[AsyncEngine]:
     """An engine for the block, as whatever role the URL names."""
-    engine = create_async_engine(async_url(url))
+    engine = engine_of(url)
     try:
         yield engine
     finally:
