@@ -7,7 +7,7 @@ from typing import Any
 from alembic import op
 
 revision = "0019"
-down_revision = "0018"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
