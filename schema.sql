@@ -792,6 +792,7 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
         m record;
         earlier_at timestamptz;
         earlier_id uuid;
+        earlier_xid xid8;
         size bigint := s.seq_from - 1;
         yet_to_come CONSTANT xid8 := pg_snapshot_xmax(pg_current_snapshot());
     BEGIN
@@ -816,8 +817,8 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
             -- cluster, where transactions are numbered anew.
             IF reason IS NULL AND (
                  (earlier_id IS NOT NULL AND (m.xid, m.occurred_at, m.event_id)
-                                             < (last_xid, earlier_at, earlier_id))
-                 OR (earlier_id IS NULL AND m.xid < last_xid AND NOT moved)) THEN
+                                             < (earlier_xid, earlier_at, earlier_id))
+                 ) THEN
                 reason := 'members were reordered: this one belongs behind the next';
                 seq := size;
                 event_id := coalesce(earlier_id, m.event_id);
@@ -827,11 +828,13 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
             END IF;
             frontier := audit.grow(frontier, size, m.leaf);
             size := size + 1;
-            last_xid := coalesce(m.xid, last_xid);
+            earlier_xid := m.xid;
             earlier_at := m.occurred_at;
             earlier_id := CASE WHEN m.there THEN m.event_id END;
             retired := retired + (NOT m.there)::int;
-            late := late + (s.sealed_at - m.occurred_at > interval '2 minutes')::int;
+            late := late + ((s.sealed_at - m.occurred_at > interval '2 minutes') IS TRUE
+                            OR (m.xid < last_xid AND NOT moved) IS TRUE)::int;
+            last_xid := greatest(m.xid, last_xid);
             IF m.occurred_at < granted.retired_before AND m.seq <= granted.seq_to THEN
                 chain := sha256(chain || convert_to(
                     m.seq || ',' || m.event_id || ','
