@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPO ?= .
 PORT ?= 8080
+# Workers that share the servers; a module's tests stay together, as some share a running app.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
 
 .DEFAULT_GOAL := help
 
@@ -32,7 +34,10 @@ token: setup ## Print a token for the running stack. USER_NAME=ada SCOPES=tools
 	@$(BIN)/python -m devstack token --user $(or $(USER_NAME),ada) $(foreach s,$(or $(SCOPES),tools),--scope $(s))
 
 test: setup ## All tests, on real servers. The chaos run's seed is fixed here: SEED=2.
-	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(BIN)/python -m pytest
+	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(PYTEST)
+
+test-fast: setup ## The tests that need no Kafka, EDA, npm or killing: all but tests/system.
+	$(PYTEST) --ignore tests/system
 
 chaos: setup ## Kill things at random for longer. SECONDS=900 SAGAS=1000 EDA_SECONDS=180 SEED=…
 	MCP_BROKER_CHAOS_SEED=$(SEED) MCP_BROKER_CHAOS_SECONDS=$(or $(SECONDS),900) \
@@ -59,4 +64,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down token test chaos bench check schema fmt clean
+.PHONY: help setup demo demo-saga up down token test test-fast chaos bench check schema fmt clean

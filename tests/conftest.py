@@ -1,7 +1,7 @@
 """One fixture interface over given, Docker's and embedded servers."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -16,38 +16,56 @@ from app.trust import Issuer
 from devstack.stack import Dsns
 from devstack.tokens import ISSUER, DevIssuer
 from tests.support import stack
+from tests.support.shares import Shares
 from tests.support.stack import PostgresServer
 
 AUDIENCE = "http://testserver/mcp"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+SHARES = pytest.StashKey[Shares]()
+MARKER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark what a run starts, its workers and their servers too."""
+    if not hasattr(config, "workerinput"):
+        config.stash[MARKER] = f"MCP_BROKER_TESTS={uuid4()}"
+        name, _, value = config.stash[MARKER].partition("=")
+        os.environ[name] = value
+
+
+@pytest.hookimpl(trylast=True)  # the workers have ended then
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """No process that a test started is there when the last test is done."""
-    marker = f"MCP_BROKER_TESTS={uuid4()}"
-    name, _, value = marker.partition("=")
-    os.environ[name] = value
-    yield
-    left = stack.left_behind(marker)
-    assert not left, "\n".join(["still running:", *left])
+    if SHARES in session.config.stash:
+        session.config.stash[SHARES].close()
+    if MARKER not in session.config.stash:
+        return
+    if left := stack.left_behind(session.config.stash[MARKER]):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        for line in ["", "still running:", *left]:
+            session.config.get_terminal_writer().line(line, red=True)
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    with stack.postgres_server() as server:
-        yield server
+def shares(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shares:
+    """The servers of a run; ended with the session, as a fixture has no time to wait for others."""
+    folder = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        folder = folder.parent
+    request.config.stash[SHARES] = Shares(folder)
+    return request.config.stash[SHARES]
 
 
 @pytest.fixture(scope="session")
-async def template(postgres_server: PostgresServer) -> PostgresServer:
-    await stack.make_template(postgres_server.superuser_dsn)
-    return postgres_server
+def template(shares: Shares) -> PostgresServer:
+    """A server with a migrated database to clone."""
+    return PostgresServer(shares.address("postgres", stack.postgres_with_template))
 
 
 @pytest.fixture(scope="session")
-def kafka_bootstrap() -> Iterator[str]:
-    with stack.kafka_bootstrap() as bootstrap:
-        yield bootstrap
+def kafka_bootstrap(shares: Shares) -> str:
+    return shares.address("kafka", stack.kafka_bootstrap)
 
 
 @pytest.fixture

@@ -16,7 +16,11 @@ from app.intake.queues import Queues
 from devstack.stack import Dsns
 from tests.support.calls import ADA, EVE, accept, echo, fetch
 
-WAITS = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = CAST($1 AS regclass)"
+WAITS = """
+    SELECT 1 FROM pg_locks
+     WHERE NOT granted AND relation = CAST($1 AS regclass)
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 @contextmanager

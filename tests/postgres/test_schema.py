@@ -1,9 +1,6 @@
 """The schema: up, down, equal to the models, and granted as each deployment needs."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import asyncpg
@@ -153,30 +150,3 @@ async def test_the_app_cannot_change_what_was_asked(database: Dsns) -> None:
                 await conn.execute(f"UPDATE commands SET {column} = NULL")
     finally:
         await conn.close()
-
-
-@pytest.mark.skipif(not SYSTEM_15.exists(), reason="no PostgreSQL 15 on this machine")
-@pytest.mark.timeout(300)
-def test_the_kernels_tests_pass_on_postgresql_15_too() -> None:
-    server = EmbeddedPostgres(binaries=SYSTEM_15)
-    server.start()
-    try:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "tests/intake",
-                "tests/commands/test_results.py",
-            ],
-            env={**os.environ, "DATABASE_URL": server.dsn},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        server.stop()
-    assert done.returncode == 0, done.stdout[-3000:]

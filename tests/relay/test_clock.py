@@ -14,9 +14,8 @@ from app.edges.parts import Parts
 from app.postgres import leases
 from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
-from tests.relay.conftest import Relay
+from relay.clock import Clock
 from tests.support.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
-from tests.support.stack import wait_for
 
 LATE = "UPDATE commands SET {column} = now() - interval '1 second' WHERE id = $1"
 
@@ -28,25 +27,25 @@ async def late(database: Dsns, command_id: UUID, column: str) -> None:
 
 @pytest.mark.guarantee("deadline:queued")
 async def test_a_call_past_its_deadline_ends_timed_out_and_frees_its_key(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     first = (await accept(broker, echo("a", ordering_key="k"))).written.id
     second = (await accept(broker, echo("b", ordering_key="k"))).written.id
     await late(database, first, "deadline_at")
     assert not (await claim(broker, first)).proceed, "the fence knows the time before the clock"
-    await relay.clock.tick()
+    await clock.tick()
     assert await state_of(database.owner, first) == "timed_out"
     assert (await claim(broker, second)).proceed
 
 
 @pytest.mark.guarantee("deadline:async")
 async def test_a_call_that_accepts_async_runs_on_past_its_deadline_and_the_miss_is_recorded_once(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a", accept_async=True))).written.id
     await late(database, one, "deadline_at")
-    await relay.clock.tick()
-    await relay.clock.tick()
+    await clock.tick()
+    await clock.tick()
     assert (await claim(broker, one)).proceed
     missed = await fetch(
         database.owner, "SELECT 1 FROM audit.events WHERE type = 'command.deadline_missed'"
@@ -56,12 +55,12 @@ async def test_a_call_that_accepts_async_runs_on_past_its_deadline_and_the_miss_
 
 @pytest.mark.guarantee("deadline:running")
 async def test_a_running_call_past_its_deadline_is_asked_to_stop_and_then_ended(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a"))).written.id
     await claim(broker, one)
     await late(database, one, "deadline_at")
-    await relay.clock.tick()
+    await clock.tick()
     [row] = await fetch(database.owner, "SELECT * FROM commands WHERE id = $1", one)
     assert (row["state"], row["cancel_target"]) == ("running", "timed_out")
     control_rows = await fetch(
@@ -74,75 +73,32 @@ async def test_a_running_call_past_its_deadline_is_asked_to_stop_and_then_ended(
 
 @pytest.mark.guarantee("cancel:grace")
 async def test_an_adapter_that_ignores_a_cancel_is_given_up_after_the_grace_period(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     one = (await accept(broker, delete("a"))).written.id
     await claim(broker, one)
     word = await cancel(broker, ADA, one, reason="enough")
     assert word.cancel_requested
     await late(database, one, "lease_until")
-    await relay.clock.tick()
+    await clock.tick()
     assert await state_of(database.owner, one) == "cancelled"
-
-
-@pytest.mark.guarantee("lease:redelivered")
-async def test_an_attempt_that_nobody_claims_is_sent_again_as_the_same_attempt(
-    broker: Parts, relay: Relay, database: Dsns
-) -> None:
-    one = (await accept(broker, echo("a"))).written.id
-
-    async def times() -> int:
-        rows = await fetch(
-            database.owner,
-            "SELECT count(*) AS n FROM audit.events WHERE type = 'command.dispatched'"
-            " AND command_id = $1",
-            one,
-        )
-        return rows[0]["n"]
-
-    async def sent(number: int) -> bool:
-        return await times() >= number
-
-    assert await wait_for(lambda: sent(1), 10)
-    await fetch(
-        database.owner,
-        "UPDATE commands SET dispatched_at = now() - interval '90 seconds' WHERE id = $1",
-        one,
-    )
-    async with tenant_transaction(broker.database.engine, "demo") as conn:
-        found = await commands.find(conn, one)
-    assert found is not None
-    told = view(found)["waiting_for"]
-    assert re.fullmatch("the executor: sent to it 9[0-9] s ago, not taken yet", told)
-    async with relay.database.pool.acquire() as conn:
-        assert (await gauges.read(conn)).unclaimed == 1
-    await late(database, one, "lease_until")
-    await relay.clock.tick()
-    relay.outbound.wake()
-    assert await wait_for(lambda: sent(2), 10)
-    [row] = await fetch(
-        database.owner, "SELECT attempt, deliveries FROM commands WHERE id = $1", one
-    )
-    assert (row["attempt"], row["deliveries"]) == (1, 2)
-    assert (await claim(broker, one, run="first")).proceed
-    assert not (await claim(broker, one, run="second")).proceed
 
 
 @pytest.mark.guarantee("lease:lost")
 async def test_a_lost_lease_of_an_idempotent_tool_is_tried_again(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a"))).written.id
     await claim(broker, one)
     await late(database, one, "lease_until")
-    await relay.clock.tick()
+    await clock.tick()
     [row] = await fetch(database.owner, "SELECT state, attempt FROM commands WHERE id = $1", one)
     assert (row["state"], row["attempt"]) in {("queued", 2), ("dispatched", 2)}
 
 
 @pytest.mark.guarantee("lease:unknown-blocks")
 async def test_a_lost_lease_of_any_other_tool_is_unknown_and_blocks_its_key_until_told(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     await fetch(
         database.owner,
@@ -152,7 +108,7 @@ async def test_a_lost_lease_of_any_other_tool_is_unknown_and_blocks_its_key_unti
     second = (await accept(broker, echo("b", ordering_key="k"))).written.id
     await claim(broker, first)
     await late(database, first, "lease_until")
-    await relay.clock.tick()
+    await clock.tick()
     [row] = await fetch(database.owner, "SELECT * FROM commands WHERE id = $1", first)
     assert (row["state"], row["outcome_unknown"]) == ("dead_lettered", True)
     assert not (await claim(broker, second)).proceed, "the key waits"
@@ -163,12 +119,12 @@ async def test_a_lost_lease_of_any_other_tool_is_unknown_and_blocks_its_key_unti
 
 @pytest.mark.guarantee("clock:many")
 async def test_two_clocks_at_once_end_a_command_once(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     ids = [(await accept(broker, echo(str(n)))).written.id for n in range(20)]
     for one in ids:
         await late(database, one, "deadline_at")
-    await asyncio.gather(*(relay.clock.tick() for _ in range(4)))
+    await asyncio.gather(*(clock.tick() for _ in range(4)))
     rows = await fetch(
         database.owner, "SELECT count(*) AS n FROM audit.events WHERE type = 'command.timed_out'"
     )
@@ -177,7 +133,7 @@ async def test_two_clocks_at_once_end_a_command_once(
 
 @pytest.mark.guarantee("clock:boundaries")
 async def test_a_command_that_time_cannot_move_holds_up_no_other_and_no_timer(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     broken = (await accept(broker, delete("a"))).written.id
     other = (await accept(broker, echo("b"))).written.id
@@ -196,7 +152,7 @@ async def test_a_command_that_time_cannot_move_holds_up_no_other_and_no_timer(
         database.owner,
         "UPDATE tools SET policy = policy || '{\"lease_s\": \"long\"}' WHERE name = 'git_delete'",
     )
-    await relay.clock.tick()
+    await clock.tick()
     assert await state_of(database.owner, other) == "timed_out"
     assert await state_of(database.owner, broken) in {"queued", "dispatched"}
     [row] = await fetch(database.owner, "SELECT attempt FROM commands WHERE id = $1", running)
@@ -205,7 +161,7 @@ async def test_a_command_that_time_cannot_move_holds_up_no_other_and_no_timer(
 
 @pytest.mark.guarantee("clock:partitions")
 async def test_a_database_clock_that_is_past_the_last_month_of_the_audit_log_is_outlived(
-    broker: Parts, relay: Relay, database: Dsns
+    broker: Parts, clock: Clock, database: Dsns
 ) -> None:
     one = (await accept(broker, echo("a"))).written.id
     await late(database, one, "deadline_at")
@@ -219,14 +175,14 @@ async def test_a_database_clock_that_is_past_the_last_month_of_the_audit_log_is_
         await fetch(
             database.owner, f"ALTER TABLE {row['name']} RENAME TO {row['name'].split('.')[1]}_old"
         )
-    await relay.clock.tick()
+    await clock.tick()
     assert await state_of(database.owner, one) == "timed_out"
     assert (await accept(broker, echo("b"))).written.new
 
 
 @pytest.mark.guarantee("clock:set-back")
 async def test_what_was_taken_while_the_databases_clock_was_ahead_is_free_again(
-    broker: Parts, relay: Relay, database: Dsns, kafka_bootstrap: str
+    broker: Parts, clock: Clock, database: Dsns, kafka_bootstrap: str
 ) -> None:
     pool = relay.database.pool
     assert await leases.take(pool, name="work", owner="dead", lease_s=4)
@@ -243,7 +199,7 @@ async def test_what_was_taken_while_the_databases_clock_was_ahead_is_free_again(
     )
 
     async def gone() -> bool:
-        await relay.clock.tick()
+        await clock.tick()
         rows = await fetch(database.owner, "SELECT 1 FROM outbox WHERE claimed_by = 'dead'")
         return not rows
 

@@ -17,7 +17,9 @@ EVERY_S = 0.02
 WAITER = """
     SELECT pid
       FROM pg_locks
-     WHERE relation = 'sagas'::regclass AND clock_timestamp() - waitstart > make_interval(secs => $1)
+     WHERE relation = 'sagas'::regclass
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND clock_timestamp() - waitstart > make_interval(secs => $1)
 """
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeVar
 from uuid import uuid4
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 TEMPLATE = "broker_template"
 TENANTS = ("demo", "other")
+MEMORY = Path("/dev/shm")
+MEMORY_MIN = 4 << 30
 WATCHED = ("tenants", "grants", "tools", "audit.auditors")
 """Tables whose every change is audited."""
 
@@ -34,7 +37,6 @@ class PostgresServer:
     """A server that tests make databases on."""
 
     superuser_dsn: str
-    embedded: EmbeddedPostgres | None = None
 
 
 def docker_answers() -> bool:
@@ -49,18 +51,39 @@ def docker_answers() -> bool:
 
 
 @contextmanager
-def postgres_server() -> Generator[PostgresServer]:
-    """DATABASE_URL, else Docker, else the embedded server."""
+def postgres_with_template() -> Generator[str]:
+    """DATABASE_URL, else Docker, else the embedded server; gives the superuser's address."""
+    with _postgres() as superuser_dsn:
+        asyncio.run(make_template(superuser_dsn))
+        yield superuser_dsn
+
+
+@contextmanager
+def _postgres() -> Generator[str]:
     if url := os.environ.get("DATABASE_URL"):
-        yield PostgresServer(url)
+        yield url
     elif docker_answers():
         from testcontainers.postgres import PostgresContainer
 
         with PostgresContainer("postgres:18", driver=None) as container:
-            yield PostgresServer(container.get_connection_url())
+            yield container.get_connection_url()
     else:
-        with EmbeddedPostgres() as server:
-            yield PostgresServer(server.dsn, server)
+        with _fast_folder() as data, EmbeddedPostgres(data=data) as server:
+            yield server.dsn
+
+
+@contextmanager
+def _fast_folder() -> Generator[Path | None]:
+    """In memory where there is room, as making a database for each test is much of a test's time.
+
+    The server's settings stay as they are, `fsync` too. A test of what outlives a machine's crash
+    has a server of its own, on a disk.
+    """
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_MIN:
+        yield None
+        return
+    with TemporaryDirectory(prefix="mcp-broker-postgres-", dir=MEMORY) as made:
+        yield Path(made)
 
 
 @contextmanager
@@ -96,7 +119,8 @@ async def make_template(superuser_dsn: str) -> None:
 async def clone(superuser_dsn: str) -> Dsns:
     """A database of a test's own."""
     name = f"t_{uuid4().hex}"
-    await _execute(superuser_dsn, f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}"')
+    made = f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY file_copy'
+    await _execute(superuser_dsn, made)
     return dsns(superuser_dsn, name)
 
 

@@ -1,7 +1,6 @@
 """The whole stack, once for the tests here: two apps, two relays, one EDA, real servers.
 
-It ends with this package: the servers are the session's, and EDA would run a playbook for every
-command that a later test publishes.
+Kafka is its own: EDA would run a playbook for every command that another test publishes.
 """
 
 import asyncio
@@ -85,9 +84,15 @@ async def add_tools(owner: str, policies: Mapping[str, Mapping[str, Any]]) -> No
 
 
 @pytest.fixture(scope="package")
+def own_kafka() -> Iterator[str]:
+    with servers.kafka_bootstrap() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="package")
 def world(
     template: PostgresServer,
-    kafka_bootstrap: str,
+    own_kafka: str,
     issuer: DevIssuer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
@@ -95,7 +100,7 @@ def world(
     dsns = asyncio.run(servers.clone(template.superuser_dsn))
     asyncio.run(add_tools(dsns.owner, POLICIES))
     common = {
-        "MCP_BROKER_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "MCP_BROKER_KAFKA_BOOTSTRAP": own_kafka,
         "MCP_BROKER_ISSUERS": issuer.setting(),
         "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
     }
@@ -110,7 +115,7 @@ def world(
     effects.touch()
     eda = EmbeddedEda(
         home=home,
-        kafka=kafka_bootstrap,
+        kafka=own_kafka,
         broker_url=apps[0].url,
         token=issuer.token(tenant="adapters", user="eda", scopes=["results:write"]),
         workspace=workspace,
@@ -133,7 +138,7 @@ def world(
             eda=eda,
             issuer=issuer,
             dsns=dsns,
-            kafka=kafka_bootstrap,
+            kafka=own_kafka,
             repo=make_repo(home / "source"),
             workspace=workspace,
             effects=effects,

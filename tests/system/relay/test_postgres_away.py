@@ -14,10 +14,10 @@ from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
-from tests.relay.conftest import open_relay
 from tests.support import stack
 from tests.support.calls import accept, echo, fetch
 from tests.support.stack import wait_for
+from tests.system.relay.conftest import open_relay
 
 
 @pytest.mark.guarantee("postgres:away")

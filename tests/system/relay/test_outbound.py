@@ -16,9 +16,9 @@ from devstack.kafka import EmbeddedKafka
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
-from tests.relay.conftest import Relay, open_relay
 from tests.support.calls import EVE, accept, echo, fetch, finish
 from tests.support.stack import wait_for
+from tests.system.relay.conftest import Relay, open_relay
 
 
 async def read(bootstrap: str, topic: str, wanted: set[UUID], timeout_s: float = 20) -> list[Any]:

@@ -20,7 +20,7 @@ from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay.kafka import topic_limits
 from tests.conftest import settings_of
-from tests.relay.conftest import Relay, open_relay
+from tests.system.relay.conftest import Relay, open_relay
 from tests.support.calls import accept, echo, fetch, finish
 from tests.support.stack import wait_for
 

@@ -19,8 +19,8 @@ from tests.audit.conftest import open_log, sealer
 from tests.audit.tampering import EVENT, tamper
 from tests.cli.test_audit import broker_audit, finding
 from tests.conftest import settings_of
-from tests.relay.conftest import open_relay
 from tests.support.stack import wait_for
+from tests.system.relay.conftest import open_relay
 
 
 @pytest.fixture

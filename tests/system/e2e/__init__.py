@@ -1,0 +1,1 @@
+"""The whole path; a package, so that its stack ends with it."""
