@@ -43,6 +43,11 @@ class Dsns:
     auditor: str
     retention: str
 
+    @property
+    def name(self) -> str:
+        """The database's."""
+        return self.owner.rpartition("/")[2]
+
 
 async def create_logins(superuser_dsn: str) -> None:
     """Give each group role a login role of the name `<role>_login`; once a server."""

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -15,9 +16,12 @@ from app.edges.server import open_broker
 from app.trust import Issuer
 from devstack.stack import Dsns
 from devstack.tokens import ISSUER, DevIssuer
-from tests.support import stack
+from tests.support import leaks, stack
 from tests.support.shares import Shares
 from tests.support.stack import PostgresServer
+
+DATABASES = {"database", "front", "sealed_log", "world"}
+"""Fixtures that are a database, or have one."""
 
 AUDIENCE = "http://testserver/mcp"
 
@@ -68,12 +72,54 @@ def kafka_bootstrap(shares: Shares) -> str:
     return shares.address("kafka", stack.kafka_bootstrap)
 
 
+@pytest.fixture(scope="session")
+async def admin(template: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
+    """The superuser, who looks at what tests leave."""
+    conn = await asyncpg.connect(template.superuser_dsn)
+    yield conn
+    await conn.close()
+
+
 @pytest.fixture
-async def database(template: PostgresServer) -> AsyncIterator[Dsns]:
+async def database(template: PostgresServer, admin: asyncpg.Connection) -> AsyncIterator[Dsns]:
     """A migrated database of the test's own, with the shipped catalog and two tenants."""
     made = await stack.clone(template.superuser_dsn)
     yield made
+    left = await leaks.sessions(admin, made.name)
     await stack.drop(template.superuser_dsn, made)
+    assert not left, "\n".join(["still connected to the test's database:", *left])
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left() -> AsyncIterator[None]:
+    """No task, socket or process that the test started is there when it is done."""
+    before = leaks.seen()
+    yield
+    left = await leaks.since(before)
+    assert not left, "\n".join(["left by the test:", *left])
+
+
+@pytest.fixture
+async def nothing_held(
+    request: pytest.FixtureRequest, admin: asyncpg.Connection
+) -> AsyncIterator[None]:
+    """No idle session has a transaction, a lock or a channel when the test's last line is done.
+
+    What the test works with is open still: this is about what a pool would lend to the next one.
+    """
+    yield
+    for name in DATABASES & set(request.fixturenames):
+        made = request.getfixturevalue(name)
+        dsns: Dsns = getattr(made, "dsns", made)
+        held = await leaks.held(admin, dsns.name)
+        assert not held, "\n".join(["held when the test was done:", *held])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Set `nothing_held` up last, so that it looks before anything of the test is closed."""
+    for item in items:
+        if isinstance(item, pytest.Function) and DATABASES & set(item.fixturenames):
+            item.fixturenames.append("nothing_held")
 
 
 @pytest.fixture(scope="session")

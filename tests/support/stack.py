@@ -126,8 +126,7 @@ async def clone(superuser_dsn: str) -> Dsns:
 
 async def drop(superuser_dsn: str, found: Dsns) -> None:
     """Remove it, with whoever is connected."""
-    name = found.owner.rpartition("/")[2]
-    await _execute(superuser_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    await _execute(superuser_dsn, f'DROP DATABASE IF EXISTS "{found.name}" WITH (FORCE)')
 
 
 async def _execute(dsn: str, statement: str) -> None:

@@ -1,0 +1,128 @@
+"""What a test must not leave behind: tasks, sockets, processes, and sessions of its database."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from tests.support.stack import alive, command_of
+
+GRACE_S = 2.0
+"""For what was asked to end and has not yet: a closed connection's backend, a cancelled task."""
+LISTEN_STATE = "0A"
+
+SESSIONS = """
+    SELECT format('%s %s, %s: %s', pid, application_name, state, query)
+      FROM pg_stat_activity
+     WHERE datname = $1
+"""
+# What a pool would lend to the next one. The app has a connection to listen on.
+HELD = """
+    SELECT DISTINCT format('%s %s, %s%s: %s', a.pid, a.application_name, a.state,
+                           ', ' || l.locktype || ' lock', a.query)
+      FROM pg_stat_activity a
+      LEFT JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'advisory' AND l.granted
+     WHERE a.datname = $1
+       AND (l.pid IS NOT NULL
+            OR a.state LIKE 'idle in transaction%'
+            OR (a.state = 'idle' AND a.query ILIKE 'LISTEN %'
+                AND a.application_name NOT LIKE '%-listen'))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What this process has at a moment."""
+
+    tasks: frozenset[asyncio.Task[Any]]
+    sockets: frozenset[str]
+    processes: frozenset[int]
+
+
+def seen() -> Seen:
+    """What there is; on Linux sockets and processes too."""
+    return Seen(frozenset(asyncio.all_tasks()), _sockets(), _processes())
+
+
+async def since(before: Seen) -> list[str]:
+    """What is there that was not, and does not end by itself."""
+
+    async def left() -> list[str]:
+        now = seen()
+        found = [
+            f"task {task!r}"
+            for task in now.tasks - before.tasks
+            if task is not asyncio.current_task() and not task.done()
+        ]
+        if new := now.sockets - before.sockets:
+            found += _named(new)
+        return found + [
+            f"process {pid} {command_of(pid)}"
+            for pid in now.processes - before.processes
+            if alive(pid)
+        ]
+
+    return await _lasting(left)
+
+
+async def sessions(admin: asyncpg.Connection, database: str) -> list[str]:
+    """Who is still connected to a database, with the locks and channels that come with it."""
+    return await _lasting(lambda: _rows(admin, SESSIONS, database))
+
+
+async def held(admin: asyncpg.Connection, database: str) -> list[str]:
+    """Which idle sessions hold a transaction, an advisory lock or a channel."""
+    return await _lasting(lambda: _rows(admin, HELD, database))
+
+
+async def _rows(admin: asyncpg.Connection, query: str, database: str) -> list[str]:
+    return [row[0] for row in await admin.fetch(query, database)]
+
+
+async def _lasting(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    until = time.monotonic() + GRACE_S
+    while True:
+        found = await look()
+        if not found or time.monotonic() > until:
+            return found
+        await asyncio.sleep(0.01)
+
+
+def _sockets() -> frozenset[str]:
+    found: set[str] = set()
+    for one in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):  # the folder's own
+            target = str(one.readlink())
+            if target.startswith("socket:["):
+                found.add(target.removeprefix("socket:[").removesuffix("]"))
+    return frozenset(found)
+
+
+def _named(inodes: frozenset[str]) -> list[str]:
+    """Those of TCP; others are an event loop's own."""
+    found: list[str] = []
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text().splitlines()[1:]:
+            _, local, remote, state, *_rest = line.split()
+            if _rest[5] in inodes:
+                kind = "listening socket" if state == LISTEN_STATE else "connection"
+                found.append(f"{kind} {_port(local)} to {_port(remote)}")
+    return found
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
+def _processes() -> frozenset[int]:
+    """The direct children; what they started is looked for when the last test is done."""
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # a thread that ended
+            found.update(int(pid) for pid in thread.read_text().split())
+    return frozenset(found)
