@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPO ?= .
 PORT ?= 8080
-# Workers that share the servers; a module's tests stay together, as some share a running app.
+# Workers share Kafka and have a PostgreSQL each; a module's tests stay together, as some share a running app.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
 
 .DEFAULT_GOAL := help

@@ -1,7 +1,7 @@
 """One fixture interface over given, Docker's and embedded servers."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -62,9 +62,14 @@ def shares(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def template(shares: Shares) -> PostgresServer:
-    """A server with a migrated database to clone."""
-    return PostgresServer(shares.address("postgres", stack.postgres_with_template))
+def template() -> Iterator[PostgresServer]:
+    """A server with a migrated database to clone; a worker's own.
+
+    A seal waits for every transaction of the server that began before it, those of other databases
+    too, so the tests of two workers would wait for each other.
+    """
+    with stack.postgres_with_template() as superuser_dsn:
+        yield PostgresServer(superuser_dsn)
 
 
 @pytest.fixture(scope="session")

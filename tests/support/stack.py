@@ -24,7 +24,7 @@ from devstack.stack import Dsns, create_logins, dsns, seed
 
 T = TypeVar("T")
 
-TEMPLATE = "broker_template"
+TEMPLATE = f"broker_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 TENANTS = ("demo", "other")
 MEMORY = Path("/dev/shm")
 MEMORY_MIN = 4 << 30
