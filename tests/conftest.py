@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -28,6 +29,7 @@ AUDIENCE = "http://testserver/mcp"
 
 SHARES = pytest.StashKey[Shares]()
 MARKER = pytest.StashKey[str]()
+POSTGRES = pytest.StashKey[int | None]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -62,13 +64,14 @@ def shares(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def template() -> Iterator[PostgresServer]:
+def template(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """A server with a migrated database to clone; a worker's own.
 
     A seal waits for every transaction of the server that began before it, those of other databases
     too, so the tests of two workers would wait for each other.
     """
     with stack.postgres_with_template() as superuser_dsn:
+        request.config.stash[POSTGRES] = urlsplit(superuser_dsn).port
         yield PostgresServer(superuser_dsn)
 
 
@@ -96,11 +99,12 @@ async def database(template: PostgresServer, admin: asyncpg.Connection) -> Async
 
 
 @pytest.fixture(autouse=True)
-async def nothing_left() -> AsyncIterator[None]:
+async def nothing_left(request: pytest.FixtureRequest) -> AsyncIterator[None]:
     """No task, socket or process that the test started is there when it is done."""
     before = leaks.seen()
     yield
-    left = await leaks.since(before)
+    postgres = request.config.stash.get(POSTGRES, None)
+    left = await leaks.since(before, postgres=postgres)
     assert not left, "\n".join(["left by the test:", *left])
 
 

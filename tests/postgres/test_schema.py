@@ -10,7 +10,6 @@ from alembic import command
 from app.postgres import migrate
 from app.postgres.tables import TENANT_TABLES
 from devstack import schema
-from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from tests.support.calls import fetch
 

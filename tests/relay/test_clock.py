@@ -1,21 +1,20 @@
 """What time does: deadlines, leases, retries, grace periods."""
 
 import asyncio
-import re
 from uuid import UUID
 
 import pytest
 
 from app.commands import control
-from app.commands.store import commands, gauges
-from app.commands.view import view
+from app.commands.store import commands
 from app.edges.commands import cancel
 from app.edges.parts import Parts
 from app.postgres import leases
-from app.postgres.engine import tenant_transaction
+from app.postgres.engine import Database, tenant_transaction
 from devstack.stack import Dsns
 from relay.clock import Clock
 from tests.support.calls import ADA, accept, claim, delete, echo, fetch, finish, state_of
+from tests.support.stack import wait_for
 
 LATE = "UPDATE commands SET {column} = now() - interval '1 second' WHERE id = $1"
 
@@ -182,9 +181,9 @@ async def test_a_database_clock_that_is_past_the_last_month_of_the_audit_log_is_
 
 @pytest.mark.guarantee("clock:set-back")
 async def test_what_was_taken_while_the_databases_clock_was_ahead_is_free_again(
-    broker: Parts, clock: Clock, database: Dsns, kafka_bootstrap: str
+    broker: Parts, clock: Clock, relay_database: Database, database: Dsns
 ) -> None:
-    pool = relay.database.pool
+    pool = relay_database.pool
     assert await leases.take(pool, name="work", owner="dead", lease_s=4)
     assert await leases.take(pool, name="work", owner="living", lease_s=4) is None
     await fetch(database.owner, "UPDATE leases SET until = now() + interval '1 hour'")

@@ -1,8 +1,9 @@
 """The figures that Prometheus reads: they move, and say of nothing whose it is."""
 
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -49,105 +50,106 @@ def named(text: str, secrets: set[str]) -> set[str]:
     return {secret for secret in secrets for line in lines if secret in line}
 
 
-@pytest.mark.guarantee("metrics:nobodys")
-async def test_app_and_relay_serve_figures_that_name_no_tenant_user_tool_or_key(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """An app and a relay, each with its port for figures."""
+
+    app: AppProcess
+    ports: dict[str, int]
+    issuer: DevIssuer
+    http: httpx.AsyncClient
+
+    async def read(self, which: str) -> str:
+        answer = await self.http.get(f"http://127.0.0.1:{self.ports[which]}/metrics")
+        assert answer.status_code == 200
+        return answer.text
+
+    async def call(self, tenant: str, user: str, tool: str = "probe") -> httpx.Response:
+        token = self.issuer.token(tenant=tenant, user=user, scopes=["tools"])
+        return await self.http.post(
+            f"{self.app.url}/mcp/tools/call",
+            json={
+                "tool": tool,
+                "method": "echo",
+                "args": {"text": "x"},
+                "ordering_key": f"key-of-{user}",
+                "idempotency_key": f"of-{user}",
+            },
+            headers={"Authorization": f"Bearer {token}", "Prefer": "respond-async"},
+        )
+
+    async def dispatched(self) -> dict[tuple[str, str], float] | None:
+        """The relay's figures, once both calls are sent and the log is sealed."""
+        try:
+            found = figures(await self.read("relay"))
+        except httpx.ConnectError:
+            return None  # it starts
+        behind = ("mcpbroker_seal_lag_seconds", "mcpbroker_unsealed_events")
+        sealed = found["mcpbroker_sealer", ""] == 1 and not any(found[name, ""] for name in behind)
+        sent = found.get(("mcpbroker_open_commands", "dispatched")) == 2
+        return found if sent and sealed else None
+
+
+@pytest.fixture
+async def measured(
     database: Dsns, kafka_bootstrap: str, issuer: DevIssuer, tmp_path: Path
-) -> None:
+) -> AsyncIterator[Measured]:
     keys.generate(tmp_path / "seal.pem", tmp_path / "seal.pub.pem")
     ports = {"app": free_port(), "relay": free_port()}
-    common = {
-        "MCP_BROKER_KAFKA_BOOTSTRAP": kafka_bootstrap,
-        "MCP_BROKER_ISSUERS": issuer.setting(),
-        "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
-        "MCP_BROKER_GAUGES_S": "0.2",
-        "MCP_BROKER_SEAL_KEYS": f'["{tmp_path / "seal.pem"}"]',
-    }
-    app = AppProcess(
-        home=tmp_path,
-        port=free_port(),
-        name="app",
-        env=common
-        | {
-            "MCP_BROKER_DATABASE_URL": database.app,
-            "MCP_BROKER_METRICS_PORT": str(ports["app"]),
-        },
-    )
-    relay = relay_process(
-        home=tmp_path,
-        name="relay",
-        env=common
-        | {
-            "MCP_BROKER_DATABASE_URL": database.relay,
-            "MCP_BROKER_METRICS_PORT": str(ports["relay"]),
-        },
-    )
+
+    def env(dsn: str, which: str) -> dict[str, str]:
+        return {
+            "MCP_BROKER_DATABASE_URL": dsn,
+            "MCP_BROKER_METRICS_PORT": str(ports[which]),
+            "MCP_BROKER_KAFKA_BOOTSTRAP": kafka_bootstrap,
+            "MCP_BROKER_ISSUERS": issuer.setting(),
+            "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
+            "MCP_BROKER_GAUGES_S": "0.2",
+            "MCP_BROKER_SEAL_KEYS": f'["{tmp_path / "seal.pem"}"]',
+        }
+
+    app = AppProcess(home=tmp_path, port=free_port(), name="app", env=env(database.app, "app"))
+    relay = relay_process(home=tmp_path, name="relay", env=env(database.relay, "relay"))
     with ExitStack() as stack:
         app.start()
         stack.callback(app.process.stop)
         relay.start()
         stack.callback(relay.stop)
         async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
+            yield Measured(app=app, ports=ports, issuer=issuer, http=http)
 
-            async def read(which: str) -> str:
-                answer = await http.get(f"http://127.0.0.1:{ports[which]}/metrics")
-                assert answer.status_code == 200
-                return answer.text
 
-            async def call(tenant: str, user: str, tool: str = "probe") -> httpx.Response:
-                token = issuer.token(tenant=tenant, user=user, scopes=["tools"])
-                return await http.post(
-                    f"{app.url}/mcp/tools/call",
-                    json={
-                        "tool": tool,
-                        "method": "echo",
-                        "args": {"text": "x"},
-                        "ordering_key": f"key-of-{user}",
-                        "idempotency_key": f"of-{user}",
-                    },
-                    headers={"Authorization": f"Bearer {token}", "Prefer": "respond-async"},
-                )
+@pytest.mark.guarantee("metrics:nobodys")
+async def test_app_and_relay_serve_figures_that_name_no_tenant_user_tool_or_key(
+    measured: Measured,
+) -> None:
+    ids: set[str] = set()
+    for tenant, user in (("demo", ZOE), ("demo", ZOE), ("other", QUINN)):
+        answer = await measured.call(tenant, user)
+        assert answer.status_code == 202
+        ids.add(answer.json()["correlation_id"])
+    assert (await measured.call("demo", ZOE, "nothing")).status_code == 404
 
-            ids: set[str] = set()
-            for tenant, user in (("demo", ZOE), ("demo", ZOE), ("other", QUINN)):
-                answer = await call(tenant, user)
-                assert answer.status_code == 202
-                ids.add(answer.json()["correlation_id"])
-            assert (await call("demo", ZOE, "nothing")).status_code == 404
+    of_relay = await wait_for(measured.dispatched)
+    assert of_relay is not None
+    assert of_relay["mcpbroker_published_rows_total", "command"] == 2
+    assert of_relay["mcpbroker_dispatch_seconds_count", ""] == 2
+    assert of_relay["mcpbroker_listening", ""] == 1
+    assert of_relay["mcpbroker_outbox_rows", "ready"] == 0
+    of_app = figures(await measured.read("app"))
+    assert of_app["mcpbroker_accepted_calls_total", "new"] == 2
+    assert of_app["mcpbroker_accepted_calls_total", "repeated"] == 1
+    assert of_app["mcpbroker_refused_requests_total", "unknown_tool"] == 1
+    assert of_app["mcpbroker_listening", ""] == 1
 
-            async def dispatched() -> Any:
-                try:
-                    found = figures(await read("relay"))
-                except httpx.ConnectError:
-                    return None  # it starts
-                behind = ("mcpbroker_seal_lag_seconds", "mcpbroker_unsealed_events")
-                sealed = found["mcpbroker_sealer", ""] == 1 and not any(
-                    found[name, ""] for name in behind
-                )
-                return (
-                    found
-                    if found.get(("mcpbroker_open_commands", "dispatched")) == 2 and sealed
-                    else None
-                )
-
-            of_relay = await wait_for(dispatched)
-            assert of_relay["mcpbroker_published_rows_total", "command"] == 2
-            assert of_relay["mcpbroker_dispatch_seconds_count", ""] == 2
-            assert of_relay["mcpbroker_listening", ""] == 1
-            assert of_relay["mcpbroker_outbox_rows", "ready"] == 0
-            of_app = figures(await read("app"))
-            assert of_app["mcpbroker_accepted_calls_total", "new"] == 2
-            assert of_app["mcpbroker_accepted_calls_total", "repeated"] == 1
-            assert of_app["mcpbroker_refused_requests_total", "unknown_tool"] == 1
-            assert of_app["mcpbroker_listening", ""] == 1
-
-            for which in ports:
-                text = await read(which)
-                assert not named(text, SECRETS | ids)
-                assert not spaced(text)
-                build = f"{migrate.head()},{assets.version()}"
-                assert figures(text)["mcpbroker_build_info", build] == 1
-            token = issuer.token(tenant="demo", user=ZOE, scopes=["tools", "operator", "admin"])
-            answer = await http.get(
-                f"{app.url}/metrics", headers={"Authorization": f"Bearer {token}"}
-            )
-            assert answer.status_code == 404, "not where callers come in"
+    for which in measured.ports:
+        text = await measured.read(which)
+        assert not named(text, SECRETS | ids)
+        assert not spaced(text)
+        build = f"{migrate.head()},{assets.version()}"
+        assert figures(text)["mcpbroker_build_info", build] == 1
+    token = measured.issuer.token(tenant="demo", user=ZOE, scopes=["tools", "operator", "admin"])
+    answer = await measured.http.get(
+        f"{measured.app.url}/metrics", headers={"Authorization": f"Bearer {token}"}
+    )
+    assert answer.status_code == 404, "not where callers come in"

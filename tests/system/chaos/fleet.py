@@ -137,6 +137,37 @@ class Eda(EmbeddedEda):
         return self.process.tail()
 
 
+def ours(home: Path, kafka: str, urls: list[str], token: str) -> Killable:
+    """An executor that writes down its effects."""
+    return Process(
+        "executor",
+        [sys.executable, "-m", "tests.system.chaos.executor"],
+        log=home / "executor.log",
+        cwd=assets.root(),
+        env={
+            **os.environ,
+            "KAFKA": kafka,
+            "URLS": ",".join(urls),
+            "TOKEN": token,
+            "EFFECTS": str(home / "effects"),
+        },
+    )
+
+
+def ansibles(home: Path, kafka: str, urls: list[str], token: str) -> Killable:
+    """The same by playbooks."""
+    return Eda(
+        home=home,
+        kafka=kafka,
+        broker_url=urls[0],
+        token=token,
+        workspace=home,
+        env={"MCP_EFFECTS": str(home / "effects")},
+        rulebook=rulebook_with({"trial": PLAYBOOKS / "trial.yml"}, home / "rulebook.yml"),
+        actions_max=4,
+    )
+
+
 @asynccontextmanager
 async def open_fleet(
     home: Path, issuer: DevIssuer, public_url: str, *, eda: bool = False
@@ -170,30 +201,8 @@ async def open_fleet(
         ]
         relays = [relay_process(home=home, env=relay_env, name=f"relay-{n}") for n in range(3)]
         token = issuer.token(tenant="adapters", user="eda", scopes=["results:write"])
-        executor: Killable = Process(
-            "executor",
-            [sys.executable, "-m", "tests.system.chaos.executor"],
-            log=home / "executor.log",
-            cwd=assets.root(),
-            env={
-                **os.environ,
-                "KAFKA": kafka.bootstrap,
-                "URLS": ",".join(app.url for app in apps),
-                "TOKEN": token,
-                "EFFECTS": str(home / "effects"),
-            },
-        )
-        if eda:
-            executor = Eda(
-                home=home,
-                kafka=kafka.bootstrap,
-                broker_url=apps[0].url,
-                token=token,
-                workspace=home,
-                env={"MCP_EFFECTS": str(home / "effects")},
-                rulebook=rulebook_with({"trial": PLAYBOOKS / "trial.yml"}, home / "rulebook.yml"),
-                actions_max=4,
-            )
+        made = ansibles if eda else ours
+        executor = made(home, kafka.bootstrap, [app.url for app in apps], token)
         for process in [
             *relays,
             *(app.process for app in apps),

@@ -15,8 +15,8 @@ from app.postgres.wakeups import Notifier
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay.clock import Clock
-from relay.publisher import Publisher
 from relay.outbound import Outbound
+from relay.publisher import Publisher
 from tests.conftest import settings_of
 
 

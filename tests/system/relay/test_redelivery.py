@@ -4,12 +4,11 @@ import re
 
 import pytest
 
-from app.commands.store import commands
+from app.commands.store import commands, gauges
 from app.commands.view import view
 from app.edges.parts import Parts
 from app.postgres.engine import tenant_transaction
 from devstack.stack import Dsns
-from relay import gauges
 from tests.relay.test_clock import late
 from tests.support.calls import accept, claim, echo, fetch
 from tests.support.stack import wait_for

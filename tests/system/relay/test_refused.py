@@ -20,9 +20,9 @@ from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay.kafka import topic_limits
 from tests.conftest import settings_of
-from tests.system.relay.conftest import Relay, open_relay
 from tests.support.calls import accept, echo, fetch, finish
 from tests.support.stack import wait_for
+from tests.system.relay.conftest import Relay, open_relay
 
 SMALL = 50_000
 """Of a topic whose limit is below what our events may be."""

@@ -115,9 +115,9 @@ async def _act(said: dict[str, Any]) -> None:
 
 async def _ended(said: dict[str, Any]) -> bool:
     match str(said.get("adapter")).split(":"):
-        case ["job", job, _] if job.isdigit() and controller.host:
+        case ["job", job, _] if job.isdecimal() and controller.host:
             return await cancel_job(job, said["correlation_id"])
-        case [node, pid, started, _] if node == os.uname().nodename and pid.isdigit():
+        case [node, pid, started, _] if node == os.uname().nodename and pid.isdecimal():
             return await asyncio.to_thread(end_tree, int(pid), started)
     return False
 
