@@ -100,14 +100,16 @@ def test_what_may_hold_sql_exists() -> None:
     assert not gone, told("take it out of SQL_HERE:", gone)
 
 
-def test_a_number_from_outside_is_told_by_isdecimal() -> None:
+def test_no_number_from_outside_is_told_by_isdigit() -> None:
     found = [
         f"{name(path)}:{node.lineno}"
         for path in ours()
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute) and node.attr == "isdigit"
     ]
-    assert not found, told("write isdecimal: '²' is a digit, and int() raises at it:", found)
+    assert not found, told(
+        "ask app.edges.bodies.number: '²' is a digit, and int() raises at it:", found
+    )
 
 
 def test_no_test_sleeps() -> None:
