@@ -1,7 +1,6 @@
 """The schema: up, down, equal to the models, and granted as each deployment needs."""
 
 import asyncio
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -12,8 +11,6 @@ from app.postgres.tables import TENANT_TABLES
 from devstack import schema
 from devstack.stack import Dsns
 from tests.support.calls import fetch
-
-SYSTEM_15 = Path("/usr/lib/postgresql/15/bin")
 
 
 async def test_the_migrations_go_down_and_up_again_and_equal_the_models(database: Dsns) -> None:

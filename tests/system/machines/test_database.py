@@ -20,11 +20,11 @@ from devstack.postgres import EmbeddedPostgres
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
-from tests.relay.conftest import open_relay
 from tests.support import stack
 from tests.support.calls import accept, echo
 from tests.support.stack import PostgresServer, wait_for
 from tests.system.machines.silence import silent_proxy
+from tests.system.relay.conftest import open_relay
 
 pytestmark = pytest.mark.chaos
 
