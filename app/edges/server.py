@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy import text
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
@@ -48,7 +47,7 @@ from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres import migrate, wakeups
-from app.postgres.engine import AWAY, open_database
+from app.postgres.engine import AWAY, WRITES, open_database
 from app.postgres.wakeups import Notifier
 from app.supervision import Supervisor
 
@@ -56,7 +55,6 @@ logger = logging.getLogger("app")
 
 READY_S: Final = 5.0
 """For PostgreSQL to answer: who asks whether we are ready does not wait for longer."""
-WRITES: Final = text("SELECT NOT current_setting('transaction_read_only')::boolean")
 
 
 @asynccontextmanager
