@@ -21,12 +21,12 @@ SCOPE: Final = text(
     "SELECT set_config('app.tenants', CAST(CAST(:tenants AS text[]) AS text), true)"
 )
 
-# The one list of what a database that is away looks like. Loops outlive all of it and try again;
-# who answers somebody asks `is_lost` or `is_away` what it was. A connection that is cut in the
-# middle of a statement may be an internal error of asyncpg's.
 WRITES: Final = text("SELECT NOT current_setting('transaction_read_only')::boolean")
 """Whether this server takes writes: a standby does not."""
 
+# The one list of what a database that is away looks like. Loops outlive all of it and try again;
+# who answers somebody asks `is_lost` or `is_away` what it was. A connection that is cut in the
+# middle of a statement may be an internal error of asyncpg's.
 AWAY: Final = (
     OSError,
     TimeoutError,
