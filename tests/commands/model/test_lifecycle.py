@@ -23,6 +23,7 @@ from app.commands.store.commands import Command
 from app.edges.commands import cancel
 from app.errors import (
     NotCancellableError,
+    StaleAttemptError,
 )
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
