@@ -7,6 +7,7 @@ half done. Signing happens outside of it: the events of ended transactions canno
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,9 @@ import orjson
 from app.audit import note
 from app.audit import request as audit_request
 from app.audit import seal as audit_seal
+from app.audit.bundle import AnchorLine
 from app.audit.keys import Signer
+from app.audit.proof import Anchor
 from app.audit.request import Request, Retire
 from app.audit.seal import Kind, Seal
 from app.audit.store import retention, retiring, shape
@@ -63,6 +66,9 @@ class Counts:
     shape_known: bool = True  # whether schema audit looks as it was signed
 
 
+ANCHORS_READ_MAX: Final = 1 << 20
+"""Bytes from the end of an anchor file: the newest of every tenant that was busy last."""
+
 SHAPE_S: Final = 60.0
 """Period of the look at the schema's shape."""
 
@@ -102,6 +108,7 @@ class Sealer:
         self._anchor_file = anchor_file
         self._retention = retention_policy
         self._on_sealed = on_sealed
+        self._compared = False
         self._open_s = open_s
         self._held_up = False
         self._shape_at = float("-inf")
@@ -132,7 +139,7 @@ class Sealer:
         """Seal one batch if the lease is ours; whether there may be more."""
         epoch = await leases.take(self._pool, name=LEASE, owner=self._owner, lease_s=self._lease_s)
         self.counts.leading = epoch is not None
-        if epoch is None:
+        if epoch is None or await self._is_behind():
             return False
         mark = await audit_seals.watermark(self._pool)
         more = await (self._follow if mark.adopted else self._adopt)(epoch, mark)
@@ -140,6 +147,30 @@ class Sealer:
             await self._rule(asked)
         await self._sign_shape()
         return more
+
+    async def _is_behind(self) -> bool:
+        """Before the first seal: whether the anchor file knows another past than the database.
+
+        Then the database was put back, and other seals under numbers that were published would
+        fork the log: nothing is sealed until an operator takes the file away.
+        """
+        if self._anchor_file is None or self._compared:
+            return False
+        newest: dict[str, Anchor] = {}
+        for anchor in await asyncio.to_thread(_newest, self._anchor_file):
+            newest[anchor.tenant_id] = anchor
+        for anchor in newest.values():
+            digest = await audit_seals.digest_of(self._pool, anchor.tenant_id, anchor.seal_no)
+            if digest != anchor.digest:
+                self.counts.failures += 1
+                logger.error(
+                    "nothing is sealed: %s has seal %d of tenant %s, and the database has another"
+                    " or none; was it restored?",
+                    *(self._anchor_file, anchor.seal_no, anchor.tenant_id),
+                )
+                return True
+        self._compared = True
+        return False
 
     async def _sign_shape(self) -> None:
         """Sign what schema audit looks like when it is new, and this release knows it."""
@@ -315,6 +346,21 @@ class Sealer:
             await asyncio.to_thread(_append, self._anchor_file, b"".join(lines))
         self._on_sealed()
         return True
+
+
+def _newest(path: Path) -> list[Anchor]:
+    """The last anchors of a file, oldest first; a line that a crash has torn is passed over."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        cut = file.seek(0, 2) > ANCHORS_READ_MAX
+        file.seek(-ANCHORS_READ_MAX if cut else 0, 2 if cut else 0)
+        lines = file.read().split(b"\n")[cut:]
+    found: list[Anchor] = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(AnchorLine.model_validate_json(line).anchor())
+    return found
 
 
 def _append(path: Path, lines: bytes) -> None:

@@ -85,37 +85,6 @@ async def test_a_transaction_that_commits_late_is_sealed_after_those_that_overto
     await late.close()
 
 
-@pytest.mark.guarantee("audit:window")
-async def test_no_open_transaction_keeps_others_from_being_sealed_and_what_it_writes_comes_late(
-    log: Log,
-) -> None:
-    """An auditor's login is enough to hold one open."""
-    late = await asyncpg.connect(log.dsns.auditor)
-    writer = await asyncpg.connect(log.dsns.owner)
-    insert = "INSERT INTO audit.events (tenant_id, type, actor) VALUES ('demo', 'slow', 'x')"
-    made = sealer(log.pool, log.key, open_s=0.0)
-    async with late.transaction(), writer.transaction():
-        await late.execute("SELECT pg_current_xact_id()")
-        await writer.execute(insert)
-        await log.append(3)
-        while await made.tick():
-            pass
-        await made.tick()
-        assert await sealed(log) == 3, "whatever hangs"
-        assert (await log.verify())["ok"]
-    told = "SELECT count(*) FROM audit.events WHERE type = 'sealing.held_up'"
-    assert await log.owner.fetchval(told) == 1, "said once"
-    await log.append(1)
-    while await made.tick():
-        pass
-    assert await sealed(log) == 5
-    found = await log.verify()
-    assert (found["ok"], found["late"]) == (True, 1), found
-    assert (await log.check()).fault is None
-    for conn in (late, writer):
-        await conn.close()
-
-
 async def test_a_batch_is_bounded_and_never_splits_a_transaction(log: Log) -> None:
     many = "INSERT INTO audit.events (tenant_id, type, actor) SELECT 'demo', 'x', 'x' FROM generate_series(1, $1::int)"
     await log.append(5)

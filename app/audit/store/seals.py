@@ -137,6 +137,8 @@ MOVED: Final = """
      WHERE seal_no = 1
 """
 
+DIGEST_OF: Final = "SELECT digest FROM audit.seals WHERE tenant_id = $1 AND seal_no = $2"
+
 HELD_UP: Final = """
     INSERT INTO audit.events (tenant_id, type, actor, body)
     VALUES ('_broker', 'sealing.held_up', 'relay:sealer',
@@ -243,6 +245,11 @@ async def cut(pool: asyncpg.Pool, *, after: int, limit: int) -> Cut | None:
 async def in_range(pool: asyncpg.Pool, *, after: int, upto: int) -> list[Pending]:
     """What the transactions of a range have written and no seal covers."""
     return [Pending(**dict(row)) for row in await pool.fetch(IN_RANGE, after, upto)]
+
+
+async def digest_of(pool: asyncpg.Pool, tenant_id: str, seal_no: int) -> bytes | None:
+    """A seal's digest; None where there is no such seal."""
+    return await pool.fetchval(DIGEST_OF, tenant_id, seal_no)
 
 
 async def overtaking(pool: asyncpg.Pool, *, after: int, limit: int) -> list[Pending]:
