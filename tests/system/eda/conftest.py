@@ -47,12 +47,17 @@ async def topic(kafka_bootstrap: str) -> str:
 def publish(kafka_bootstrap: str) -> Publish:
     """Publishes values to a topic as the relay does."""
 
-    async def publish(topic: str, *values: Mapping[str, Any] | bytes | None) -> None:
+    async def publish(
+        topic: str,
+        *values: Mapping[str, Any] | bytes | None,
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
         async with AIOKafkaProducer(bootstrap_servers=kafka_bootstrap) as producer:
             for value in values:
                 data = orjson.dumps(value) if isinstance(value, dict) else value
-                headers = [("message_uuid", str(uuid4()).encode())]
-                await producer.send_and_wait(topic, data, key=b"key", headers=headers)
+                named = {"message_uuid": str(uuid4()).encode()} | dict(headers or {})
+                pairs = list(named.items())
+                await producer.send_and_wait(topic, data, key=b"key", headers=pairs)
 
     return publish
 
@@ -69,7 +74,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def eda(kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path) -> Iterator[EmbeddedEda]:
+def rulebook() -> Path | None:
+    """The shipped one; a module may have another."""
+    return None
+
+
+@pytest.fixture(scope="module")
+def eda(
+    kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path, rulebook: Path | None
+) -> Iterator[EmbeddedEda]:
     eda = EmbeddedEda(
         home=home,
         kafka=kafka_bootstrap,
@@ -79,6 +92,7 @@ def eda(kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path) -> Iterat
         group=f"eda-{uuid4()}",
         topic=topic,
         variables={"control_topic": f"{topic}-control"},
+        rulebook=rulebook,
         actions_max=4,
     )
     eda.start()

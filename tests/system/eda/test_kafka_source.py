@@ -117,17 +117,16 @@ async def test_a_record_becomes_an_event_with_its_headers_and_uuid(topic: Topic)
 
 @pytest.mark.parametrize(
     "poison",
-    [
-        *(None, b"", b"not json", b"[1]", b"{}", b"null", b"\xff"),
-        *(b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 50_000),
-    ],
+    [None, b"", b"not json", b"[1]", b"{}", b"null", b"\xff", b"[" * 50_000, b"{{ x }}"],
 )
 async def test_a_record_that_is_no_json_object_is_handed_on_as_unparseable(
     topic: Topic, poison: bytes | None
 ) -> None:
     await topic.send(poison, {"next": 1})
     async with topic.source() as engine:
-        assert list(await engine.body()) == ["unparseable"]
+        [(name, shown)] = (await engine.body()).items()
+        assert name == "unparseable"
+        assert "{{" not in shown
         assert await engine.body() == {"next": 1}
 
 
@@ -232,19 +231,3 @@ async def test_options_that_make_no_sense_are_refused(args: dict[str, Any]) -> N
     given = {"topic": "t", "brokers": ["127.0.0.1:1"]}
     with pytest.raises(ValueError, match=r"required|offset|json"):
         await main(asyncio.Queue(1), given | args)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{{ lookup('pipe', 'id') }}",
-        "{% for x in y %}",
-        "{# \\ \" ' é 😀 #}",
-        "#jinja2: variable_start_string: '[%'\n[% x %]",
-    ],
-)
-def test_a_template_in_an_event_is_made_inert(text: str) -> None:
-    inert = runpy.run_path(str(PLUGIN))["inert"]
-    [made] = inert({"a": [{"b": text}]})["a"]
-    assert text not in made["b"]
-    assert inert({"plain": ["100%", "{}", 5, None]}) == {"plain": ["100%", "{}", 5, None]}

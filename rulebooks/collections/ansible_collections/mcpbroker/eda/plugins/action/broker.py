@@ -6,6 +6,7 @@ An action plugin, not a module: nothing is copied to a host, so a word costs mil
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import uuid
 from pathlib import Path
@@ -36,6 +37,8 @@ EXAMPLES = """
 RETURN = """
 proceed: {description: "claim: whether to go on."}
 args: {description: "claim: the command's arguments, as data that is never templated."}
+args_json: {description: "claim: the same as JSON, for programs; whole, where Ansible strips from
+  args what begins with _ansible_."}
 command: {description: "claim: correlation_id, attempt, tenant_id, tool, method, ordering_key."}
 lease_s: {description: "claim: how long this run may be silent."}
 deadline_at: {description: "claim: when the caller's deadline is."}
@@ -103,11 +106,13 @@ def _claim(command: Command, run: object) -> dict:
     status, answer = results.post(f"{command.path}/claim", body, patience_s=results.CLAIM_S)
     if status != 200 and status not in results.STALE:
         raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")
+    args = answer.get("args") or {}
     return {
         "changed": False,
         "proceed": status == 200 and answer.get("proceed") is True,
         "reason": answer.get("reason") or answer.get("detail") or str(status),
-        "args": answer.get("args") or {},
+        "args": args,
+        "args_json": json.dumps(args),
         "lease_s": answer.get("lease_s"),
         "deadline_at": answer.get("deadline_at"),
         "command": vars(command) | {},

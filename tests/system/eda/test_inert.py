@@ -1,0 +1,110 @@
+"""The event filter: what it lets through, by itself and behind upstream's source on a controller."""
+
+import json
+import os
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+from uuid import uuid4
+
+import dpath
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.devstack.eda import EmbeddedEda
+from tests.eda.conftest import COLLECTIONS, ROOT, Send, start_play
+from tests.eda.controller import TOKEN as CONTROLLER_TOKEN
+from tests.eda.controller import Controller
+from tests.eda.results_api import TOKEN, ResultsApi
+from tests.eda.test_through_eda import ended
+
+INERT = runpy.run_path(
+    str(
+        COLLECTIONS
+        / "ansible_collections/mcpbroker/eda/extensions/eda/plugins/event_filter/inert.py"
+    )
+)
+UPSTREAM = ROOT / "tests" / "eda" / "fixtures" / "upstream"
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+KEYS = st.text() | st.sampled_from(["", "_ansible_x", "args", "tool", "left_out", "a/b", "{{ x }}"])
+ANYTHING = st.recursive(SCALARS, lambda one: st.lists(one) | st.dictionaries(KEYS, one))
+
+
+@given(ANYTHING, ANYTHING)
+def test_whatever_comes_the_filter_lets_through_what_each_part_of_the_way_can_read(
+    body: Any, meta: Any
+) -> None:
+    for event in (body, {"body": body, "meta": meta}, {"body": {"tool": body, "args": meta}}):
+        made = INERT["main"](event)
+        # As rule_set_runner.py does after each event: it walks all of it.
+        assert dpath.get(made, "meta/source/name", default=None) is None or isinstance(meta, dict)
+        assert yaml.safe_load(yaml.dump(made)) == made == json.loads(json.dumps(made))
+        assert all(ord(char) < 0x10000 for char in json.dumps(made, ensure_ascii=False))
+        assert "{{" not in str(made)
+
+
+def test_a_field_is_carried_whole_or_named_as_left_out() -> None:
+    body = {"tool": "t", "method": 5, "args": {"a": {"": 1}, "b": 1}, "labels": ["x"], "N": 1}
+    assert INERT["main"]({"body": body})["body"] == {
+        "tool": "t",
+        "labels": ["x"],
+        "left_out": ["args", "method"],
+    }
+
+
+@pytest.fixture(scope="module")
+def controller(api: ResultsApi, home: Path) -> Iterator[Controller]:
+    def run(template: str, variables: Mapping[str, Any]) -> Popen[str]:
+        playbook = ROOT / "playbooks" / f"{template}.yml"
+        workspace = home / "workspace"
+        return start_play(playbook, {}, api=api, workspace=workspace, variables=variables)
+
+    with Controller(run) as controller:
+        yield controller
+
+
+@pytest.fixture(scope="module")
+def aap(
+    kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path, controller: Controller
+) -> Iterator[EmbeddedEda]:
+    eda = EmbeddedEda(
+        home=home,
+        kafka=kafka_bootstrap,
+        broker_url=api.url,
+        token=TOKEN,
+        workspace=home / "workspace",
+        group=f"aap-{uuid4()}",
+        topic=topic,
+        rulebook=ROOT / "rulebooks" / "rulebook_mcp_aap.yml",
+        variables={"control_topic": f"{topic}-control"},
+        env={"ANSIBLE_COLLECTIONS_PATH": f"{COLLECTIONS}{os.pathsep}{UPSTREAM}"},
+        controller=(controller.url, CONTROLLER_TOKEN),
+    )
+    eda.start()
+    yield eda
+    eda.stop()
+
+
+@pytest.mark.eda
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("aap")
+@pytest.mark.guarantee("eda:hostile")
+async def test_behind_upstreams_source_no_arguments_stop_the_rules(
+    api: ResultsApi, send: Send, controller: Controller
+) -> None:
+    hostile = [{"text": "🎉"}, {"text": "x", "": {}}, {"text": "{{ 1 }}"}]
+    commands = [api.command("probe", "echo", args, user_id="𠮷田") for args in hostile]
+    other = api.command("probe", "echo", {"text": "ordinary"}, tenant_id="other")
+    await send(*commands, b"no json {{ x }}", other)
+    for command in (*commands, other):
+        assert (await ended(api, command))[-1] == "result"
+        assert api.of(command)[-1].body["result"] == {"text": command["args"]["text"]}
+    bodies = [job.extra_vars["mcp_command"] for job in controller.jobs]
+    assert other in bodies, "what can be carried is"
+    left_out = [body.get("left_out") for body in bodies if "tool" in body and body != other]
+    assert left_out == [["args", "user_id"]] * len(hostile)
