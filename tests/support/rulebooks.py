@@ -24,7 +24,6 @@ def rulebook_with(playbooks: Mapping[str, Path], path: Path) -> Path:
         action = {"run_playbook": {"name": str(playbook)}}
         rules.append({"name": name, "condition": condition, "action": action})
         # The last rule takes what no other does.
-        before, bracket, _ = last["condition"].rpartition(")")
-        last["condition"] = f"{before} or ({condition}){bracket}"
+        last["condition"] = f"{last['condition'].removesuffix('))')} or ({condition})))"
     path.write_text(yaml.safe_dump([ruleset | {"rules": [*rules, last]}]))
     return path

@@ -35,6 +35,11 @@ def api() -> Iterator[ResultsApi]:
 @pytest.fixture(scope="module")
 async def topic(kafka_bootstrap: str) -> str:
     """A topic of the module's own: other tests' commands would be run as well."""
+    return await make_topic(kafka_bootstrap)
+
+
+async def make_topic(kafka_bootstrap: str) -> str:
+    """A new topic, with one for control messages."""
     name = f"commands-{uuid4()}"
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     await admin.start()

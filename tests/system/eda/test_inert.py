@@ -1,4 +1,4 @@
-"""The event filter: what it lets through, by itself and behind upstream's source on a controller."""
+"""The event filter: what it lets through, by itself and behind upstream's source."""
 
 import json
 import os

@@ -78,9 +78,9 @@ class Topic:
             return await consumer.committed(place)
 
     @asynccontextmanager
-    async def source(self, **args: Any) -> AsyncGenerator[Engine]:
+    async def source(self, engine: Engine | None = None, **args: Any) -> AsyncGenerator[Engine]:
         """A source that runs; it is cancelled as ansible-rulebook does it."""
-        engine = Engine()
+        engine = engine or Engine()
         given = {"brokers": [self.bootstrap], "topic": self.name, "group_id": self.group}
         main = runpy.run_path(str(PLUGIN))["main"]
         task = asyncio.create_task(main(engine.queue, given | args))
@@ -157,6 +157,28 @@ async def test_a_held_back_engine_holds_the_source(topic: Topic) -> None:
     async with topic.source() as engine:
         left = [(await engine.body())["n"] for _ in range(49)]
     assert left[-49:] == list(range(1, 50)), "what was not taken comes again"
+
+
+@pytest.mark.guarantee("eda:source-restarts")
+async def test_a_source_that_fails_says_so_and_begins_anew(
+    topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    class FailsOnce(asyncio.Queue[Any]):
+        failed = False
+
+        async def put(self, item: Any) -> None:
+            if not self.failed:
+                self.failed = True
+                raise RuntimeError("a filter has failed")
+            await super().put(item)
+
+    broken = Engine()
+    broken.queue = FailsOnce(1)
+    await topic.send({"n": 0})
+    async with topic.source(broken) as engine:
+        assert await engine.body() == {"n": 0}, "it was not taken, so it comes again"
+    assert "a source has failed, and is started again" in caplog.text
+    assert "a filter has failed" in caplog.text
 
 
 async def test_with_feedback_an_offset_is_committed_when_the_engine_acknowledges(

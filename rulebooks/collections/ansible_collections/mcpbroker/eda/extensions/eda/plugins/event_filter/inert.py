@@ -1,4 +1,4 @@
-"""inert.py: gives rules what Java, YAML and Ansible carry of a command, and nothing that stops them.
+"""inert.py: gives rules what Java, YAML and Ansible carry of a command, and no more.
 
 The envelope on Kafka is whole. Between Kafka and a play an event goes through dpath, JSON in Java,
 Jinja, YAML and Ansible's variables, and each has data that it refuses or alters (tests/eda tells

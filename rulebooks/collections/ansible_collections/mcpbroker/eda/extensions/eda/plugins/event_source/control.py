@@ -36,7 +36,7 @@ notes:
   - Playbooks are ended on Linux only, by /proc.
 """
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mcpbroker.eda.control")
 
 # A process that starts looks back so far from the newest message that it finds, by the writers' own
 # clocks: a controller's jobs live on while it is away. What comes later counts whatever it says of
@@ -54,12 +54,17 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa
     """Act on control messages until cancelled."""
     kafka = runpy.run_path(str(Path(__file__).with_name("kafka.py")))
     args = kafka["given"](args)
+    topic = args.get("topic") or "mcp.control"
     # From the beginning, as without a group there is no place to go on from; what is old is passed.
-    consumer = await kafka["started"](args | {"group_id": None, "offset": "earliest"})
+    args |= {"group_id": None, "offset": "earliest"}
+    await kafka["keep_reading"](args, lambda consumer: _read(consumer, topic, kafka))
+
+
+async def _read(consumer: Any, topic: str, kafka: dict[str, Any]) -> None:
     acting: set[asyncio.Task[None]] = set()
     try:
         past = Past()
-        consumer.subscribe(topics=[args.get("topic") or "mcp.control"])
+        consumer.subscribe(topics=[topic])
         while True:
             record = await kafka["next_record"](consumer)
             if record is None:
@@ -71,7 +76,6 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa
     finally:
         for task in acting:
             task.cancel()
-        await consumer.stop()
 
 
 class Past:

@@ -20,6 +20,7 @@ import math
 import runpy
 import ssl
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,16 @@ options:
   sasl_kerberos_service_name: {default: kafka}
   sasl_kerberos_domain_name: {}
   feedback:
-    description: Commit when the engine acknowledges; ansible-rulebook wants --persistence-id for it.
+    description: Commit when the engine acknowledges; this wants ansible-rulebook's --persistence-id.
     default: false
   feedback_timeout: {description: "Accepted and not needed: a busy engine may take its time."}
 """
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mcpbroker.eda.kafka")
 
 COMMIT_S = 1.0
 STOP_S = 5.0
+RESTART_S = 5.0
 RETRY_MAX_S = 30.0
 # A full engine holds the source for as long as its adapters run, and a group must not lose a
 # member for being busy; the heartbeat goes on meanwhile.
@@ -130,17 +132,39 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Feed the rule engine until cancelled."""
     args = given(args)
     _check(args)
-    consumer = await started(args)
+    await keep_reading(args, lambda consumer: _read(queue, consumer, args))
+
+
+async def keep_reading(
+    args: dict[str, Any], read: Callable[[AIOKafkaConsumer], Awaitable[None]]
+) -> None:
+    """Read until cancelled: what fails is logged, and begun anew.
+
+    Raises:
+        KafkaError: Kafka answers, and takes no such client: a setting is wrong.
+    """
+    while True:
+        consumer = await started(args)
+        try:
+            try:
+                await read(consumer)
+            finally:
+                await consumer.stop()
+        except Exception:  # one record must not end the source, and ansible-rulebook with it
+            logger.exception("a source has failed, and is started again in %s s", RESTART_S)
+        await asyncio.sleep(RESTART_S)
+
+
+async def _read(queue: asyncio.Queue[Any], consumer: AIOKafkaConsumer, args: dict[str, Any]) -> None:
     ledger = Ledger(consumer)
+    topics = args.get("topics") or [args.get("topic")]
+    pattern = args.get("topic_pattern")
+    consumer.subscribe(topics=() if pattern else topics, pattern=pattern, listener=ledger)
     try:
-        topics = args.get("topics") or [args.get("topic")]
-        pattern = args.get("topic_pattern")
-        consumer.subscribe(topics=() if pattern else topics, pattern=pattern, listener=ledger)
         await _feed(queue, consumer, ledger, args)
     finally:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(ledger.commit(), STOP_S)
-        await consumer.stop()
 
 
 async def _feed(
@@ -261,8 +285,9 @@ def _consumer(args: dict[str, Any]) -> AIOKafkaConsumer:
 
 
 def _password(args: dict[str, Any]) -> str | None:
-    file = args.get("sasl_plain_password_file")
-    return Path(file).read_text(encoding="utf-8").strip() if file else args.get("sasl_plain_password")
+    if file := args.get("sasl_plain_password_file"):
+        return Path(file).read_text(encoding="utf-8").strip()
+    return args.get("sasl_plain_password")
 
 
 def _tls(args: dict[str, Any]) -> ssl.SSLContext | None:
