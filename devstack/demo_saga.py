@@ -34,7 +34,7 @@ class SagaDemo:
 
     async def run(self) -> bool:
         """The whole show."""
-        services = self._stack.workspace / TENANT / "services"
+        services = self._stack.workspace / "_services" / TENANT / "services"
         self._title("A saga provisions, configures and enables the service 'web'")
         done = await self._saga("web", "nothing")
         ok = not done.is_error and (services / "web").exists()

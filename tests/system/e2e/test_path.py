@@ -61,7 +61,7 @@ async def test_a_failing_clone_is_an_error_that_says_why(world: World) -> None:
         result = await client.call_tool("git_clone", {"repo": "/nowhere/at/all", "dest": "bad"})
     assert result.is_error
     assert "does not exist" in str(result.content)
-    assert not list((world.workspace / ".incoming").glob("*")), "no half clone is left"
+    assert not list(world.workspace.glob("_clones/*/.incoming/*")), "no half clone is left"
 
 
 async def test_a_clone_is_deleted_again(world: World) -> None:

@@ -39,7 +39,8 @@ def plan(name: str, fail_at: str = "nothing") -> dict[str, Any]:
 
 @pytest.mark.guarantee("saga:path")
 async def test_a_saga_over_mcp_is_done_or_leaves_nothing(world: World) -> None:
-    services, enabled = world.workspace / "demo" / "services", world.workspace / "demo" / "enabled"
+    home = world.workspace / "_services" / "demo"
+    services, enabled = home / "services", home / "enabled"
     said: list[str | None] = []
 
     async def heard(progress: float, total: float | None, message: str | None) -> None:
@@ -80,7 +81,7 @@ async def test_app_and_relay_are_killed_and_each_saga_still_ends(world: World) -
         await asyncio.to_thread(world.apps[0].start)
         states = [(await ended(http, one, 120))["state"] for one in ids]
     assert states == ["succeeded", "failed", "failed", "failed"]
-    services = world.workspace / "demo" / "services"
+    services = world.workspace / "_services" / "demo" / "services"
     left = [(services / f"k{number}").exists() for number in range(len(FAILS_AT))]
     assert left == [True, False, False, False]
     undone = await fetch(

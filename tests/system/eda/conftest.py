@@ -124,7 +124,10 @@ def start_play(
     programs = Path(sys.executable).parent
     variables = variables or {"ansible_eda": {"event": {"body": command}}}
     argv = [programs / "ansible-playbook", "-i", ROOT / "rulebooks" / "inventory.yml"]
-    argv += ["-e", orjson.dumps(variables).decode(), playbook]
+    # By a file, as ansible-runner does it.
+    given = workspace.parent / f"vars-{uuid4()}.json"
+    given.write_bytes(orjson.dumps(variables))
+    argv += ["-e", f"@{given}", playbook]
     return subprocess.Popen(
         argv,
         env={

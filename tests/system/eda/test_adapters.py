@@ -106,6 +106,7 @@ async def test_a_clone_stays_in_its_tenants_folder(
     command = api.command("git", "clone", {"repo": str(repo)} | args, tenant_id=tenant)
     play(CLONE, command, api=api, workspace=workspace)
     assert api.words(command) == ["claim", "progress", "error"]
+    assert "must be a plain name" in api.of(command)[-1].body["error"]["message"]
     assert not workspace.exists()
     assert not (workspace.parent / "up").exists()
 
@@ -129,11 +130,12 @@ async def test_a_cancel_ends_a_running_program_and_its_files_go(
     with cloning(api, silent, workspace, command):
 
         async def kept_alive() -> bool:
-            # Two before the clone, then one a third of a lease while git waits.
-            return api.words(command).count("progress") >= 4
+            # One before the clone, then one a third of a lease while git waits.
+            return api.words(command).count("progress") >= 3
 
         await wait_for(kept_alive, 30)
         assert silent.waiting == 1
+        assert "hunter2" not in command_lines(), "where whoever lists processes would read it"
         api.cancelled.add(command["correlation_id"])
 
         async def told() -> bool:
@@ -142,8 +144,8 @@ async def test_a_cancel_ends_a_running_program_and_its_files_go(
         await wait_for(told)
         await wait_for(partial(nobody_waits, silent))
     assert "cancelled" in api.of(command)[-1].body["error"]["message"]
-    assert not list((workspace / ".incoming").iterdir())
-    assert not (workspace / "demo" / "slow").exists()
+    assert not list((workspace / "_clones" / "demo" / ".incoming").iterdir())
+    assert not (workspace / "_clones" / "demo" / "slow").exists()
     assert "hunter2" not in str(api.said)
 
 
@@ -159,10 +161,20 @@ async def test_a_killed_play_leaves_no_program_and_no_half_clone(
         await wait_for(waiting, 30)
         os.kill(process.pid, signal.SIGKILL)
         await wait_for(partial(nobody_waits, silent))
-    assert not (workspace / "demo" / "killed").exists()
+    assert not (workspace / "_clones" / "demo" / "killed").exists()
     api.args[command["correlation_id"]]["repo"] = str(repo)
     play(CLONE, command | {"attempt": 2}, api=api, workspace=workspace)
     assert api.words(command)[-1] == "result"
+
+
+def command_lines() -> str:
+    """Those of all processes."""
+    found: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            found.append(path.read_text(errors="replace"))
+    assert "git-remote-http" in "".join(found)
+    return "".join(found)
 
 
 async def nobody_waits(silent: Silent) -> bool:

@@ -1,6 +1,7 @@
 """What the service adapter does to files and git: each operation repeated, and each undo alone."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,19 @@ class Service:
     def __init__(self, root: Path, owner: str) -> None:
         self.root = root
         self.owner = owner
-        self.place = root / "services" / "web"
-        self.enabled = root / "enabled" / "web"
+        self.place = root / "_services" / "demo" / "services" / "web"
+        self.enabled = root / "_services" / "demo" / "enabled" / "web"
 
     def run(self, operation: str, **args: Any) -> subprocess.CompletedProcess[str]:
         said = {"name": "web", "owner": self.owner, "settings": {"for": self.owner}} | args
-        argv = [sys.executable, SCRIPT, "--root", self.root, f"--args={json.dumps(said)}"]
-        return subprocess.run([*argv, operation], capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, SCRIPT, "--tenant", "demo", operation],
+            input=json.dumps(said),
+            env=os.environ | {"MCP_WORKSPACE": str(self.root)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def do(self, operation: str) -> Any:
         """Twice, as a lost answer makes it: the second time changes nothing more."""
@@ -53,7 +60,7 @@ def test_what_the_steps_make_is_there_once_and_its_undo_leaves_nothing(tmp_path:
 def test_an_undo_of_what_was_never_done_succeeds_and_does_nothing(tmp_path: Path) -> None:
     for undo in UNDOS:
         Service(tmp_path, "one").do(undo)
-    assert list(tmp_path.rglob("*")) == []
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
 
 
 def test_a_step_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:

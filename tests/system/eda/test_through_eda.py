@@ -39,12 +39,12 @@ async def test_a_clone_is_claimed_then_told_of_then_reported(
 ) -> None:
     command = api.command("git", "clone", {"repo": str(repo), "dest": "one"})
     await send(command)
-    assert await ended(api, command) == ["claim", *["progress"] * 3, "result"]
+    assert await ended(api, command) == ["claim", *["progress"] * 2, "result"]
     claim, *progress, result = api.of(command)
     assert claim.body["attempt"] == 1
     percents = [said.body["percent"] for said in progress]
     assert percents == sorted(set(percents)), "progress rises"
-    clone = home / "workspace" / "demo" / "one"
+    clone = home / "workspace" / "_clones" / "demo" / "one"
     assert result.body["result"]["path"] == str(clone)
     assert result.body["result"]["head"] == head_of(str(clone)) == head_of(str(repo))
     assert result.body["result"]["branch"] == "main"
@@ -59,7 +59,7 @@ async def test_a_redelivered_event_is_cloned_once_where_the_claim_says_no(
     command = api.command("git", "clone", {"repo": str(repo), "dest": "twice"})
     await send(command)
     await ended(api, command)
-    clone = home / "workspace" / "demo" / "twice"
+    clone = home / "workspace" / "_clones" / "demo" / "twice"
     (clone / "README").write_text("changed since\n")
     api.refused[command["correlation_id"]] = "ended_succeeded"
     await send(command)
@@ -75,20 +75,26 @@ async def test_a_redelivered_event_is_cloned_once_where_the_claim_says_no(
     assert (clone / "README").read_text() == "changed since\n"
 
 
-async def test_a_delete_removes_the_clone_and_nothing_outside_the_workspace(
-    api: ResultsApi, send: Send, home: Path
+async def test_a_delete_removes_a_clone_and_nothing_else(
+    api: ResultsApi, send: Send, repo: Path, home: Path
 ) -> None:
-    clone, outside = home / "workspace" / "demo" / "gone", home / "workspace" / "other"
-    clone.mkdir(parents=True)
-    outside.mkdir(parents=True)
-    delete = api.command("git", "delete", {"dest": "gone"})
-    escape = api.command("git", "delete", {"dest": "../other"})
-    await send(delete, escape)
-    assert (await ended(api, delete))[-1] == "result"
-    assert api.of(delete)[-1].body["result"] == {"path": str(clone), "deleted": True}
-    assert not clone.exists()
-    assert (await ended(api, escape))[-1] == "error"
-    assert outside.exists()
+    clones = home / "workspace" / "_clones"
+    made = api.command("git", "clone", {"repo": str(repo), "dest": "gone"})
+    await send(made)
+    await ended(api, made)
+    others = [clones / "demo" / "not-ours", clones / "other"]
+    for folder in others:
+        folder.mkdir(parents=True)
+    names = ["gone", "not-ours", "../other", ".incoming"]
+    clone, *refused = [api.command("git", "delete", {"dest": name}) for name in names]
+    await send(clone, *refused)
+    assert (await ended(api, clone))[-1] == "result"
+    gone = clones / "demo" / "gone"
+    assert api.of(clone)[-1].body["result"] == {"path": str(gone), "deleted": True}
+    assert not gone.exists()
+    for command in refused:
+        assert (await ended(api, command))[-1] == "error"
+    assert all(folder.exists() for folder in others)
 
 
 @pytest.mark.guarantee("adapter:no-rule")

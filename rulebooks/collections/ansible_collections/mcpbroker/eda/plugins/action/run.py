@@ -7,6 +7,7 @@ cancelled or its attempt is over, and when the play that started it is gone.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -21,7 +22,8 @@ from ansible_collections.mcpbroker.eda.plugins.module_utils import results
 DOCUMENTATION = """
 options:
   argv: {description: "The program and its arguments; no shell.", required: true}
-  env: {description: "Environment variables to add."}
+  stdin: {description: "What it reads from stdin: text, or else any data as JSON."}
+  env: {description: "Environment variables to add; each, as all of argv, holds 128 KiB at most."}
   stage: {description: "For the progress words.", required: true}
   percent: {description: "For the progress words."}
   lease_s: {description: "The claim's; a word is said three times as often.", default: 60}
@@ -48,12 +50,20 @@ class ActionModule(ActionBase):
         command = results.command_of(results.envelope_of(args, task_vars or {}))
         if command is None:
             raise AnsibleActionFail("this event is no command: it has no correlation_id")
+        if None in args["argv"]:
+            raise AnsibleActionFail("a part of argv is not known: the claim did not say it")
         beat_s = max(BEAT_MIN_S, min(BEAT_MAX_S, float(args.get("lease_s") or 60) / 3))
         env = {**os.environ, **{name: str(text) for name, text in (args.get("env") or {}).items()}}
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            given.write(_stdin(args.get("stdin")))
+            given.seek(0)
             process = subprocess.Popen(
                 [str(part) for part in args["argv"]],
-                stdin=subprocess.DEVNULL,
+                stdin=given,
                 stdout=out,
                 stderr=err,
                 env=env,
@@ -86,6 +96,12 @@ class ActionModule(ActionBase):
                     raise AnsibleActionFail("cancelled: the broker asked this run to stop")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(POLL_S)
+
+
+def _stdin(given) -> bytes:
+    if given is None:
+        return b""
+    return (given if isinstance(given, str) else json.dumps(given)).encode(errors="replace")
 
 
 def _tail(err) -> str:
