@@ -27,6 +27,8 @@ class ResultsApi:
 
     said: list[Said] = field(default_factory=list[Said])
     args: dict[str, Any] = field(default_factory=dict[str, Any])
+    commands: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    unkept: dict[str, str] = field(default_factory=dict[str, str])  # word -> why it answers 422
     refused: dict[str, str] = field(default_factory=dict[str, str])
     cancelled: set[str] = field(default_factory=set[str])
     lease_s: float = 60
@@ -61,18 +63,30 @@ class ResultsApi:
         word = rest[0] if rest else {"ok": "result", "error": "error"}[body["status"]]
         said = Said(correlation_id=correlation_id, word=word, body=body, token=token)
         self.said.append(said)
+        if word in self.unkept:
+            return 422, {"detail": self.unkept[word]}
         match word:
             case "claim" if correlation_id in self.refused:
                 return 409, {"proceed": False, "reason": self.refused[correlation_id]}
             case "claim":
-                granted = {"proceed": True, "args": self.args[correlation_id], "attempt": 1}
-                return 200, granted | {"lease_s": self.lease_s, "deadline_at": "2030-01-01T00:00Z"}
+                return self._claim(correlation_id, body)
             case "progress" if self.deaf:
                 return 503, {}
             case "progress":
                 return 200, {"ok": True, "cancel_requested": correlation_id in self.cancelled}
             case _:
                 return 200, {"ok": True, "state": "succeeded", "repeated": False}
+
+    def _claim(self, correlation_id: str, body: Any) -> tuple[int, Any]:
+        """As the broker: what the claim says of the command has to be so."""
+        command = self.commands[correlation_id]
+        named = ("tenant_id", "tool", "method")
+        if any(name in body and body[name] != command[name] for name in named):
+            return 409, {"proceed": False, "reason": "claim_mismatch"}
+        said = {name: command[name] for name in (*named, "ordering_key")}
+        granted = {"proceed": True, "args": self.args[correlation_id], "attempt": 1}
+        lease = {"lease_s": self.lease_s, "deadline_at": "2030-01-01T00:00Z"}
+        return 200, said | granted | lease
 
     def command(self, tool: str, method: str, args: Any, **changes: Any) -> dict[str, Any]:
         """A command's envelope, which this API will grant once it is claimed."""
@@ -90,6 +104,7 @@ class ResultsApi:
             "ordering_key": None,
             "attempt": 1,
         }
+        self.commands[correlation_id] = made | changes
         return made | changes
 
     def of(self, command: Mapping[str, Any]) -> list[Said]:

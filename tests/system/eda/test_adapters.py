@@ -18,6 +18,7 @@ from tests.system.eda.conftest import ROOT, play, start_play
 from tests.system.eda.results_api import TOKEN, ResultsApi
 
 CLONE = ROOT / "playbooks" / "mcp_git_clone_adapter.yml"
+DELETE = ROOT / "playbooks" / "mcp_git_delete_adapter.yml"
 ECHO = ROOT / "playbooks" / "mcp_echo_adapter.yml"
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(120)]
@@ -211,6 +212,106 @@ async def test_a_token_file_that_is_renewed_meanwhile_is_read_again(
     assert api.words(command) == ["claim", "result"]
 
 
+@pytest.mark.guarantee("adapter:claim-only")
+@pytest.mark.parametrize("said", [{"tenant_id": "other"}, {"method": "clone"}, {"tool": "probe"}])
+async def test_an_event_that_says_another_tenant_or_tool_has_no_effect(
+    api: ResultsApi, workspace: Path, said: dict[str, str], repo: Path
+) -> None:
+    made = api.command("git", "clone", {"repo": str(repo), "dest": "kept"})
+    play(CLONE, made, api=api, workspace=workspace)
+    command = api.command("git", "delete", {"dest": "kept"})
+    play(DELETE, command | said, api=api, workspace=workspace)
+    assert api.words(command) == ["claim"]
+    assert (workspace / "_clones" / "demo" / "kept").exists()
+
+
+@pytest.mark.guarantee("adapter:claim-only")
+async def test_all_that_an_adapter_acts_on_is_the_claims_answer(
+    api: ResultsApi, workspace: Path, repo: Path
+) -> None:
+    command = api.command("git", "clone", {"repo": str(repo), "dest": "one"})
+    forged = {"args": {"repo": "/etc", "dest": "two"}, "ordering_key": "x", "user_id": "y"}
+    play(CLONE, command | forged, api=api, workspace=workspace)
+    assert api.words(command)[-1] == "result"
+    assert api.of(command)[0].body.keys() == {"attempt", "adapter", "tenant_id", "tool", "method"}
+    assert (workspace / "_clones" / "demo" / "one").exists()
+    rejected = api.command("nobody", "home", {}, attempt=3)
+    play(ROOT / "playbooks" / "mcp_deadletter_adapter.yml", rejected, api=api, workspace=workspace)
+    assert api.of(rejected)[0].body["attempt"] == 3
+
+
+@pytest.mark.guarantee("adapter:result-not-kept")
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ("{{ 'x' * 5000000 }}", "has 5000002 bytes"),
+        ("{{ ['.inf' | from_yaml] }}", "no JSON"),
+        ("kept nowhere", "answered 422: no such text"),
+    ],
+)
+async def test_a_result_that_cannot_be_kept_ends_the_command_at_once_and_says_why(
+    api: ResultsApi, workspace: Path, tmp_path: Path, result: str, why: str
+) -> None:
+    playbook = tmp_path / "result.yml"
+    playbook.write_text(ONE_WORD % f"{{op: result, result: {result!r}}}")
+    if "422" in why:
+        api.unkept["result"] = "no such text"
+    command = api.command("probe", "echo", {})
+    play(playbook, command, api=api, workspace=workspace)
+    assert api.words(command)[-1] == "error", "which is no second piece of work for anybody"
+    error = api.of(command)[-1].body["error"]
+    assert (error["code"], error["retryable"]) == ("result_not_kept", False)
+    assert why in error["message"]
+
+
+@pytest.mark.guarantee("adapter:any-words")
+async def test_what_a_program_writes_never_ends_its_run(
+    api: ResultsApi, workspace: Path, tmp_path: Path
+) -> None:
+    api.lease_s = 1.5
+    api.unkept["progress"] = "not these words"
+    playbook = tmp_path / "nul.yml"
+    playbook.write_text(NUL)
+    command = api.command("probe", "echo", {})
+    play(playbook, command, api=api, workspace=workspace)
+    assert set(api.words(command)[1:-1]) == {"progress"}
+    assert api.words(command)[-1] == "error"
+    texts = [str(said.body) for said in api.of(command)]
+    assert not any("\\x00" in text for text in texts), "the broker keeps no NUL"
+    assert "a\ufffdb" in api.of(command)[-1].body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("'false'", False), ("'no'", False), ("{{ 1 == 2 }}", False), ("'yes'", True), ("1", True)],
+)
+async def test_a_boolean_is_read_as_ansible_reads_one(
+    api: ResultsApi, workspace: Path, tmp_path: Path, said: str, meant: bool
+) -> None:
+    playbook = tmp_path / "error.yml"
+    playbook.write_text(ONE_WORD % f"{{op: error, message: x, retryable: {yaml_text(said)}}}")
+    command = api.command("probe", "echo", {})
+    play(playbook, command, api=api, workspace=workspace)
+    assert api.of(command)[-1].body["error"].get("retryable", True) is meant
+
+
+def yaml_text(text: str) -> str:
+    return f'"{text}"' if text.startswith("{{") else text
+
+
+async def test_what_is_no_boolean_is_refused(
+    api: ResultsApi, workspace: Path, tmp_path: Path
+) -> None:
+    playbook = tmp_path / "error.yml"
+    playbook.write_text(ONE_WORD % "{op: error, message: x, retryable: never}")
+    command = api.command("probe", "echo", {})
+    process = start_play(playbook, command, api=api, workspace=workspace)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "retryable is true or false, not 'never'" in output
+    assert api.words(command) == ["claim"]
+
+
 async def test_progress_that_nobody_hears_does_not_stop_the_work(
     api: ResultsApi, workspace: Path, tmp_path: Path
 ) -> None:
@@ -223,6 +324,27 @@ async def test_progress_that_nobody_hears_does_not_stop_the_work(
     assert api.of(command)[-1].body["result"] == "done"
 
 
+ONE_WORD = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - mcpbroker.eda.broker: {op: claim}
+    - mcpbroker.eda.broker: %s
+"""
+NUL = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - mcpbroker.eda.broker: {op: claim}
+      register: claimed
+    - block:
+        - mcpbroker.eda.run:
+            stage: working
+            lease_s: "{{ claimed.lease_s }}"
+            argv: [sh, -c, 'printf "a\\000b\\377" >&2; sleep 1.8; exit 1']
+      rescue:
+        - mcpbroker.eda.broker: {op: error, message: "{{ ansible_failed_result.msg }}"}
+"""
 DEAF = """
 - hosts: all
   gather_facts: false

@@ -104,7 +104,7 @@ async def test_a_command_that_no_rule_takes_is_rejected_with_the_reason(
     command = api.command("nobody", "home", {})
     await send(command)
     assert await ended(api, command) == ["reject"]
-    assert api.of(command)[0].body == {"reason": "no rule takes nobody.home"}
+    assert api.of(command)[0].body == {"reason": "no rule takes nobody.home", "attempt": 1}
 
 
 async def test_a_record_that_is_no_command_is_shown_and_stops_nothing(

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.mcpbroker.eda.plugins.module_utils import results
 from ansible_collections.mcpbroker.eda.plugins.module_utils.results import Command
@@ -39,11 +40,18 @@ proceed: {description: "claim: whether to go on."}
 args: {description: "claim: the command's arguments, as data that is never templated."}
 args_json: {description: "claim: the same as JSON, for programs; whole, where Ansible strips from
   args what begins with _ansible_."}
-command: {description: "claim: correlation_id, attempt, tenant_id, tool, method, ordering_key."}
+command:
+  description: >-
+    claim: correlation_id and attempt, and as the broker says them tenant_id, user_id, tool, method,
+    ordering_key, saga_id, saga_step.
+kept: {description: "result: whether it could be kept; else the command has ended in an error."}
 lease_s: {description: "claim: how long this run may be silent."}
 deadline_at: {description: "claim: when the caller's deadline is."}
 reason: {description: "claim: why not to go on."}
 """
+
+
+SAID = ("tenant_id", "user_id", "tool", "method", "ordering_key", "saga_id", "saga_step")
 
 
 class ActionModule(ActionBase):
@@ -73,18 +81,22 @@ class ActionModule(ActionBase):
                     raise AnsibleActionFail("cancelled: the broker asked this run to stop")
                 return result | {"changed": False}
             case "result":
-                body = {"status": "ok", "result": args.get("result"), "attempt": command.attempt}
-                return result | _last_word(command.path, body)
+                status, answer, refused = results.say_result(command, args.get("result"))
+                told = _told(status, answer) | {"kept": refused is None}
+                return result | told | ({"warnings": [refused]} if refused else {})
             case "error":
-                error = {"code": "adapter_error", "message": str(args["message"])[:4000]}
-                if not args.get("retryable", True):
-                    error["retryable"] = False
-                body = {"status": "error", "error": error, "attempt": command.attempt}
-                return result | _last_word(command.path, body)
+                retryable = _boolean("retryable", args.get("retryable", True))
+                status, answer = results.say_error(
+                    command, code="adapter_error", message=args["message"], retryable=retryable
+                )
+                return result | _told(status, answer)
             case "reject":
-                reason = args.get("message") or f"no rule takes {command.tool}.{command.method}"
-                said = _last_word(f"{command.path}/reject", {"reason": str(reason)[:500]})
-                return result | said | {"rejected": True}
+                named = [command.named.get(name, "?") for name in ("tool", "method")]
+                reason = args.get("message") or f"no rule takes {'.'.join(named)}"
+                body = {"reason": results.clean(reason, 500), "attempt": command.attempt}
+                path = f"{command.path}/reject"
+                told = _told(*results.post(path, body, patience_s=results.LAST_WORD_S))
+                return result | told | {"rejected": True}
         raise AnsibleActionFail(f"no such op: {op}")
 
 
@@ -100,13 +112,21 @@ def _run_name(task_vars: dict) -> str:
     return f"{os.uname().nodename}:{play}:{started}:{uuid.uuid4()}"
 
 
+def _boolean(name: str, value: object) -> bool:
+    try:
+        return boolean(value)
+    except TypeError:
+        raise AnsibleActionFail(f"{name} is true or false, not {value!r}") from None
+
+
 def _claim(command: Command, run: object) -> dict:
     # One name in all tries of this claim: the broker tells a lost answer from a redelivery by it.
-    body = {"attempt": command.attempt, "adapter": str(run)[:200]}
+    body = {"attempt": command.attempt, "adapter": str(run)[:200]} | command.named
     status, answer = results.post(f"{command.path}/claim", body, patience_s=results.CLAIM_S)
     if status != 200 and status not in results.STALE:
         raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")
     args = answer.get("args") or {}
+    said = {name: answer.get(name) for name in SAID}
     return {
         "changed": False,
         "proceed": status == 200 and answer.get("proceed") is True,
@@ -115,13 +135,12 @@ def _claim(command: Command, run: object) -> dict:
         "args_json": json.dumps(args),
         "lease_s": answer.get("lease_s"),
         "deadline_at": answer.get("deadline_at"),
-        "command": vars(command) | {},
+        "command": said | {"correlation_id": command.correlation_id, "attempt": command.attempt},
     }
 
 
-def _last_word(path: str, body: dict) -> dict:
-    """Report how it ended. A word that comes too late is the broker's to record, not an error."""
-    status, answer = results.post(path, body, patience_s=results.LAST_WORD_S)
+def _told(status: int, answer: dict) -> dict:
+    """How a last word was taken. One that comes too late is the broker's to record, no error."""
     if status != 200 and status not in results.STALE:
         raise AnsibleActionFail(f"the broker answered {status}: {answer.get('detail')}")
     return {"changed": True, "status": status, "state": answer.get("state")}

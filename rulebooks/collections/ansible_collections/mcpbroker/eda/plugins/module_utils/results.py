@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 import urllib.error
 import uuid
@@ -23,6 +24,10 @@ PAUSE_MAX_S = 10.0
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 STALE = frozenset({404, 409, 410})
 """Answers that say: this attempt is not, or no longer, yours to work on."""
+NOT_KEPT = frozenset({400, 413, 422})
+"""Answers that say: what was sent can't be kept, however often it is sent."""
+# The app's own default; where it has another, so should its adapters.
+RESULT_BYTES_MAX = 4 << 20
 
 # How long a word is tried while the broker is away. A lost claim costs nothing, as the broker
 # sends the command again; a lost result costs the work that was done for it.
@@ -33,14 +38,15 @@ LAST_WORD_S = 900.0
 
 @dataclass(frozen=True)
 class Command:
-    """The fields of an envelope that are the broker's own, none of them a caller's text."""
+    """What is taken from an event: which command and attempt it says it is, and nothing else.
+
+    What the event says of tenant, tool and method goes with the claim, which the broker refuses
+    where it is not so. What an adapter acts on is the claim's answer.
+    """
 
     correlation_id: str
     attempt: int
-    tenant_id: str | None
-    tool: str | None
-    method: str | None
-    ordering_key: str | None
+    named: dict[str, str]
 
     @property
     def path(self) -> str:
@@ -74,13 +80,15 @@ def command_of(envelope: object) -> Command | None:
         attempt = int(envelope.get("attempt") or 1)
     except (AttributeError, TypeError, ValueError):
         return None
-    text = {name: _text(envelope.get(name)) for name in ("tenant_id", "tool", "method")}
-    ordering_key = _text(envelope.get("ordering_key"))
-    return Command(correlation_id, attempt, **text, ordering_key=ordering_key)
+    named = {name: envelope.get(name) for name in ("tenant_id", "tool", "method")}
+    if not all(isinstance(text, str) for text in named.values()):
+        named = {}  # they come together or not at all
+    return Command(correlation_id, attempt, named)
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def clean(text: object, chars_max: int) -> str:
+    """Words that the broker can keep: a program may write any bytes."""
+    return re.sub("[\x00\ud800-\udfff]", "\ufffd", str(text))[:chars_max]
 
 
 def post(path: str, body: dict, *, patience_s: float) -> tuple[int, dict]:
@@ -88,9 +96,10 @@ def post(path: str, body: dict, *, patience_s: float) -> tuple[int, dict]:
 
     Raises:
         AnsibleActionFail: no answer within the patience.
+        ValueError, TypeError, RecursionError: the body is no JSON.
     """
     url = os.environ.get("MCP_BROKER_URL", "http://127.0.0.1:8080").rstrip("/") + path
-    data = json.dumps(body).encode()
+    data = json.dumps(body, allow_nan=False).encode()
     until = time.monotonic() + patience_s
     pause_s = 0.25
     while True:
@@ -149,22 +158,66 @@ def _token() -> str:
 def say_progress(command: Command, *, stage: str, percent: object, message: object) -> bool:
     """Say how far it is, which renews the lease; whether to go on.
 
-    A broker that is away stops no work: the claim's fence decides about the result later.
+    A broker that is away, or does not take these words, stops no work: the claim's fence decides
+    about the result later.
 
     Raises:
-        AnsibleActionFail: the broker refuses these words, or this adapter.
+        AnsibleActionFail: the broker refuses this adapter, or percent is no number.
     """
-    body: dict = {"stage": str(stage)[:100], "attempt": command.attempt}
+    body: dict = {"stage": clean(stage, 100), "attempt": command.attempt}
     if percent is not None:
-        body["percent"] = float(percent)
+        try:
+            body["percent"] = min(100.0, max(0.0, float(percent)))
+        except (TypeError, ValueError):
+            raise AnsibleActionFail(f"percent is a number from 0 to 100, not {percent!r}") from None
     if message:
-        body["message"] = str(message)[:2000]
+        body["message"] = clean(message, 2000)
     try:
         status, answer = post(f"{command.path}/progress", body, patience_s=PROGRESS_S)
     except AnsibleActionFail:
         return True
     if status in STALE or answer.get("cancel_requested"):
         return False
-    if status in TRANSIENT or status < 300:
+    if status in TRANSIENT or status in NOT_KEPT or status < 300:
         return True
     raise AnsibleActionFail(f"progress answered {status}: {answer.get('detail')}")
+
+
+def say_result(command: Command, result: object) -> tuple[int, dict, str | None]:
+    """Report a result: status, answer, and why it could not be kept, if so.
+
+    One that cannot be kept ends the command at once, as an error that no repetition mends: the work
+    is done, and would be done again.
+    """
+    refused = None
+    try:
+        body = {"status": "ok", "result": result, "attempt": command.attempt}
+        size = len(json.dumps(result, allow_nan=False).encode())
+        if size > _result_bytes_max():
+            refused = f"it has {size} bytes, more than the {_result_bytes_max()} of a result"
+        else:
+            status, answer = post(command.path, body, patience_s=LAST_WORD_S)
+            if status in NOT_KEPT:
+                refused = f"the broker answered {status}: {answer.get('detail')}"
+    except (TypeError, ValueError, RecursionError) as error:
+        refused = f"it is no JSON: {error}"
+    if refused is None:
+        return status, answer, None
+    message = clean(f"The work was done, and its result cannot be kept: {refused}", 4000)
+    status, answer = say_error(command, code="result_not_kept", message=message, retryable=False)
+    return status, answer, message
+
+
+def _result_bytes_max() -> int:
+    return int(os.environ.get("MCP_BROKER_RESULT_BYTES_MAX") or RESULT_BYTES_MAX)
+
+
+def say_error(
+    command: Command, *, code: str, message: object, retryable: bool
+) -> tuple[int, dict]:
+    """Report an error: status and answer."""
+    error: dict = {"code": code, "message": clean(message, 4000)}
+    if not retryable:
+        error["retryable"] = False
+    body = {"status": "error", "error": error, "attempt": command.attempt}
+    return post(command.path, body, patience_s=LAST_WORD_S)
