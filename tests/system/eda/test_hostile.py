@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from app.devstack.eda import EmbeddedEda
-from tests.eda.conftest import Publish, Send
-from tests.eda.results_api import ResultsApi
-from tests.eda.test_through_eda import PLAY_S, ended
-from tests.rulebooks import PLAYBOOKS, rulebook_with
-from tests.stack import wait_for
+from devstack.eda import EmbeddedEda
+from tests.support.rulebooks import PLAYBOOKS, rulebook_with
+from tests.support.stack import wait_for
+from tests.system.eda.conftest import Publish, Send
+from tests.system.eda.results_api import ResultsApi
+from tests.system.eda.test_through_eda import PLAY_S, ended
 
 pytestmark = [pytest.mark.eda, pytest.mark.usefixtures("eda"), pytest.mark.timeout(240)]
 

@@ -15,12 +15,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.devstack.eda import EmbeddedEda
-from tests.eda.conftest import COLLECTIONS, ROOT, Send, start_play
-from tests.eda.controller import TOKEN as CONTROLLER_TOKEN
-from tests.eda.controller import Controller
-from tests.eda.results_api import TOKEN, ResultsApi
-from tests.eda.test_through_eda import ended
+from devstack.eda import EmbeddedEda
+from tests.system.eda.conftest import COLLECTIONS, ROOT, Send, start_play
+from tests.system.eda.controller import TOKEN as CONTROLLER_TOKEN
+from tests.system.eda.controller import Controller
+from tests.system.eda.results_api import TOKEN, ResultsApi
+from tests.system.eda.test_through_eda import ended
 
 INERT = runpy.run_path(
     str(
@@ -28,7 +28,7 @@ INERT = runpy.run_path(
         / "ansible_collections/mcpbroker/eda/extensions/eda/plugins/event_filter/inert.py"
     )
 )
-UPSTREAM = ROOT / "tests" / "eda" / "fixtures" / "upstream"
+UPSTREAM = Path(__file__).with_name("fixtures") / "upstream"
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 KEYS = st.text() | st.sampled_from(["", "_ansible_x", "args", "tool", "left_out", "a/b", "{{ x }}"])

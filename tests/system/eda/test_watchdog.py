@@ -15,13 +15,13 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from app.devstack.eda import EmbeddedEda
-from tests.eda.conftest import COLLECTIONS, Publish, Send, make_topic
-from tests.eda.results_api import TOKEN, ResultsApi
-from tests.eda.test_inert import UPSTREAM
-from tests.eda.test_through_eda import ended
-from tests.rulebooks import PLAYBOOKS, rulebook_with
-from tests.stack import wait_for
+from devstack.eda import EmbeddedEda
+from tests.support.rulebooks import PLAYBOOKS, rulebook_with
+from tests.support.stack import wait_for
+from tests.system.eda.conftest import COLLECTIONS, Publish, Send, make_topic
+from tests.system.eda.results_api import TOKEN, ResultsApi
+from tests.system.eda.test_inert import UPSTREAM
+from tests.system.eda.test_through_eda import ended
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(180)]
 

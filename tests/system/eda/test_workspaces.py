@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.eda.conftest import ROOT, play
-from tests.eda.results_api import ResultsApi
-from tests.stack import make_repo
+from tests.support.stack import make_repo
+from tests.system.eda.conftest import ROOT, play
+from tests.system.eda.results_api import ResultsApi
 
 PLAYBOOKS = {
     ("git", "clone"): "mcp_git_clone_adapter.yml",

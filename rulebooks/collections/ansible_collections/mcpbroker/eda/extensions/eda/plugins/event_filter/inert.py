@@ -1,7 +1,7 @@
 """inert.py: gives rules what Java, YAML and Ansible carry of a command, and no more.
 
 The envelope on Kafka is whole. Between Kafka and a play an event goes through dpath, JSON in Java,
-Jinja, YAML and Ansible's variables, and each has data that it refuses or alters (tests/eda tells
+Jinja, YAML and Ansible's variables, and each has data that it refuses or alters (tests tell
 which): an argument of one caller's could stop the rules for all. So each field of the body goes on
 as it was sent or not at all, and `left_out` names those that do not. What an adapter acts on comes
 with its claim's answer, where the arguments are whole.
