@@ -1,5 +1,6 @@
 """`python -m devstack`: the embedded stack on this machine, for trials; never for production."""
 
+import contextlib
 import os
 import signal
 import time
@@ -10,6 +11,8 @@ from typing import Annotated, Final
 import orjson
 import typer
 from rich.console import Console
+
+from devstack.process import descendants, kill_each
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -119,13 +122,14 @@ def token(
 
 
 def end(pid: int, number: int) -> None:
-    """Ask a process group's leader to end, wait, then kill the group."""
-    try:
+    """Ask a process group's leader to end, wait, then kill the group and what was below it."""
+    # Playbooks lead sessions of their own, and would go on without the EDA that started them.
+    below = descendants(pid)
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
         until = time.monotonic() + STOP_S
         while time.monotonic() < until:
             os.kill(pid, 0)
             time.sleep(0.1)
         os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    kill_each(below)

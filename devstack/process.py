@@ -123,7 +123,7 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout_s)
         self.kill()
-        _kill_each(below)
+        kill_each(below)
 
     def kill(self) -> None:
         """Kill -9 it and every process below it, at once, as the machine's crash would."""
@@ -135,7 +135,7 @@ class Process:
         below = descendants(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        _kill_each(below)
+        kill_each(below)
         self._popen.wait()
 
     def kill_leader(self) -> None:
@@ -182,7 +182,8 @@ def _parents() -> list[tuple[int, int]]:
     return found
 
 
-def _kill_each(pids: Sequence[int]) -> None:
+def kill_each(pids: Sequence[int]) -> None:
+    """Kill -9 those of these processes that are there."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

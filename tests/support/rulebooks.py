@@ -9,7 +9,7 @@ import yaml
 from app import assets
 
 ROOT: Final = assets.root()
-PLAYBOOKS: Final = ROOT / "tests" / "eda" / "fixtures"
+PLAYBOOKS: Final = ROOT / "tests" / "system" / "eda" / "fixtures"
 
 
 def rulebook_with(playbooks: Mapping[str, Path], path: Path) -> Path:

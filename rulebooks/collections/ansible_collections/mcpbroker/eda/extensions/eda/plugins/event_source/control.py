@@ -7,6 +7,9 @@ process reads all of it, and each acts on the runs that are its own:
 - a playbook that this ansible-rulebook started: its process tree is ended;
 - a job of the controller that ansible-rulebook launches on: it is cancelled there.
 
+It also removes the folders of playbooks that nobody waits for any more, as a killed
+ansible-rulebook leaves them, with its events' arguments.
+
 What it has ended it reports to the broker, whose command ends by it. A run is known by the name
 that its claim gave (mcpbroker.eda.broker); one that was given another name is left alone.
 """
@@ -20,6 +23,7 @@ import runpy
 import shutil
 import signal
 import ssl
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,9 +35,10 @@ from ansible_rulebook.job_template_runner import job_template_runner as controll
 DOCUMENTATION = """
 options:
   topic: {description: "The broker's control topic.", default: mcp.control}
+  left_s: {description: "How old a folder is that no process uses, to be removed.", default: 600}
 notes:
   - Kafka's address and credentials as for mcpbroker.eda.kafka; no group.
-  - Playbooks are ended on Linux only, by /proc.
+  - Playbooks are ended on Linux only, by /proc, and folders are removed there only.
 """
 
 logger = logging.getLogger("mcpbroker.eda.control")
@@ -42,6 +47,7 @@ logger = logging.getLogger("mcpbroker.eda.control")
 # clocks: a controller's jobs live on while it is away. What comes later counts whatever it says of
 # its time, as no two machines' clocks agree.
 LOOK_BACK_S = 300.0
+LEFT_S = 600.0
 END_S = 10.0
 POLL_S = 0.1
 JOB_END_S = 60.0
@@ -57,7 +63,11 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa
     topic = args.get("topic") or "mcp.control"
     # From the beginning, as without a group there is no place to go on from; what is old is passed.
     args |= {"group_id": None, "offset": "earliest"}
-    await kafka["keep_reading"](args, lambda consumer: _read(consumer, topic, kafka))
+    sweeping = asyncio.create_task(_sweep(float(args.get("left_s") or LEFT_S)))
+    try:
+        await kafka["keep_reading"](args, lambda consumer: _read(consumer, topic, kafka))
+    finally:
+        sweeping.cancel()
 
 
 async def _read(consumer: Any, topic: str, kafka: dict[str, Any]) -> None:
@@ -217,6 +227,48 @@ def _remove_temporary(pids: dict[int, str]) -> None:
             for pattern in (f"ansible-local-{pid}????????", f"ansible-tmp-*-{pid}-*"):
                 for left in folder.glob(pattern):
                     shutil.rmtree(left, ignore_errors=True)
+
+
+async def _sweep(left_s: float) -> None:
+    """Remove what is left of killed processes, at the start and from time to time."""
+    while True:
+        try:
+            for folder in await asyncio.to_thread(remove_left, left_s):
+                logger.warning("removed %s, which a process that was killed has left", folder)
+        except Exception:  # tidying up must not end the source
+            logger.exception("what killed processes have left is not removed")
+        await asyncio.sleep(left_s)
+
+
+def remove_left(left_s: float) -> list[Path]:
+    """Remove ansible-rulebook's folders of playbooks (run_playbook.py) that no process uses.
+
+    Other processes of the machine have theirs beside ours, so age alone does not tell.
+    """
+    if not Path("/proc/self/cmdline").exists():
+        return []
+    before = time.time() - left_s
+    found = [
+        folder
+        for folder in Path(tempfile.gettempdir()).glob("eda????????")  # mkdtemp's eight
+        if not folder.is_symlink() and (folder / "env").is_dir() and (folder / "project").is_dir()
+        if folder.stat().st_uid == os.getuid() and folder.stat().st_mtime < before
+    ]
+    used = _in_use() if found else ""
+    left = [folder for folder in found if folder.name not in used]
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return left
+
+
+def _in_use() -> str:
+    """The command lines and working folders of all processes."""
+    texts: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            texts.append((process / "cmdline").read_text(errors="replace"))
+            texts.append(str((process / "cwd").readlink()))
+    return "\n".join(texts)
 
 
 # Jobs
