@@ -1,8 +1,8 @@
 """Clone a repository beside its destination, rename it there, and print what it is as JSON.
 
 The command's arguments come by stdin. A run that is killed leaves no half clone at the destination,
-and what it leaves beside it goes with the next. Run again for the same owner, it finds its own clone
-and reports that; nothing is run in a clone once it is in its place.
+and what it leaves beside it goes with the next. Run again for the same owner, it finds its own
+clone and reports that; nothing is run in a clone once it is in its place.
 """
 
 import argparse
@@ -24,7 +24,8 @@ MARK = "mcp-clone.json"  # in .git, where nothing of a repository comes
 LEFT_S = 24 * 3600
 HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?")
 # Asked by git for the one host that the credentials are for.
-HELPER = '!f() { printf "username=%s\\npassword=%s\\n" "$MCP_GIT_USERNAME" "$MCP_GIT_PASSWORD"; }; f'
+TOLD = 'printf "username=%s\\npassword=%s\\n" "$MCP_GIT_USERNAME" "$MCP_GIT_PASSWORD"'
+HELPER = f"!f() {{ {TOLD}; }}; f"
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--tenant", required=True)

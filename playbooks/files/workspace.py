@@ -89,7 +89,7 @@ def read(*path: str) -> str | None:
 
 
 def git(*words: str | Path, settings: dict | None = None, protocols: str = "", **options):
-    """Run git; its configuration is SAFE, `settings`, and a file of the operator's if there is one."""
+    """Run git; its configuration is SAFE, `settings`, and a file of the operator's."""
     env = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     env |= {
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -1,4 +1,4 @@
-"""The watchdog in the real ansible-rulebook: it ends a process whose rules are dead, and no other."""
+"""The watchdog in the real ansible-rulebook: it ends a process whose rules are dead, no other."""
 
 import asyncio
 import os

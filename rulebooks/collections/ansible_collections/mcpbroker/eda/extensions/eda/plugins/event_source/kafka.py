@@ -55,7 +55,7 @@ options:
   sasl_kerberos_service_name: {default: kafka}
   sasl_kerberos_domain_name: {}
   feedback:
-    description: Commit when the engine acknowledges; this wants ansible-rulebook's --persistence-id.
+    description: Commit when the engine acknowledges; it wants ansible-rulebook's --persistence-id.
     default: false
   feedback_timeout: {description: "Accepted and not needed: a busy engine may take its time."}
 """
@@ -155,7 +155,9 @@ async def keep_reading(
         await asyncio.sleep(RESTART_S)
 
 
-async def _read(queue: asyncio.Queue[Any], consumer: AIOKafkaConsumer, args: dict[str, Any]) -> None:
+async def _read(
+    queue: asyncio.Queue[Any], consumer: AIOKafkaConsumer, args: dict[str, Any]
+) -> None:
     ledger = Ledger(consumer)
     topics = args.get("topics") or [args.get("topic")]
     pattern = args.get("topic_pattern")
