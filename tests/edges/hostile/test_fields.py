@@ -126,6 +126,8 @@ def in_header(path: str, name: str) -> Send:
         bad = bytes(
             one for one in said if one >= 32
         ).strip()  # the server itself refuses the others
+        if name == "prefer":
+            bad = b"respond-async, " + bad  # else each call is waited for
         headers = [(name.encode(), bad), (b"content-type", b"application/json")]
         headers += [(b"prefer", b"respond-async")]
         return await http.post(path, content=written(call()), headers=headers)
