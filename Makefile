@@ -57,6 +57,9 @@ check: setup ## Format, lint, types, import contracts.
 schema: setup ## Write schema.sql, the migrated schema as one file.
 	$(BIN)/python -m devstack.schema
 
+guarantees: setup ## Write docs/GUARANTEES.md, of tests/guarantees.yml and the tests that carry its ids.
+	$(BIN)/python -m tests.support.guarantees
+
 fmt: setup ## Format, and fix what the linter can.
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -64,4 +67,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down token test test-fast chaos bench check schema fmt clean
+.PHONY: help setup demo demo-saga up down token test test-fast chaos bench check schema guarantees fmt clean

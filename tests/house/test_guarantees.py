@@ -1,21 +1,15 @@
 """docs/GUARANTEES.md and the tests name the same promises, both ways."""
 
-import re
-
-from app import assets
-
-ROOT = assets.root()
-WRITTEN = re.compile(r"^\| `([a-z]+:[a-z-]+)` \|", re.MULTILINE)
-TESTED = re.compile(r"mark\.guarantee\(\s*\"([^\"]+)\"")
+from tests.support import guarantees
 
 
 def test_every_promise_has_a_test_and_every_marked_test_a_promise() -> None:
-    written = WRITTEN.findall((ROOT / "docs" / "GUARANTEES.md").read_text())
-    tested = {
-        found
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for found in TESTED.findall(path.read_text())
-    }
-    assert len(written) == len(set(written)), "an id stands once"
-    assert set(written) - tested == set(), "promised and not tested"
-    assert tested - set(written) == set(), "tested and not promised"
+    promised = [name for _, name, _ in guarantees.promised()]
+    tested = set(guarantees.tested())
+    assert len(promised) == len(set(promised)), "an id stands once"
+    assert set(promised) - tested == set(), "promised and not tested"
+    assert tested - set(promised) == set(), "tested and not promised: add it to guarantees.yml"
+
+
+def test_the_page_is_that_of_the_promises_and_their_tests() -> None:
+    assert guarantees.PAGE.read_text() == guarantees.page(), "run `make guarantees`"
