@@ -113,6 +113,17 @@ class Log:
         while await self.sealer.tick():
             pass
 
+    async def sealed(self, tenant: str = "demo") -> int:
+        """How many events are sealed; their numbers are dense."""
+        row = await self.owner.fetchrow(
+            "SELECT count(*) AS n, coalesce(max(seq), 0) AS top FROM audit.members"
+            " WHERE tenant_id = $1",
+            tenant,
+        )
+        assert row is not None
+        assert row["n"] == row["top"]
+        return row["n"]
+
     async def verify(self, tenant: str = "demo", *more: Any) -> asyncpg.Record:
         places = ", ".join(f"${n}" for n in range(1, len(more) + 2))
         row = await self.owner.fetchrow(f"SELECT * FROM audit.verify({places})", tenant, *more)

@@ -7,7 +7,6 @@ import pytest
 
 from tests.audit.conftest import Log, sealer
 from tests.audit.tampering import tamper
-from tests.audit.test_sealer import sealed
 
 
 @pytest.mark.guarantee("audit:window")
@@ -26,14 +25,14 @@ async def test_no_open_transaction_keeps_others_from_being_sealed_and_what_it_wr
         while await made.tick():
             pass
         await made.tick()
-        assert await sealed(log) == 3, "whatever hangs"
+        assert await log.sealed() == 3, "whatever hangs"
         assert (await log.verify())["ok"]
     told = "SELECT count(*) FROM audit.events WHERE type = 'sealing.held_up'"
     assert await log.owner.fetchval(told) == 1, "said once"
     await log.append(1)
     while await made.tick():
         pass
-    assert await sealed(log) == 5
+    assert await log.sealed() == 5
     found = await log.verify()
     assert (found["ok"], found["late"]) == (True, 1), found
     assert (await log.check()).fault is None
@@ -58,7 +57,7 @@ async def test_a_relay_whose_anchor_file_is_ahead_of_the_database_seals_nothing_
     await log.append(1)
     while await again.tick():
         pass
-    assert await sealed(log) == 5, "the file and the database agree"
+    assert await log.sealed() == 5, "the file and the database agree"
     seals = "DELETE FROM audit.seals WHERE tenant_id = 'demo' AND seal_no = 3"
     await tamper(log.owner, [seals, "DELETE FROM audit.members WHERE seq = 5"])  # put back
     restored = sealer(log.pool, log.key, anchor_file=path)

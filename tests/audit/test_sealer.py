@@ -11,24 +11,12 @@ from prometheus_client import REGISTRY
 
 from app.audit import note
 from app.audit.bundle import parse_anchors
-from app.audit.keys import FileSigner, signer
+from app.audit.keys import FileSigner
 from app.audit.store import seals as audit_seals
 from relay import gauges
-from relay.sealer import Sealer, SignerError
+from relay.sealer import Sealer
 from tests.audit.conftest import LOG, Log, sealer
 from tests.support.stack import wait_for
-
-COUNTS = (
-    "SELECT count(*) AS n, coalesce(max(seq), 0) AS top FROM audit.members WHERE tenant_id = $1"
-)
-
-
-async def sealed(log: Log, tenant: str = "demo") -> int:
-    """How many events are sealed; their numbers are dense."""
-    row = await log.owner.fetchrow(COUNTS, tenant)
-    assert row is not None
-    assert row["n"] == row["top"]
-    return row["n"]
 
 
 @pytest.mark.guarantee("audit:sealed-once")
@@ -75,11 +63,11 @@ async def test_a_transaction_that_commits_late_is_sealed_after_those_that_overto
         await late.execute(insert, "late")
         await log.append(3)
         await log.seal()
-        assert await sealed(log) == 0, "an open transaction could still write below them"
+        assert await log.sealed() == 0, "an open transaction could still write below them"
         assert log.sealer.counts.lag_s > 0
     await log.append(1)
     await log.seal()
-    assert await sealed(log) == 5
+    assert await log.sealed() == 5
     assert (await log.verify())["ok"]
     assert log.sealer.counts.lag_s == 0
     await late.close()
@@ -93,8 +81,8 @@ async def test_a_batch_is_bounded_and_never_splits_a_transaction(log: Log) -> No
     small = sealer(log.pool, log.key, batch_max=10)
     sizes = [0]
     while await small.tick():
-        sizes.append(await sealed(log))
-    assert await sealed(log) == 39
+        sizes.append(await log.sealed())
+    assert await log.sealed() == 39
     assert [size for size in sizes if 0 < size < 35] == [], "the large transaction is whole"
     assert (await log.verify())["ok"]
 
@@ -113,7 +101,7 @@ async def test_an_id_that_another_event_had_keeps_nothing_from_being_sealed(log:
         await log.owner.execute(again, "demo", "of the same seal")
         await log.owner.execute(again, "other", "of another tenant")
     await log.seal()
-    assert (await sealed(log), await sealed(log, "other")) == (3, 1)
+    assert (await log.sealed(), await log.sealed("other")) == (3, 1)
     for tenant in ("demo", "other"):
         assert (await log.verify(tenant))["ok"]
         assert (await log.check(tenant)).fault is None
@@ -130,11 +118,11 @@ async def test_of_many_sealers_one_seals_and_another_takes_over(log: Log) -> Non
     await asyncio.gather(*(other.tick() for other in others))
     assert one.counts.leading
     assert not any(other.counts.leading for other in others)
-    assert await sealed(log) == 5
+    assert await log.sealed() == 5
     await log.owner.execute("UPDATE leases SET until = now() - interval '1 second'")
     await asyncio.gather(*(other.tick() for other in others))
     assert sum(other.counts.leading for other in others) == 1
-    assert await sealed(log) == 10
+    assert await log.sealed() == 10
     assert (await log.verify())["ok"]
 
 
@@ -168,7 +156,7 @@ async def test_a_sealer_that_lost_its_lease_while_it_signed_writes_nothing(log: 
     assert await wait_for(lambda: _leads(new))
     slow.go.set()
     await ticking
-    assert await sealed(log) == 5
+    assert await log.sealed() == 5
     assert old.counts.seals == 0
     assert (await log.verify())["ok"]
 
@@ -184,7 +172,7 @@ async def test_a_log_without_its_watermark_is_read_again_and_sealed_no_twice(log
     await log.owner.execute("DELETE FROM audit.watermark")
     await log.append(2)
     await log.seal()
-    assert await sealed(log) == 8
+    assert await log.sealed() == 8
     assert (await log.verify())["ok"]
 
 
@@ -202,63 +190,13 @@ async def test_what_a_restored_dump_brings_is_sealed_and_what_follows_too(log: L
     await log.owner.execute("DELETE FROM leases")
     while await small.tick():
         pass
-    assert await sealed(log) == 31, "and that the log has moved"
+    assert await log.sealed() == 31, "and that the log has moved"
     await log.append(1)
     while await small.tick():
         pass
-    assert await sealed(log) == 32
+    assert await log.sealed() == 32
     assert (await log.verify())["ok"]
     assert small.counts.lag_s == 0, "what the dump brought is sealed, whatever its ids"
-
-
-async def test_while_keys_rotate_both_sign_and_either_one_is_enough_to_verify(log: Log) -> None:
-    await log.append(2)
-    await log.seal()
-    new = Ed25519PrivateKey.generate()
-    both = Sealer(log.pool, [FileSigner(new), FileSigner(log.key)], log=LOG)
-    await log.owner.execute("DELETE FROM leases")
-    await log.append(2)
-    while await both.tick():
-        pass
-    report = await log.check()
-    assert report.fault is None, "an auditor who pins the old key"
-    assert (await log.verify())["ok"]
-    after = Sealer(log.pool, [FileSigner(new)], log=LOG)
-    await log.owner.execute("DELETE FROM leases")
-    await log.append(1)
-    while await after.tick():
-        pass
-    report = await log.check()
-    assert report.fault is not None
-    assert "not signed by a known key" in report.fault.reason
-    assert (report.fault.seal_no, report.fault.seq) == (3, 5)
-    assert (await log.check(pinned=False)).fault is None
-    assert len(await log.owner.fetch("SELECT FROM audit.keys")) == 2
-
-
-class BadSigner(FileSigner):
-    async def sign(self, message: bytes) -> bytes:
-        return await super().sign(message + b"!")
-
-
-async def test_a_false_signature_is_not_written(log: Log) -> None:
-    await log.append(1)
-    bad = Sealer(log.pool, [BadSigner(log.key)], log=LOG)
-    with pytest.raises(SignerError):
-        await bad.tick()
-    with pytest.raises(SignerError):
-        await bad.tick()
-    assert await sealed(log) == 0
-
-
-async def test_a_plug_in_signs_instead_of_a_file(tmp_path: Path) -> None:
-    made = signer("tests.audit.test_sealer:key_service")
-    assert note.signed(b"x", await made.sign(b"x"), made.public_key)
-
-
-def key_service() -> FileSigner:
-    """What a KMS plug-in offers."""
-    return FileSigner(Ed25519PrivateKey.generate())
 
 
 async def test_each_seal_has_its_anchor_in_the_outbox_and_in_the_file(
@@ -298,11 +236,11 @@ async def test_run_seals_until_it_is_told_to_stop_and_gives_the_lease_back(log: 
         await running
     await log.append(1)
     await log.seal()
-    assert await sealed(log) == 7, "another sealer need not wait for the lease to run out"
+    assert await log.sealed() == 7, "another sealer need not wait for the lease to run out"
 
 
 async def _count(log: Log, wanted: int) -> bool:
-    return await sealed(log) == wanted
+    return await log.sealed() == wanted
 
 
 async def test_a_relay_says_that_it_seals_only_while_it_has_the_lease(log: Log) -> None:
@@ -364,7 +302,7 @@ async def test_a_tick_costs_the_batch_and_not_the_history(log: Log) -> None:
     before = await _reads(log)
     await log.seal()
     await log.owner.execute("SELECT pg_stat_force_next_flush()")
-    assert await sealed(log) == 20010
+    assert await log.sealed() == 20010
     assert await _reads(log) - before < 200, "rows of events read for ten new ones"
 
 

@@ -12,8 +12,6 @@ from app import assets
 ROOT = assets.root()
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
-LONG_HERE = {"tests/edges/mcp/test_fast_call.py", "tests/audit/test_sealer.py"}
-"""Still to be split."""
 DEPLOYED = ("app", "relay", "worker")
 
 SQL = re.compile(
@@ -76,11 +74,7 @@ def test_a_file_has_one_subject() -> None:
         path: len(path.read_text().splitlines())
         for path in [*ours(), *files("app/*.sql", "relay/*.sql")]
     }
-    found = [
-        f"{name(path)} has {n} lines"
-        for path, n in lengths.items()
-        if n > FILE_LINES_MAX and name(path) not in LONG_HERE
-    ]
+    found = [f"{name(path)} has {n} lines" for path, n in lengths.items() if n > FILE_LINES_MAX]
     assert not found, told("split by subject, each part with a sentence on its place:", found)
 
 
