@@ -1,4 +1,4 @@
-"""Every deliberate error: a stable code, an HTTP status (RFC 9457), and a sentence that says what to do."""
+"""Every deliberate error: a stable code, an HTTP status (RFC 9457), a sentence on what to do."""
 
 from typing import Any, ClassVar, Final
 

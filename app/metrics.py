@@ -51,7 +51,8 @@ for how in ("parked", "again"):
     REFUSED_ROWS.labels(how)
 DISPATCH_S: Final = Histogram(
     "mcpbroker_dispatch_seconds",
-    "From a command's outbox row to Kafka's acknowledgement, its wait for windows and keys included.",
+    "From a command's outbox row to Kafka's acknowledgement,"
+    " its wait for windows and keys included.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
 )
 

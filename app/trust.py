@@ -1,4 +1,4 @@
-"""Whom a deployment trusts: token issuers, client certificates, and Kafka's peers; settings only."""
+"""Whom a deployment trusts: token issuers, client certificates, Kafka's peers; settings only."""
 
 from ipaddress import ip_address
 from pathlib import Path

@@ -23,7 +23,7 @@ PATH = "/mcp/tools/call"
 
 
 async def through_eda(servers: Servers) -> list[Figure]:
-    """One call after the other, by stage; then many at once through one rulebook process and two."""
+    """One call after the other, by stage; then many at once through one process, or two."""
     stack = Stack(servers.home / "eda", say=lambda _: None)
     await asyncio.to_thread(stack.start)
     try:

@@ -1,4 +1,4 @@
-"""The whole life of a call: accepted, in Kafka, claimed, ended, its caller told; beside the peers."""
+"""The whole life of a call: accepted, in Kafka, claimed, ended, its caller told; beside peers."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable

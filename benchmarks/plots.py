@@ -1,10 +1,11 @@
-"""The table and plots of docs/PERFORMANCE.md.
+"""The list and plots of docs/PERFORMANCE.md.
 
-`python -m benchmarks.plots FIGURES.json FOLDER` prints the table and writes the plots, as SVG.
+`python -m benchmarks.plots FIGURES.json FOLDER` prints the list and writes the plots, as SVG.
 """
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -16,6 +17,7 @@ from matplotlib import pyplot as plt
 from benchmarks.measure import shown
 
 STAGE: Final = re.compile(r"([a-z._]+) -> ([a-z._]+): (\d+) ms")
+COLUMNS: Final = 100
 
 
 def ratios(figures: list[dict[str, Any]], path: Path) -> None:
@@ -57,26 +59,18 @@ def waterfall(figure: dict[str, Any], path: Path) -> None:
     plt.close(plot)
 
 
-def table(figures: list[dict[str, Any]]) -> str:
-    """The figures as a table in Markdown."""
-    lines = [
-        "| figure | median | against | its median | ratio | min-max | goal |",
-        "|---|" + "---|" * 6,
-    ]
+def listed(figures: list[dict[str, Any]]) -> str:
+    """The figures as a list in Markdown: a median, what it is held against, and the goal."""
+    lines: list[str] = []
     for one in figures:
-        goal = one["goal"] and f"{one['goal']}: {'met' if one['met'] else '**missed**'}"
-        compared = ("-", "-", "-")
+        said = f"- {one['name']}: **{shown(median(one['subject']))} {one['unit']}**"
         if one["baseline"]:
             spread = f"{shown(one['ratio_min'])}-{shown(one['ratio_max'])}"
-            compared = (shown(median(one["baseline"])), shown(one["ratio"]), spread)
-        cells = [
-            one["name"],
-            f"{shown(median(one['subject']))} {one['unit']}",
-            one["against"],
-            *compared,
-            goal,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+            said += f"; {one['against']}: {shown(median(one['baseline']))}"
+            said += f"; ratio {shown(one['ratio'])} ({spread})"
+        if one["goal"]:
+            said += f"; goal {one['goal']}: {'met' if one['met'] else '**missed**'}"
+        lines += textwrap.wrap(said, COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -87,7 +81,7 @@ def main() -> None:
     mpl.rcParams["svg.fonttype"] = "none"
     folder.mkdir(parents=True, exist_ok=True)
     figures = orjson.loads(source.read_bytes())["figures"]
-    print(table(figures))
+    print(listed(figures))
     ratios(figures, folder / "ratios.svg")
     for one in figures:
         if "->" in one["note"] and one["name"].startswith("a call through EDA"):

@@ -5,9 +5,10 @@ in PostgreSQL by its size), lets the model predict the rate at 1, 16, 64 and 256
 those rates, prints both, and only then extrapolates to more processors and replicas.
 
 The model: closed-loop callers; each app replica is one thread that takes `python_s` a call and
-`python_batch_s` a batch and has two batches in flight, which share the calls; a batch costs `batch_s + row_s * calls` of a processor and then `sync_s` of
-waiting for the disk. All share the machine's processors, evenly. Not in it: the network, Kafka, and
-what PostgreSQL's own locks cost when many processors write (measure before you trust 16).
+`python_batch_s` a batch and has two batches in flight, which share the calls; a batch costs
+`batch_s + row_s * calls` of a processor and then `sync_s` of waiting for the disk. All share the
+machine's processors, evenly. Not in it: the network, Kafka, and what PostgreSQL's own locks cost
+when many processors write (measure before you trust 16).
 """
 
 import heapq

@@ -1,4 +1,4 @@
-"""The saga demo: a service is provisioned, configured and enabled; then one that fails is undone."""
+"""The saga demo: a service is provisioned, configured, enabled; then one that fails is undone."""
 
 import asyncio
 import tempfile

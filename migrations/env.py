@@ -81,7 +81,8 @@ async def online() -> None:
         async with engine.connect() as conn:
             await alone(conn)
             await conn.execute(text(ROLES))
-            # A migration that has to wait for a lock gives up rather than queue all traffic behind it.
+            # A migration that has to wait for a lock gives up rather than queue all traffic behind
+            # it.
             await conn.execute(text("SET lock_timeout = '5s'"))
             await conn.execute(text("SET statement_timeout = '10min'"))
             await conn.execute(text("SET ROLE broker_owner"))

@@ -57,8 +57,8 @@ async def serve(settings: Settings) -> None:
         supervisor.start("notifier", notifier.run)
         connecting = asyncio.create_task(publisher.connect())  # it ends; publishing tries too
         stop_waits = asyncio.create_task(_wake_on_stop(stop, outbound, conductor))
-        # What is there now stays to the end; a full collection would walk all of it, and every batch
-        # on its way would wait for tens of milliseconds.
+        # What is there now stays to the end; a full collection would walk all of it, and every
+        # batch on its way would wait for tens of milliseconds.
         gc.collect()
         gc.freeze()
         logger.info("relay started", extra={"relay": relay, "kafka": settings.kafka_bootstrap})

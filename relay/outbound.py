@@ -33,8 +33,9 @@ REFUSED_PAUSE_S: Final = 5.0
 """A row whose topic is missing or refused is tried again after this."""
 
 BATCHES: Final = 4
-"""Of commands, on their way at a time: PostgreSQL works while Kafka does, and a small batch waits for
-no larger one. With two the drain was a tenth slower, and a quiet tenant's p95 beside a noisy one."""
+"""Of commands, on their way at a time: PostgreSQL works while Kafka does, and a small batch waits
+for no larger one. With two the drain was a tenth slower, and a quiet tenant's p95 beside a noisy
+one."""
 
 
 class Outbound:

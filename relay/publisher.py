@@ -52,7 +52,7 @@ OF_THE_RECORD: Final = (
     RecordTooLargeError,
     UnsupportedForMessageFormatError,
 )
-"""Whatever is tried again, this record is refused again: told of a batch, so each is tried alone."""
+"""However often it is tried, this record is refused: told of a batch, so each is tried alone."""
 
 OF_THE_TOPIC: Final = (
     InvalidTopicError,

@@ -1,4 +1,4 @@
-"""Sagas on their way: takes the ticks that steps leave when they end. Safe on many relays at once."""
+"""Sagas on their way: takes the ticks that steps leave when they end. Safe on many relays."""
 
 import asyncio
 import logging

@@ -2,7 +2,8 @@
 
 A line says what it is by `line`: `bundle` first; each `key` that the database knows; `retirement`,
 the newest seal of that kind, if there is one; `base`, the seal before the first one, where the log
-is not exported from its start; then each `seal` with its `member` lines behind it; `end`. Anchors from Kafka are NDJSON too, without a header.
+is not exported from its start; then each `seal` with its `member` lines behind it; `end`. Anchors
+from Kafka are NDJSON too, without a header.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

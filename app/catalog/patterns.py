@@ -1,4 +1,4 @@
-"""One engine for the regular expressions of schemas: time grows with the text's length, and no more.
+"""One engine for the regular expressions of schemas: its time grows with the text's length only.
 
 The validator's and redaction's patterns are the same, read alike. It has no look-around and no
 back references, which the catalog refuses when it is applied.

@@ -1,4 +1,4 @@
-"""What a tool's schema marks `x-sensitive` is kept out of the audit trail, logs and problem details.
+"""What a tool's schema marks `x-sensitive` stays out of the audit trail, logs and problem details.
 
 It fails closed: where a schema marks anything, a value at a place that it does not describe is not
 written either. Keywords are those of JSON Schema 2020-12 that apply a subschema to a place.

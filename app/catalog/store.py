@@ -16,7 +16,7 @@ from app.postgres.wakeups import CATALOG
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is to change of a tenant; None stays as it is. `unset` names what is to have no value."""
+    """What is to change of a tenant; None stays as it is. `unset` names what is to have none."""
 
     title: str | None = None
     state: str | None = None

@@ -1,4 +1,4 @@
-"""What `broker audit verify` and `verify-bundle` say of what they have found, and their exit codes."""
+"""What `broker audit verify` and `verify-bundle` say of what they found, and their exit codes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,15 +73,16 @@ def _print(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     fault = found["fault"]
     if fault is None:
+        verdict = "[green]ok[/green]" if found["ok"] else "[yellow]not shown[/yellow]"
         console.print(
-            f"{'[green]ok[/green]' if found['ok'] else '[yellow]not shown[/yellow]'} {found['tenant_id']}: {found['events']} events in"
-            f" {found['seals']} seals, {found['anchors']} anchors compared"
+            f"{verdict} {found['tenant_id']}: {found['events']} events in {found['seals']} seals,"
+            f" {found['anchors']} anchors compared"
         )
         console.print(f"size {found['size']} root {found['root']}")
         if found["retired_before"] is not None:
             console.print(
-                f"{found['retired']} of the events are gone: a signed request said that those before"
-                f" {found['retired_before']} may be; their leaves are there"
+                f"{found['retired']} of the events are gone: a signed request said that those"
+                f" before {found['retired_before']} may be; their leaves are there"
             )
         for words in found["unshown"]:
             console.print(

@@ -1,4 +1,4 @@
-"""What the commands share: where the database is, how they end, and how they say what went wrong."""
+"""What the commands share: where the database is, how they end, and say what went wrong."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,4 +1,4 @@
-"""`broker saga`: register definitions of sagas, try them out dry, run them, and settle those that wait.
+"""`broker saga`: register definitions of sagas, try them dry, run them, settle those that wait.
 
 Talks HTTP to a running app, with a token from MCP_BROKER_TOKEN: an operator's to register, a
 caller's for the rest but `settle`.

@@ -1,7 +1,7 @@
 """How an attempt is over: ended, tried again or sent again; each within its caller's transaction.
 
-An adapter's report (results.py), a person's decision (control.py), the clock (timeouts.py) and a saga
-(conductor.py) all end an attempt here, with its command locked.
+An adapter's report (results.py), a person's decision (control.py), the clock (timeouts.py) and a
+saga (conductor.py) all end an attempt here, with its command locked.
 """
 
 from collections.abc import Mapping

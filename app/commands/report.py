@@ -118,7 +118,7 @@ def ended(state: State, *, repeated: bool) -> Answer:
 
 
 Row = Callable[[Report, Subject, ToolPolicy, float], tuple[object, ...]]
-"""A report as its batch's statement takes it; the last argument is the lease of tools without one."""
+"""A report as its batch's statement takes it; last comes the lease of tools without one."""
 
 
 def claim_row(

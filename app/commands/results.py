@@ -46,7 +46,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
-    """What became of a report: its answer, the change if there was one, a command that it claimed."""
+    """What became of a report: its answer, the change if there was one, the command it claimed."""
 
     answer: Answer
     change: Change | None = None
@@ -328,7 +328,8 @@ async def finish(
     fields = {"correlation_id": str(command_id), "state": str(command.state)}
     if current:
         raise ContradictionError(
-            f"Command {command_id} has ended {command.state}; your report is recorded, not applied.",
+            f"Command {command_id} has ended {command.state};"
+            " your report is recorded, not applied.",
             **fields,
         )
     raise StaleAttemptError(

@@ -58,7 +58,7 @@ async def _pass(
 async def discard_forgotten(
     engine: AsyncEngine, settings: Settings, *, pauses: Pauses | None = None
 ) -> list[Change]:
-    """Discard dead letters that nobody settled in time, but those that an ordering key waits for."""
+    """Discard dead letters that nobody settled in time, but those that a key waits for."""
     kept_s = settings.dead_letters_kept_s
     async with engine.connect() as conn:
         found = await retention.forgotten(conn, kept_s=kept_s, limit=ROWS)

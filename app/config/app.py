@@ -33,8 +33,8 @@ class AppSettings(BaseSettings):
     )
     allowed_hosts: tuple[str, ...] = setting(
         ("127.0.0.1:*", "localhost:*", "[::1]:*"),
-        "JSON list of the Host headers that callers' requests may have, beside public_url's; * stands"
-        " for any port.",
+        "JSON list of the Host headers that callers' requests may have, beside public_url's; *"
+        " stands for any port.",
         change="When the app has other names than that: it keeps DNS rebinding out.",
     )
     allowed_origins: tuple[str, ...] = setting(
@@ -118,7 +118,8 @@ class AppSettings(BaseSettings):
     )
     head_bytes_max: Count = setting(
         64 << 10,
-        "The largest line and headers of a request; more is answered 431, or closes the connection.",
+        "The largest line and headers of a request; more is answered 431, or closes the"
+        " connection.",
         unit="bytes",
         change="Raise it for tokens or client certificates that are larger.",
     )

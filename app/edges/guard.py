@@ -1,4 +1,4 @@
-"""The way in of every HTTP request: from where, who asks, and its body's limits, before it is read."""
+"""The way in of every HTTP request: from where, who asks, its body's limits, before it is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

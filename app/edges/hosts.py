@@ -15,7 +15,10 @@ from starlette.types import Message, Send
 from app.config import Settings
 from app.errors import BadRequestError, MisdirectedError, StrangeOriginError
 
-SHOWN: Final = "Mcp-Session-Id, WWW-Authenticate, Retry-After, Location, Idempotent-Replayed, Preference-Applied"
+SHOWN: Final = (
+    "Mcp-Session-Id, WWW-Authenticate, Retry-After, Location, Idempotent-Replayed,"
+    " Preference-Applied"
+)
 """Answers' headers that a page may read."""
 TAKEN: Final = (
     "Authorization, Content-Type, Accept, Last-Event-ID, Idempotency-Key, Prefer, Traceparent,"

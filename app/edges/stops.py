@@ -31,7 +31,8 @@ class Stops:
     """The requests that this process serves and that their client may give up.
 
     Nothing polls for what was given up, and a NOTIFY reaches only who listens at that moment. So a
-    replica asks for what it missed whenever it begins to listen, and those who told it tell it again.
+    replica asks for what it missed whenever it begins to listen, and those who told it tell it
+    again.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -62,7 +63,7 @@ class Stops:
             self._tell(name)
 
     def notified(self, payload: str) -> None:
-        """These requests were given up, says some replica; "" says that some may have been missed."""
+        """Some replica says which requests were given up; "" says that some may be missed."""
         for name in payload.split(","):
             if not name:
                 self._tell(ASK)

@@ -59,7 +59,7 @@ class Connection(asyncpg.Connection):
 
 
 def plain(url: str) -> str:
-    """A URL as the driver takes it, with several hosts and target_session_attrs where it names them."""
+    """A URL as the driver takes it, with several hosts and target_session_attrs where named."""
     return url.replace("postgresql+asyncpg://", "postgresql://", 1)
 
 

@@ -77,7 +77,7 @@ def sqlstate_of(error: Exception) -> str:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether one of `AWAY` says that the server was not reached: another statement fares no better.
+    """Whether one of `AWAY` says that the server was not reached: no statement fares better.
 
     What has no SQLSTATE did not come from the server.
     """

@@ -1,4 +1,4 @@
-"""Statements that are too long for a string: each in a `.sql` file beside the module that runs it."""
+"""Statements that are too long for a string: each a `.sql` file beside the module that runs it."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""A saga's definition against the tools its author may call, as far as can be known beforehand; pure.
+"""A saga's definition against the tools its author may call, as far as is known beforehand; pure.
 
-Constants are checked against the tools' JSON Schemas as they are; a reference is checked by the type
-that the saga's input schema, or the earlier step's output schema, gives it. What no schema tells is
-left to the call itself, which is checked like any other.
+Constants are checked against the tools' JSON Schemas as they are; a reference is checked by the
+type that the saga's input schema, or the earlier step's output schema, gives it. What no schema
+tells is left to the call itself, which is checked like any other.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

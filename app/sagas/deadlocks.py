@@ -1,9 +1,9 @@
 """Sagas that wait for each other's ordering keys in a circle: found, and one of them gives way.
 
-A saga keeps each key that it has taken until it is over, so two that take two keys in opposite order
-would wait for good. Keys come from arguments and results, so they are not all known at a saga's start
-and cannot be taken in one order. A circle does not open by itself: it is found by looking, also
-after a crash, and looking costs nothing while no saga that has a key waits for one.
+A saga keeps each key that it has taken until it is over, so two that take two keys in opposite
+order would wait for good. Keys come from arguments and results, so they are not all known at a
+saga's start and cannot be taken in one order. A circle does not open by itself: it is found by
+looking, also after a crash, and looking costs nothing while no saga that has a key waits for one.
 """
 
 import logging

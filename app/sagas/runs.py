@@ -69,7 +69,8 @@ async def add(conn: Conn, call: Call, *, on_idle: str, idle_timeout_s: float) ->
         return earlier  # a repeat is answered even where the saga is over
     if saga["state"] != State.RUNNING or saga["closed"] or saga["stop"] is not None:
         raise SagaClosedError(
-            f"Saga {call.saga_id} takes no more steps: it is {_said_of(saga)}. Nothing was started.",
+            f"Saga {call.saga_id} takes no more steps: it is {_said_of(saga)}."
+            " Nothing was started.",
             state=saga["state"],
         )
     if saga["steps"] >= STEPS_MAX:

@@ -1,4 +1,4 @@
-"""What a saga's tick knows, and the calls that it makes of that: to start, find out, or undo a step."""
+"""What a saga's tick knows, and the calls it makes of that: to start, find out, or undo a step."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

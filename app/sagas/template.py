@@ -1,4 +1,4 @@
-"""References in a saga's arguments: `{{ input.x }}`, `{{ steps.id.result.y }}`, `{{ saga.id }}`; pure.
+"""References in a saga's arguments: `{{ input.x }}`, `{{ steps.id.result }}` and others; pure.
 
 There is no expression language. A text is read once and what a reference brings in is never read
 for references again, so no caller's value can become one.

@@ -41,7 +41,9 @@ INSERT = """
 """
 JOIN = """
     INSERT INTO audit.members (tenant_id, seq, event_id, occurred_at, leaf)
-    SELECT 'demo', {seq}, event_id, occurred_at, audit.leaf(e) FROM audit.events e WHERE type = 'forged'
+    SELECT 'demo', {seq}, event_id, occurred_at, audit.leaf(e)
+      FROM audit.events e
+     WHERE type = 'forged'
 """
 FORGED = "(SELECT event_id FROM audit.events WHERE type = 'forged')"
 
@@ -142,7 +144,8 @@ EVENTS = [
             (
                 "UPDATE audit.events e SET actor = o.actor, command_id = o.command_id"
                 " FROM audit.events o JOIN audit.members om USING (event_id), audit.members em"
-                " WHERE em.event_id = e.event_id AND em.tenant_id = 'demo' AND om.tenant_id = 'demo'"
+                " WHERE em.event_id = e.event_id"
+                " AND em.tenant_id = 'demo' AND om.tenant_id = 'demo'"
                 " AND (em.seq, om.seq) IN ((7, 11), (11, 7))"
             )
         ],
@@ -173,7 +176,8 @@ EVENTS = [
         statements=[
             INSERT.format(seq=7),
             (
-                "UPDATE audit.events SET xid = '999999999', occurred_at = now() + interval '1 month'"
+                "UPDATE audit.events"
+                " SET xid = '999999999', occurred_at = now() + interval '1 month'"
                 " WHERE type = 'forged'"
             ),
         ],

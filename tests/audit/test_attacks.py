@@ -302,15 +302,24 @@ SOME = "(SELECT event_id FROM audit.members WHERE tenant_id = 'demo' AND seq = {
         (
             [
                 "ALTER TABLE audit.events DROP CONSTRAINT pk_events",
-                f"INSERT INTO audit.events SELECT * FROM audit.events WHERE event_id = {SOME.format(12)}",
+                (
+                    "INSERT INTO audit.events"
+                    f" SELECT * FROM audit.events WHERE event_id = {SOME.format(12)}"
+                ),
             ],
             "there twice",
             "is missing",
         ),
         (
             [
-                "ALTER TABLE audit.members DROP CONSTRAINT pk_members, DROP CONSTRAINT uq_members_event",
-                "INSERT INTO audit.members SELECT * FROM audit.members WHERE tenant_id = 'demo' AND seq = 12",
+                (
+                    "ALTER TABLE audit.members DROP CONSTRAINT pk_members,"
+                    " DROP CONSTRAINT uq_members_event"
+                ),
+                (
+                    "INSERT INTO audit.members"
+                    " SELECT * FROM audit.members WHERE tenant_id = 'demo' AND seq = 12"
+                ),
             ],
             "there twice",
             "is missing",

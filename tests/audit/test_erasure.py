@@ -53,7 +53,10 @@ async def test_after_an_erasure_the_person_is_gone_and_the_log_verifies(
     erased: Log, tmp_path: Path
 ) -> None:
     assert await erased.owner.fetchval(HIDDEN, "ada@example.org") == 0
-    names = "SELECT count(*) FROM audit.events WHERE tenant_id = 'demo' AND (user_id = 'ada' OR actor LIKE '%ada')"
+    names = (
+        "SELECT count(*) FROM audit.events"
+        " WHERE tenant_id = 'demo' AND (user_id = 'ada' OR actor LIKE '%ada')"
+    )
     assert await erased.owner.fetchval(names) == 0
     assert (
         await erased.owner.fetchval("SELECT count(*) FROM audit.events WHERE user_id = 'bob'") == 2
@@ -197,7 +200,8 @@ async def test_an_event_from_before_there_were_salts_keeps_its_leaf_and_is_not_e
     [done] = await log.erase("ada")
     assert (done.events, done.kept) == (0, 1)
     leaf = await log.owner.fetchrow(
-        "SELECT audit.leaf(e), audit.leaf_v1(event_id, occurred_at, tenant_id, type, actor, user_id,"
+        "SELECT audit.leaf(e),"
+        " audit.leaf_v1(event_id, occurred_at, tenant_id, type, actor, user_id,"
         " command_id, saga_id, tool, method, attempt, state_from, state_to, fingerprint, body)"
         " AS first FROM audit.events e"
     )

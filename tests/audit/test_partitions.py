@@ -24,7 +24,11 @@ OLD = """
     INSERT INTO audit.events (tenant_id, type, actor, user_id, occurred_at)
     SELECT $1, 'old', 'user:ada', 'ada', $2 FROM generate_series(1, 3)
 """
-MONTHS = "SELECT array_agg(inhrelid::regclass::text ORDER BY 1) FROM pg_inherits WHERE inhparent = 'audit.events'::regclass AND inhrelid::regclass::text LIKE '%2020%'"
+MONTHS = """
+    SELECT array_agg(inhrelid::regclass::text ORDER BY 1)
+      FROM pg_inherits
+     WHERE inhparent = 'audit.events'::regclass AND inhrelid::regclass::text LIKE '%2020%'
+"""
 
 
 @pytest.fixture
@@ -185,7 +189,10 @@ async def test_who_signs_cannot_drop_and_who_drops_cannot_sign(aged: Log) -> Non
         "DELETE FROM audit.holds",
         "DROP TABLE audit.events_202002",
         "SET ROLE broker_owner",
-        "CREATE TABLE audit.events_x PARTITION OF audit.events FOR VALUES FROM (now()) TO ('infinity')",
+        (
+            "CREATE TABLE audit.events_x PARTITION OF audit.events"
+            " FOR VALUES FROM (now()) TO ('infinity')"
+        ),
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await as_retention(aged, statement)

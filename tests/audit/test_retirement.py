@@ -91,7 +91,8 @@ async def test_a_retirement_that_nobody_signed_is_found(aged: Log) -> None:
         "UPDATE audit.seals s SET digest = audit.seal_v2(s) WHERE kind = 'retirement'",
         (
             "UPDATE audit.seals SET attestation = replace(attestation,"
-            " split_part(attestation, E'\\n', 3), encode(digest, 'base64')) WHERE kind = 'retirement'"
+            " split_part(attestation, E'\\n', 3), encode(digest, 'base64'))"
+            " WHERE kind = 'retirement'"
         ),
     )
     await tamper(aged.owner, list(forge[:1]))

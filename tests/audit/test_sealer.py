@@ -1,4 +1,4 @@
-"""The sealer: every event once, in its transaction's order, whoever else seals, crashes or waits."""
+"""The sealer: every event once, in its transaction's order, whoever seals, crashes or waits."""
 
 import asyncio
 from pathlib import Path
@@ -74,7 +74,10 @@ async def test_a_transaction_that_commits_late_is_sealed_after_those_that_overto
 
 
 async def test_a_batch_is_bounded_and_never_splits_a_transaction(log: Log) -> None:
-    many = "INSERT INTO audit.events (tenant_id, type, actor) SELECT 'demo', 'x', 'x' FROM generate_series(1, $1::int)"
+    many = (
+        "INSERT INTO audit.events (tenant_id, type, actor)"
+        " SELECT 'demo', 'x', 'x' FROM generate_series(1, $1::int)"
+    )
     await log.append(5)
     await log.owner.execute(many, 30)
     await log.append(4)

@@ -14,8 +14,9 @@ CHANGES = {
     " FROM audit.seals s JOIN audit.members m ON m.tenant_id = s.tenant_id WHERE false",
     "a view's rights": "ALTER VIEW audit.denials RESET (security_invoker)",
     "a view less": "DROP VIEW audit.denials",
-    "a function": "CREATE OR REPLACE FUNCTION audit.erased(tenant text) RETURNS TABLE (erasure uuid,"
-    " month text, events bigint, digest text, event_id uuid) LANGUAGE sql AS"
+    "a function": "CREATE OR REPLACE FUNCTION audit.erased(tenant text)"
+    " RETURNS TABLE (erasure uuid, month text, events bigint, digest text, event_id uuid)"
+    " LANGUAGE sql AS"
     " $$ SELECT NULL::uuid, '', 0::bigint, '', NULL::uuid WHERE false $$",
     "a function more": "CREATE FUNCTION audit.x() RETURNS int LANGUAGE sql RETURN 1",
     "a definer": "ALTER FUNCTION audit.root(bytea) SECURITY DEFINER",

@@ -130,7 +130,8 @@ def test_a_note_that_go_has_signed_is_understood() -> None:
     note = (
         "If you think cryptography is the answer to your problem,\n"
         "then you don't know what your problem is.\n\n\u2014 PeterNeumann "
-        "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+        "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdng"
+        "otpRZb6KE6RyyBwJnAM=\n"
     )
     assert audit_note.verifier_key("PeterNeumann", public) == verifier
     assert audit_note.signers_of(note, {"k": public}) == {"k"}

@@ -238,7 +238,8 @@ def test_a_claim_is_the_beginning_of_the_right_order(
         for name in TOOLS:
             await owner.execute(
                 "INSERT INTO tools SELECT (jsonb_populate_record(t, jsonb_build_object("
-                "'tool', $1::text, 'method', 'use', 'name', $1::text || '_use'))).* FROM tools t LIMIT 1",
+                "'tool', $1::text, 'method', 'use', 'name', $1::text || '_use'))).*"
+                " FROM tools t LIMIT 1",
                 name,
             )
         return owner, await asyncpg.create_pool(database.relay, min_size=1, max_size=1)

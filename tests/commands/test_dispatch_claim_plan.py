@@ -1,4 +1,4 @@
-"""The claim reads what it takes, not what waits: held on the plan, as times say little in a test."""
+"""The claim reads what it takes, not what waits: held by its plan, as times tell little here."""
 
 from uuid import uuid4
 

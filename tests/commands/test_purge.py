@@ -31,7 +31,10 @@ SAGA = """
     INSERT INTO sagas (id, tenant_id, user_id, kind, state, finished_at)
     VALUES ($1, 'demo', 'ada', 'adhoc', 'running', NULL)
 """
-HELD = "INSERT INTO audit.holds (tenant_id, from_at, to_at, reason, placed_by) VALUES ('demo', $1, $2, 'x', 'x')"
+HELD = """
+    INSERT INTO audit.holds (tenant_id, from_at, to_at, reason, placed_by)
+    VALUES ('demo', $1, $2, 'x', 'x')
+"""
 
 
 @pytest.fixture
@@ -150,7 +153,10 @@ async def test_a_sagas_member_stays_until_its_saga_has_ended_for_that_long(
     await fetch(database.owner, SAGA, saga)
     await fetch(database.owner, "UPDATE commands SET saga_id = $2 WHERE id = $1", one, saga)
     assert await retention.purge(relay.pool, policy) == retention.Purged()
-    over = "UPDATE sagas SET state = 'completed', finished_at = now() - make_interval(days => $2) WHERE id = $1"
+    over = (
+        "UPDATE sagas SET state = 'completed', finished_at = now() - make_interval(days => $2)"
+        " WHERE id = $1"
+    )
     await fetch(database.owner, over, saga, 10)
     assert await retention.purge(relay.pool, policy) == retention.Purged(keys=1, bodies=0)
     await fetch(database.owner, over, saga, 31)

@@ -18,8 +18,8 @@ from tests.support.calls import ADAPTER, EVE, accept, echo, fetch, policy_of, st
 
 ROWS = """
     SELECT state, attempt, adapter IS NOT NULL AS claimed, lease_until IS NOT NULL AS leased, stage,
-           percent, message, progress_seq, result::text, error::text, finished_at IS NOT NULL AS over,
-           held, dedupe_key IS NOT NULL AS dedupe
+           percent, message, progress_seq, result::text, error::text,
+           finished_at IS NOT NULL AS over, held, dedupe_key IS NOT NULL AS dedupe
       FROM commands WHERE id = $1
 """
 EVENTS = """
@@ -256,7 +256,8 @@ async def test_a_repeated_report_is_answered_alike_and_writes_nothing(
     await all_of(broker, [report(Kind.CLAIM, two)])
     await fetch(
         database.owner,
-        "UPDATE commands SET cancel_requested_at = now(), cancel_target = 'cancelled' WHERE id = $1",
+        "UPDATE commands SET cancel_requested_at = now(), cancel_target = 'cancelled'"
+        " WHERE id = $1",
         two,
     )
     stopped = {"code": "cancelled", "message": "stopped as asked"}

@@ -88,7 +88,7 @@ class Breaker:
 
 @pytest.fixture
 def breaker(monkeypatch: pytest.MonkeyPatch) -> Breaker:
-    """Between our code and the driver: the engine prepares its statements, the hot pool does not."""
+    """Between our code and the driver: the engine prepares statements, the hot pool does not."""
     made = Breaker()
 
     def broken(

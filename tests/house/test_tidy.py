@@ -12,6 +12,8 @@ from app import assets
 ROOT = assets.root()
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
+COLUMNS_MAX = 100
+DIRECTIVE = re.compile(r"  # (noqa|pyright|type): .*")
 DEPLOYED = ("app", "relay", "worker")
 
 SQL = re.compile(
@@ -76,6 +78,19 @@ def test_a_file_has_one_subject() -> None:
     }
     found = [f"{name(path)} has {n} lines" for path, n in lengths.items() if n > FILE_LINES_MAX]
     assert not found, told("split by subject, each part with a sentence on its place:", found)
+
+
+def test_a_line_is_read_without_scrolling() -> None:
+    """Python's and Markdown's; a linter's directive at its end does not count."""
+    found = [
+        f"{name(path)}:{n} has {len(DIRECTIVE.sub('', line))} columns"
+        for path in [*ours(), *files("*.md")]
+        for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(DIRECTIVE.sub("", line)) > COLUMNS_MAX
+    ]
+    assert not found, told(
+        "wrap it; a docstring's first line is a shorter sentence, a wide table is a list:", found
+    )
 
 
 def test_sql_is_in_the_stores() -> None:

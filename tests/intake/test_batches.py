@@ -1,4 +1,4 @@
-"""What the hot path's short cuts must not cost: the catalog's news, the queue's bound, the scope."""
+"""What the hot path's short cuts must not cost: the catalog's news, the queue's bound, scope."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator

@@ -23,7 +23,8 @@ async def test_a_key_is_released_without_a_walk_over_its_tenants_commands_once_t
     relay = await asyncpg.connect(database.relay)
     try:
         await conn.execute(
-            f"SET app.tenants = '{{demo}}'; PREPARE release (text[], text[]) AS {ACTIVATE_NEXT}; {ASKED}"
+            "SET app.tenants = '{demo}';"
+            f" PREPARE release (text[], text[]) AS {ACTIVATE_NEXT}; {ASKED}"
         )
         await fill(database.owner, MANY, tag="many")
         await execute(database.owner, HEAD)

@@ -1,4 +1,4 @@
-"""A laboratory for sagas: the real use cases of an app and a relay, with the test as the adapter."""
+"""A laboratory for sagas: the use cases of an app and a relay, with the test as the adapter."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -39,7 +39,8 @@ WAITING = """
            o.exempt, o.status
       FROM commands c
       JOIN outbox o ON o.command_id = c.id AND o.kind = 'command'
-     WHERE c.saga_id = $1 AND c.state = 'queued' AND NOT c.held AND c.approval IS DISTINCT FROM 'pending'
+     WHERE c.saga_id = $1 AND c.state = 'queued' AND NOT c.held
+       AND c.approval IS DISTINCT FROM 'pending'
      ORDER BY c.id
 """
 

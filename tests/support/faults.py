@@ -65,7 +65,7 @@ async def fail_at_each_statement(
 
 
 class FaultyConnection(asyncpg.Connection):
-    """A connection of a pool whose n-th statement fails; `BEGIN` and `COMMIT` are statements too."""
+    """A pool's connection whose n-th statement fails; `BEGIN` and `COMMIT` are statements too."""
 
     left: int = 0
 

@@ -1,4 +1,4 @@
-"""`make guarantees`: docs/GUARANTEES.md, of tests/guarantees.yml and the tests that carry its ids."""
+"""`make guarantees`: docs/GUARANTEES.md, of tests/guarantees.yml and the tests with its ids."""
 
 import ast
 import textwrap

@@ -18,7 +18,8 @@ from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE
 from tests.support.stack import wait_for
 
-# Users whose names are in no word of ours: they are looked for within labels too, not as whole ones.
+# Users whose names are in no word of ours: they are looked for within labels too, not as whole
+# ones.
 ZOE, QUINN = "zoe-5b1", "quinn-5b1"
 SECRETS = {"demo", "other", ZOE, QUINN, "probe", "echo", "key-of", "nothing"}
 

@@ -335,8 +335,10 @@ TENANTED = """
      WHERE n.nspname IN ('public', 'audit') AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 """
 OTHERS = """
-    INSERT INTO sagas (id, tenant_id, user_id, kind) VALUES (gen_random_uuid(), 'other', 'e', 'adhoc');
-    INSERT INTO saga_steps (saga_id, step, tenant_id, position) SELECT id, 's', 'other', 1 FROM sagas
+    INSERT INTO sagas (id, tenant_id, user_id, kind)
+    VALUES (gen_random_uuid(), 'other', 'e', 'adhoc');
+    INSERT INTO saga_steps (saga_id, step, tenant_id, position)
+    SELECT id, 's', 'other', 1 FROM sagas
      WHERE tenant_id = 'other';
     INSERT INTO saga_turns (tenant_id, saga_id) VALUES ('other', gen_random_uuid());
     INSERT INTO saga_definitions (tenant_id, name, version, definition, digest, registered_by)

@@ -18,8 +18,9 @@ UNRETIRED: Final = """
          GROUP BY s.tenant_id
     ), bound AS (
         SELECT log.tenant_id, log.said,
-               date_trunc('month', least($1, (SELECT min(h.keeps_from) FROM audit.held(log.tenant_id) h))
-                                       AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS before
+               date_trunc('month',
+                          least($1, (SELECT min(h.keeps_from) FROM audit.held(log.tenant_id) h))
+                              AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS before
           FROM log
     )
     SELECT b.tenant_id, b.before, s.retired_before AS said, s.seq_to AS said_upto,

@@ -90,7 +90,8 @@ OVERTAKING: Final = PENDING.format(
 )
 
 HEADS: Final = """
-    SELECT t.tenant_id, greatest(clock_timestamp(), s.sealed_at) AS now, s.seal_no, s.seq_to, s.frontier, s.digest
+    SELECT t.tenant_id, greatest(clock_timestamp(), s.sealed_at) AS now, s.seal_no, s.seq_to,
+           s.frontier, s.digest
       FROM unnest($1::text[]) AS t (tenant_id)
       LEFT JOIN LATERAL (
         SELECT seal_no, seq_to, frontier, digest, sealed_at

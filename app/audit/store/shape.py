@@ -95,7 +95,8 @@ SHAPE: Final = f"""
         UNION ALL
         SELECT 'function', f.oid::regprocedure::text, concat_ws('|', f.prokind, f.prosecdef,
                f.proleakproof, f.provolatile, f.proisstrict, f.proparallel, f.proowner::regrole,
-               {ACL.format(acl="f.proacl")}, f.proconfig, l.lanname, pg_get_function_arguments(f.oid),
+               {ACL.format(acl="f.proacl")}, f.proconfig, l.lanname,
+               pg_get_function_arguments(f.oid),
                pg_get_function_result(f.oid), f.prosrc, pg_get_function_sqlbody(f.oid))
           FROM pg_proc f
           JOIN pg_language l ON l.oid = f.prolang

@@ -14,7 +14,7 @@ from app.postgres.engine import dump
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which dead letters: those that fit all that is given. Ages count from when it was given up."""
+    """Which dead letters: those that fit all that is given. Ages count from the giving up."""
 
     tool: str | None = None
     method: str | None = None

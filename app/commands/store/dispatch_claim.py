@@ -15,8 +15,9 @@ import orjson
 
 from app.postgres import statements
 
-# A plan of the lease costs several times what the lease of some rows does, so one is kept. It may be
-# made while the outbox is empty, for which reading it whole is as good as any index: hence no scans.
+# A plan of the lease costs several times what the lease of some rows does, so one is kept. It may
+# be made while the outbox is empty, for which reading it whole is as good as any index: hence no
+# scans.
 LOCK: Final = """
     SET LOCAL plan_cache_mode = force_generic_plan;
     SET LOCAL enable_seqscan = off;

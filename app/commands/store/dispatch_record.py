@@ -77,9 +77,9 @@ FREE_DELIVERED: Final = """
 
 ACTIVATE_NEXT: Final = ACTIVATE_NEXT_SQL.format(tenants="$1", keys="$2")
 
-# As after a relay's death: what has moved on while the relay tried needs no publishing. The commands
-# are locked: a transaction that ends one, or its attempt, and that left the row to its relay must be
-# over, or not begun, before the row may be ready again. No head is taken after them.
+# As after a relay's death: what has moved on while the relay tried needs no publishing. The
+# commands are locked: a transaction that ends one, or its attempt, and that left the row to its
+# relay must be over, or not begun, before the row may be ready again. No head is taken after them.
 CURRENT: Final = """
     current AS (
         SELECT c.id, c.state, c.attempt

@@ -85,7 +85,8 @@ ACTIVATE_NEXT_SQL: Final = """
     WITH head AS (
         SELECT h.tenant_id, h.ordering_key, h.saga_id
           FROM ordering_heads h
-          JOIN unnest(CAST({tenants} AS text[]), CAST({keys} AS text[])) AS k (tenant_id, ordering_key)
+          JOIN unnest(CAST({tenants} AS text[]), CAST({keys} AS text[]))
+            AS k (tenant_id, ordering_key)
          USING (tenant_id, ordering_key)
          WHERE h.active_id IS NULL AND h.blocked_reason IS NULL
          ORDER BY h.tenant_id, h.ordering_key

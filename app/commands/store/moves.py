@@ -41,7 +41,8 @@ CLAIM: Final = text(f"""
         UPDATE commands c
            SET state = '{target(Event.CLAIMED)}', adapter = :adapter,
                started_at = coalesce(c.started_at, now()),
-               lease_until = now() + make_interval(secs => least(CAST(:lease_s AS float8), CAST(:max_runtime_s AS float8))),
+               lease_until = now() + make_interval(secs => least(
+                   CAST(:lease_s AS float8), CAST(:max_runtime_s AS float8))),
                hard_stop_at = now() + make_interval(secs => :max_runtime_s)
          WHERE c.id = :id AND c.attempt = :attempt AND NOT c.held
            AND c.state IN ({_guard(Event.CLAIMED)})
@@ -86,7 +87,8 @@ END: Final = text(f"""
 REQUEUE: Final = text(f"""
     WITH moved AS (
         UPDATE commands c
-           SET state = 'queued', attempt = c.attempt + CAST(:step AS integer), adapter = NULL, lease_until = NULL,
+           SET state = 'queued', attempt = c.attempt + CAST(:step AS integer),
+               adapter = NULL, lease_until = NULL,
                attempts_lost = c.attempts_lost + CAST(:lost AS integer),
                deliveries = CASE WHEN CAST(:step AS integer) = 0 THEN c.deliveries ELSE 0 END,
                started_at = NULL, dispatched_at = NULL, hard_stop_at = NULL, finished_at = NULL,
@@ -339,8 +341,9 @@ async def record_rejected_report(
 ) -> None:
     """Audit what was said of a locked command and changed nothing: a claim or a result refused.
 
-    An adapter may say it without end. The first rejected reports of a command are events one by one; then
-    those whose number (`nth`) is a power of two, and `commands.reports_rejected` has the number.
+    An adapter may say it without end. The first rejected reports of a command are events one by
+    one; then those whose number (`nth`) is a power of two, and `commands.reports_rejected` has the
+    number.
     """
     nth = await conn.scalar(COUNT_REJECTED, {"id": command.id})
     assert nth is not None, "it is locked"

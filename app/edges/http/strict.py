@@ -1,4 +1,4 @@
-"""How the routes of the HTTP API read a body: as every entrance does, before FastAPI looks at it."""
+"""How the routes of the HTTP API read a body: as each entrance does, before FastAPI sees it."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any

@@ -1,10 +1,10 @@
 """A `tools/call` of 2026-07-28 that is answered at once, past the SDK's transport.
 
-For each request that transport opens task groups and memory streams: more than accepting a call costs (docs/PERFORMANCE.md). They are for what may come before
-an answer: progress, pings, a client that leaves. A call that asks for no progress and waits a
-moment at the most has none of it, so one message comes in and one goes out. The SDK's own
-functions read it, judge it, serve it and write it. What is not plainly such a call, or not plainly
-good, goes to the transport as it came.
+For each request that transport opens task groups and memory streams: more than accepting a call
+costs (docs/PERFORMANCE.md). They are for what may come before an answer: progress, pings, a client
+that leaves. A call that asks for no progress and waits a moment at the most has none of it, so one
+message comes in and one goes out. The SDK's own functions read it, judge it, serve it and write it.
+What is not plainly such a call, or not plainly good, goes to the transport as it came.
 """
 
 import json

@@ -175,7 +175,8 @@ AUDIT_HOLDS: Final = Table(
 )
 
 AUDIT_RETIREMENTS: Final = Table(
-    "retirements",  # asked for through the retention role, by an officer's request; sealed by the relay
+    # Asked for through the retention role, by an officer's request; sealed by the relay.
+    "retirements",
     metadata,
     Column("retirement_id", BigInteger, Identity(always=True), primary_key=True),
     Column("before", INSTANT, nullable=False),

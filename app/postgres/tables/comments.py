@@ -15,20 +15,26 @@ TABLES: Final[Mapping[str, str]] = {
     "public.outbox": "What is to be published to Kafka; deleted once Kafka has it.",
     "public.progress": "Progress reports, numbered per command.",
     "public.leases": "Work that one relay does at a time; the epoch fences a predecessor.",
-    "public.saga_definitions": "Saga definitions; each registration is a version that never changes.",
+    "public.saga_definitions": (
+        "Saga definitions; each registration is a version that never changes."
+    ),
     "public.sagas": "Sagas: their plan, input and state.",
     "public.saga_steps": "Steps of sagas, with the commands that were written for each.",
     "public.saga_turns": "Ticks: which saga has something to look at, and since when.",
     "audit.events": "The audit trail: what happened, written by the transaction that did it. Append"
     " only, for every role.",
     "audit.seals": "Signed tree heads: one a batch of events, each chained to the one before.",
-    "audit.members": "The leaves of each tenant's tree: the number and the hash of each sealed event.",
+    "audit.members": (
+        "The leaves of each tenant's tree: the number and the hash of each sealed event."
+    ),
     "audit.keys": "Public keys that sign seals.",
     "audit.auditors": "Which login role may read which tenant's trail.",
     "audit.holds": "Legal holds: what they cover is neither purged, retired nor erased.",
     "audit.retirements": "Requests to drop old events; the relay signs them before anything goes.",
     "audit.shapes": "What schema audit looks like, as a relay has signed it.",
-    "audit.watermark": "How far the sealer has looked: a hint, rebuilt when lost, proof of nothing.",
+    "audit.watermark": (
+        "How far the sealer has looked: a hint, rebuilt when lost, proof of nothing."
+    ),
 }
 
 COLUMNS: Final[Mapping[str, str]] = {

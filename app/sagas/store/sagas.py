@@ -1,7 +1,8 @@
 """The sagas, saga_steps and saga_turns tables.
 
 A saga's row is locked before any head and any command; who ends a step's command locks no saga, but
-leaves a tick (a row of saga_turns), which the relay takes up. So no two transactions wait for each other in a circle.
+leaves a tick (a row of saga_turns), which the relay takes up. So no two transactions wait for each
+other in a circle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,8 @@ SAVE: Final = text("""
 SAVE_STEP: Final = text("""
     UPDATE saga_steps
        SET state = :state, command_id = :command_id, reconcile_id = :reconcile_id,
-           reconcile_unmade = :reconcile_unmade, undo_id = :undo_id, done_seq = :done_seq, issues = :issues, reason = :reason
+           reconcile_unmade = :reconcile_unmade, undo_id = :undo_id, done_seq = :done_seq,
+           issues = :issues, reason = :reason
      WHERE saga_id = :saga_id AND step = :step
 """)
 

@@ -1,4 +1,4 @@
-"""What the broker promises of a command's life, in plain Python: the model that Postgres must match."""
+"""What the broker promises of a command's life, in plain Python, for Postgres to match."""
 
 from collections import Counter
 from dataclasses import dataclass, field

@@ -40,7 +40,7 @@ class Lifecycle(Work):
     @precondition(lambda self: self.model.waiting.get("k"))
     @rule(relay=RELAYS, dies=st.booleans())
     def the_key_goes_on(self, relay: str, *, dies: bool) -> None:
-        """The active command of the key ends, in one step: most of what matters comes after that."""
+        """The active command of the key ends, in one step: most that matters comes after it."""
         self.dispatch(relay, recorded=True)
         found = self.model.active.get("k")
         if found is None or not self.model.commands[found].sent:

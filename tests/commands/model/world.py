@@ -1,4 +1,7 @@
-"""The real use cases of two app replicas on a real database, on an event loop of their own, for a test that is not async."""
+"""The use cases of two app replicas on a real database, for a test that is not async.
+
+They run on an event loop of their own.
+"""
 
 from collections.abc import Awaitable, Callable
 from random import Random

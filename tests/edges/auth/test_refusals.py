@@ -18,7 +18,8 @@ from tests.support.stack import wait_for
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
 EVENTS = """
     SELECT tenant_id, actor, user_id, body ->> 'reason' AS reason, body ->> 'detail' AS detail,
-           body ->> 'issuer' AS issuer, CAST(body ->> 'count' AS integer) AS count, body::text AS text
+           body ->> 'issuer' AS issuer, CAST(body ->> 'count' AS integer) AS count,
+           body::text AS text
       FROM audit.events
      WHERE type = '{}'
      ORDER BY occurred_at, xid

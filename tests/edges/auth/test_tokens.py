@@ -112,7 +112,9 @@ def badly_signed() -> dict[str, str]:
         "unencoded payload": A.token(header={"b64": False, "crit": ["b64"]}),
         "oversized": A.token(more="x" * TOKEN_BYTES_MAX),
         "deep": A.sign('{"iss":' + "[" * 5000 + "]" * 5000 + "}"),
-        "spare bits in the signature": f"{header}.{body}.{signature[:-1]}{chr(ord(signature[-1]) + 1)}",
+        "spare bits in the signature": (
+            f"{header}.{body}.{signature[:-1]}{chr(ord(signature[-1]) + 1)}"
+        ),
         "padded": f"{header}.{body}.{signature}==",
     }
 

@@ -1,7 +1,7 @@
 """Every field of the callers' entrances, with what a hostile or a careless caller writes there.
 
-Answered in bound, never with a 5xx, by a problem or a JSON-RPC error; what is accepted arrives as it
-was sent.
+Answered in bound, never with a 5xx, by a problem or a JSON-RPC error; what is accepted arrives as
+it was sent.
 """
 
 import asyncio

@@ -95,7 +95,8 @@ async def test_a_redrive_of_many_is_spread_over_time_and_their_deadlines_with_it
     await http.post(f"{LETTERS}/redrive", json=body, headers=operator)
     rows = await fetch(
         database.owner,
-        "SELECT o.command_id, o.status, extract(epoch FROM o.available_at - c.deadline_at) AS early,"
+        "SELECT o.command_id, o.status,"
+        " extract(epoch FROM o.available_at - c.deadline_at) AS early,"
         " round(extract(epoch FROM o.available_at - now()) / 100)::int AS steps"
         "  FROM outbox o JOIN commands c ON c.id = o.command_id"
         " WHERE o.kind = 'command' ORDER BY o.available_at",

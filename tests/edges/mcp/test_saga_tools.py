@@ -1,4 +1,4 @@
-"""Sagas as an MCP client meets them: progress, a task, its person's approvals, its tenant's wait."""
+"""Sagas as an MCP client meets them: progress, a task, a person's approvals, a tenant's wait."""
 
 import asyncio
 from collections.abc import AsyncIterator

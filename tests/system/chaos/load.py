@@ -1,4 +1,4 @@
-"""Callers that repeat every call with its key until it is accepted, and an operator who redrives."""
+"""Callers that repeat each call with its key until it is accepted, and an operator who redrives."""
 
 import asyncio
 import contextlib

@@ -1,6 +1,7 @@
 """The story with the Python SDK's client, on both eras.
 
-Its tasks are those of 2026-07-28: the SDK's client refuses the older version's results of that kind.
+Its tasks are those of 2026-07-28: the SDK's client refuses the older version's results of that
+kind.
 """
 
 import asyncio

@@ -78,7 +78,8 @@ async def test_arguments_by_reference_stay_out_of_kafka(
 ) -> None:
     await fetch(
         database.owner,
-        "UPDATE tools SET policy = policy || '{\"args\": \"by_reference\"}' WHERE name = 'probe_echo'",
+        'UPDATE tools SET policy = policy || \'{"args": "by_reference"}\''
+        " WHERE name = 'probe_echo'",
     )
     one = (await accept(broker, echo("secret"))).written.id
     [(record, body)] = await read(kafka_bootstrap, "mcp.commands", {one})
@@ -341,7 +342,8 @@ async def test_commands_ordered_by_delivery_reach_kafka_in_order_without_waiting
 ) -> None:
     await fetch(
         database.owner,
-        "UPDATE tools SET policy = policy || '{\"ordering\": \"delivery\"}' WHERE name = 'probe_echo'",
+        'UPDATE tools SET policy = policy || \'{"ordering": "delivery"}\''
+        " WHERE name = 'probe_echo'",
     )
     ids = [
         (await accept(broker, echo(str(n), ordering_key="d", idempotency_key=str(n)))).written.id

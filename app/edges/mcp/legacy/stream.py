@@ -1,8 +1,8 @@
 """The older era's standalone stream: GET /mcp tells when the tools that its caller may call change.
 
 Nothing of it is kept (2025-11-25, "Listening for Messages from the Server"): an event's id is the
-digest of what its caller saw then, so whoever comes back with it, to any replica, is told of a change
-in between.
+digest of what its caller saw then, so whoever comes back with it, to any replica, is told of a
+change in between.
 """
 
 from collections.abc import AsyncGenerator

@@ -23,7 +23,8 @@ BLOCKED = """
 """
 WHOLE = """
     SELECT count(*),
-           count(*) FILTER (WHERE EXISTS (SELECT FROM outbox o WHERE o.command_id = c.id AND kind = 'command')),
+           count(*) FILTER (WHERE EXISTS (
+               SELECT FROM outbox o WHERE o.command_id = c.id AND kind = 'command')),
            count(*) FILTER (WHERE EXISTS (
                SELECT FROM audit.events e WHERE e.command_id = c.id AND type = 'command.accepted'))
       FROM commands c

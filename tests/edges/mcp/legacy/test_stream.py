@@ -1,4 +1,4 @@
-"""GET /mcp of the older era: told of changed tools by any replica, also of what changed meanwhile."""
+"""GET /mcp of the older era: any replica tells of changed tools, also of what changed meanwhile."""
 
 import asyncio
 from collections.abc import AsyncGenerator
