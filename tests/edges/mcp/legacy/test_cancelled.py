@@ -232,7 +232,7 @@ async def test_a_session_is_a_name_that_nothing_holds(front: Front) -> None:
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
         elsewhere = await http.get("/nowhere")
         assert (elsewhere.status_code, "mcp-session-id" in elsewhere.headers) == (404, False)
-        for odd in ([1], {"params": {"requestId": 7}}, {"method": "notifications/cancelled"}):
+        for odd in (5, {"params": {"requestId": 7}}, {"method": "notifications/cancelled"}):
             body = orjson.dumps(odd)
             headers |= {"Accept": "application/json, text/event-stream"}
             headers |= {"Content-Type": "application/json"}
