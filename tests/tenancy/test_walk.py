@@ -1,32 +1,28 @@
-"""Nothing of another tenant is readable, countable or guessable: every table, route and method.
+"""Nothing of another tenant is readable, countable or guessable, by any route or MCP method.
 
-What there is to walk comes from the database, the OpenAPI document and the MCP server, so a new
-table, route or method fails here until it is classified.
+What there is to walk comes from the OpenAPI document and the MCP server, so a new route or method
+fails here until it is classified; a new table does in test_tables.py.
 """
 
-import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import httpx2
+import orjson
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.edges import sagas
 from app.edges.mcp import command_tools, saga_tools
 from app.edges.mcp.front import Front
 from app.edges.parts import Parts
-from app.edges.sagas import Which
-from app.intake.prepare import CallRequest
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.mcp import wire
-from tests.support.calls import ADA, EVE, accept, claim, delete, echo, fetch, finish
+from tests.support.calls import fetch
 from tests.support.served import ADAPTER, OPERATOR, Served, served
+from tests.tenancy.theirs import fill
 
 REASON = {"reason": "r"}
 RESULT = {"status": "ok", "result": {"text": "x"}}
@@ -39,7 +35,7 @@ BY_ID: dict[tuple[str, str], Any] = {
     ("post", "/results/{correlation_id}/claim"): {"attempt": 1, "adapter": "run-1"},
     ("post", "/results/{correlation_id}/progress"): {"stage": "s"},
     ("post", "/results/{correlation_id}"): RESULT,
-    ("post", "/results/{correlation_id}/reject"): REASON,
+    ("post", "/results/{correlation_id}/reject"): {"attempt": 1, **REASON},
     ("post", "/operator/commands/{correlation_id}/approve"): REASON,
     ("post", "/operator/commands/{correlation_id}/deny"): REASON,
     ("post", "/operator/commands/{correlation_id}/resolve"): {"outcome": "failed", "reason": "r"},
@@ -64,6 +60,7 @@ LISTS: dict[tuple[str, str], Any] = {
 BULK: dict[tuple[str, str], Any] = {
     ("post", "/operator/dead-letters/redrive"): {"reason": "r", "dry_run": False, "limit": 100},
 }
+BATCH = ("post", "/results/batch")
 OPEN = {("get", "/healthz"), ("get", "/readyz")}
 CALLS = {
     ("post", "/mcp/tools/call"),
@@ -86,50 +83,6 @@ NAMELESS = {
     "resources/templates/list",
     "subscriptions/listen",  # walked in tests/edges/mcp/test_listen.py, as its answer is a stream
 }
-
-GLOBAL = {
-    "alembic_version",
-    "tools",
-    "leases",
-    "audit.keys",
-    "audit.watermark",
-    "audit.retirements",
-}
-"""Relations of no tenant; what each role may do with them is in test_roles."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Theirs:
-    """What tenant demo has: a command in each state that some route asks for."""
-
-    queued: UUID
-    running: UUID
-    done: UUID
-    dead: UUID
-    saga: UUID
-
-    @property
-    def ids(self) -> tuple[UUID, ...]:
-        return (self.queued, self.running, self.done, self.dead, self.saga)
-
-
-async def fill(broker: Parts) -> Theirs:
-    """Commands of demo in every state, and one of the other tenant."""
-    queued = (await accept(broker, delete("theirs", idempotency_key="their-key"))).written.id
-    running = (await accept(broker, echo("running"))).written.id
-    await claim(broker, running)
-    done = (await accept(broker, echo("done", ordering_key="their-order"))).written.id
-    await finish(broker, done, result={"text": "their result"})
-    dead = (await accept(broker, echo("dead"))).written.id
-    for attempt in (1, 2, 3):
-        await finish(broker, dead, attempt=attempt, error={"code": "boom"})
-    step = {"id": "a", "tool": "probe_echo", "kind": "readonly", "args": {"text": "their step"}}
-    which = Which.model_validate({"plan": {"steps": [step]}})
-    request = CallRequest(tool="saga", method="run", args=which.model_dump(exclude_none=True))
-    saga = (await sagas.run(broker, ADA, which, request)).written.id
-    mine = (await accept(broker, echo("mine"), EVE)).written.id
-    await finish(broker, mine, result={"text": "my result"})
-    return Theirs(queued=queued, running=running, done=done, dead=dead, saga=saga)
 
 
 def plain(answer: httpx2.Response, named: UUID) -> tuple[int, dict[str, str], str]:
@@ -167,7 +120,7 @@ async def test_every_route_is_classified(broker: Parts, issuer: DevIssuer) -> No
     routes = {
         (method, renamed(path, named)) for path, one in document["paths"].items() for method in one
     }
-    assert routes == {*BY_ID, *LISTS, *BULK, *OPEN, *CALLS}
+    assert routes == {*BY_ID, *LISTS, *BULK, BATCH, *OPEN, *CALLS}
 
 
 @pytest.mark.guarantee("tenancy:walk")
@@ -191,6 +144,33 @@ async def test_a_foreign_id_is_answered_byte_for_byte_like_one_that_never_was(
                 never = await ask(bob, route, body, uuid7())
                 for one in theirs.ids:
                     assert await ask(bob, route, body, one) == never, route
+    assert await state(database) == before, "and nothing has moved"
+
+
+def batch_of(named: UUID) -> dict[str, Any]:
+    """A report of each kind about one command."""
+    reports = {path: body for (_, path), body in BY_ID.items() if path.startswith("/results/")}
+    items = [
+        {"op": path.removeprefix("/results/{correlation_id}").strip("/") or "result", **body}
+        for path, body in reports.items()
+    ]
+    return {"items": [{"correlation_id": str(named), **one} for one in items]}
+
+
+@pytest.mark.guarantee("tenancy:walk")
+async def test_a_batch_of_reports_answers_a_foreign_id_like_one_that_never_was(
+    broker: Parts, issuer: DevIssuer, database: Dsns
+) -> None:
+    theirs = await fill(broker)
+    before = await state(database)
+    async with served(broker, issuer) as app, strangers(app) as who:
+        for name in ("namesake", "bound", "narrow"):
+            unknown = uuid7()
+            never = await ask(who[name], BATCH, batch_of(unknown), unknown)
+            answers = orjson.loads(never[2])["items"]
+            assert [answer["status"] for answer in answers] == [404] * 4, (name, never)
+            for one in theirs.ids:
+                assert await ask(who[name], BATCH, batch_of(one), one) == never, name
     assert await state(database) == before, "and nothing has moved"
 
 
@@ -325,70 +305,3 @@ def renamed(path: str, names: Mapping[str, str]) -> str:
 
 def filled(query: Mapping[str, str], one: UUID) -> dict[str, str]:
     return {name: value.replace("{id}", str(one)) for name, value in query.items()}
-
-
-TENANTED = """
-    SELECT CASE n.nspname WHEN 'public' THEN '' ELSE 'audit.' END || c.relname AS name,
-           EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id')
-               AS tenanted, c.relrowsecurity AND c.relforcerowsecurity AS forced
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname IN ('public', 'audit') AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-"""
-OTHERS = """
-    INSERT INTO sagas (id, tenant_id, user_id, kind)
-    VALUES (gen_random_uuid(), 'other', 'e', 'adhoc');
-    INSERT INTO saga_steps (saga_id, step, tenant_id, position)
-    SELECT id, 's', 'other', 1 FROM sagas
-     WHERE tenant_id = 'other';
-    INSERT INTO saga_turns (tenant_id, saga_id) VALUES ('other', gen_random_uuid());
-    INSERT INTO saga_definitions (tenant_id, name, version, definition, digest, registered_by)
-         VALUES ('other', 'n', 1, '{}', '', 'e');
-    INSERT INTO tenant_budgets (tenant_id, tokens) VALUES ('other', 1);
-    INSERT INTO audit.holds (tenant_id, reason, placed_by) VALUES ('other', 'r', 'x');
-    INSERT INTO audit.auditors VALUES ('x', 'other'), ('broker_auditor_login', 'demo');
-    INSERT INTO audit.members VALUES ('other', 1, gen_random_uuid(), now(), '');
-    INSERT INTO audit.seals (tenant_id, seal_no, seq_from, seq_to, root, frontier, previous, key_id,
-        sealed_at, checkpoint, digest, attestation)
-         VALUES ('other', 1, 1, 1, '', '', '', 'k', now(), '', '', '')
-"""
-
-
-@pytest.mark.guarantee("tenancy:walk")
-async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
-    broker: Parts, database: Dsns
-) -> None:
-    await fill(broker)
-    mine = (await accept(broker, echo("mine", ordering_key="k"), EVE)).written.id
-    owner = await asyncpg.connect(database.owner)
-    await owner.execute(OTHERS)
-    await owner.execute(
-        "INSERT INTO progress (command_id, seq, tenant_id, attempt, stage)"
-        " VALUES ($1, 1, 'other', 1, 's')",
-        mine,
-    )
-    tables = await owner.fetch(TENANTED)
-    assert {row["name"] for row in tables if not row["tenanted"]} == GLOBAL
-    walked = {"app": 0, "auditor": 0}
-    for table in (row for row in tables if row["tenanted"]):
-        name = table["name"]
-        assert table["forced"], name
-        count = f"SELECT count(*) FROM {name} WHERE tenant_id = 'other'"
-        assert await owner.fetchval(count) > 0, f"{name}: there is a row that could be seen"
-        for role in walked:
-            conn = await asyncpg.connect(getattr(database, role))
-            await conn.execute("SET app.tenants = '{demo}'")
-            try:
-                assert await conn.fetchval(count) == 0, (name, role)
-                walked[role] += 1
-            except asyncpg.InsufficientPrivilegeError:
-                pass  # not readable at all; test_roles says by whom
-            for verb in (f"UPDATE {name} SET tenant_id = 'demo'", f"DELETE FROM {name}"):
-                try:
-                    done = await conn.execute(f"{verb} WHERE tenant_id = 'other'")
-                    assert re.fullmatch(r"(UPDATE|DELETE) 0", done), (name, role)
-                except asyncpg.InsufficientPrivilegeError:
-                    continue
-            await conn.close()
-    await owner.close()
-    assert walked == {"app": 12, "auditor": 5}
-    assert ADA.tenant_id == "demo"
