@@ -23,7 +23,7 @@ PLACEHOLDER = re.compile(r"…|\||^[A-Z]+$")
 
 
 def shown(page: str) -> list[Piece]:
-    """The page's commands that are whole, in its order: what follows may build on what is before."""
+    """The page's commands that are whole, in its order: one may build on those before it."""
     return [
         one
         for one in sorted(commands(), key=lambda one: one.line)

@@ -52,7 +52,8 @@ def exists(page: str, name: str) -> bool:
 
 
 def test_each_path_exists() -> None:
-    below = rf"(?:(?<![\w./$…-])|(?<=\$assets/))(?:{'|'.join(map(re.escape, sorted(tops())))})/[\w.…/-]*[\w/…]"
+    folders = "|".join(map(re.escape, sorted(tops())))
+    below = rf"(?:(?<![\w./$…-])|(?<=\$assets/))(?:{folders})/[\w.…/-]*[\w/…]"
     named = [where for where, _ in found(below, *pages(), *deployed())]
     named += [where for where, _ in found(rf"(?<![\w./$:…-]){FILE.pattern}(?!\w)")]
     wrong = [
@@ -110,7 +111,10 @@ UNITS: Final = {
     "ms": 1, "KiB": 1 << 10, "MiB": 1 << 20, "bytes": 1, "": 1,
 }  # fmt: skip
 NUMBERS: Final = {"a": 1, "an": 1, "one": 1, "twice": 2, "ten": 10, "five": 5}
-FIGURE: Final = r"(a|an|one|five|ten|\d[\d,]*)(?![\d.])[ \n]?(s|seconds|minutes|hours?|days?|ms|[KM]iB|bytes)?\b"
+FIGURE: Final = (
+    r"(a|an|one|five|ten|\d[\d,]*)(?![\d.])[ \n]?"
+    r"(s|seconds|minutes|hours?|days?|ms|[KM]iB|bytes)?\b"
+)
 
 TOLD: Final = (
     ("docs/CLIENTS.md", r"waits for up to {}", "inline_wait_s"),
