@@ -1,6 +1,7 @@
 """The snippets of the papers are whole, and those that need no running stack are run.
 
-tests/audit/test_auditors.py runs the auditors' SQL, tests/cli/test_papers.py what needs an app.
+The others are run elsewhere: the auditors' SQL in tests/audit/test_auditors.py, commands and calls
+in tests/cli, the tasks of adapters in tests/system/eda/test_adapters_page.py.
 """
 
 import json
