@@ -99,6 +99,11 @@ class ToolPolicy(BaseModel):
     )
     lease_s: float | None = Field(default=None, gt=0)
     priority: Literal["low", "normal", "high", "critical"] = "normal"
+    on_misfit: Literal["flag", "refuse"] = Field(
+        default="flag",
+        description="A result that does not fit the output schema: clients get it in a shape of the"
+        " broker's own, and its adapter is told; or it is refused to the adapter (422).",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

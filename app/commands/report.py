@@ -112,10 +112,14 @@ def heard(*, cancel_requested: bool) -> Answer:
     return Answer(status=200, body={"ok": True, "cancel_requested": cancel_requested})
 
 
-def ended(state: State, *, repeated: bool) -> Answer:
-    """The answer to a result or a rejection."""
-    return Answer(status=200, body={"ok": True, "state": str(state), "repeated": repeated})
+def ended(state: State, *, repeated: bool, misfit: str | None = None) -> Answer:
+    """The answer to a result or a rejection; `misfit` as the function of that name tells."""
+    body: dict[str, Any] = {"ok": True, "state": str(state), "repeated": repeated}
+    return Answer(status=200, body=body | ({} if misfit is None else {"misfit": misfit}))
 
+
+MISFIT_MAX: Final = 300
+"""Characters of what is said of a result that does not fit; it can quote the result."""
 
 Row = Callable[[Report, Subject, ToolPolicy, float], tuple[object, ...]]
 """A report as its batch's statement takes it; last comes the lease of tools without one."""
@@ -170,9 +174,34 @@ def end_row(
     )
 
 
+def misfit(report: Report, output: Any) -> str | None:
+    """Why a result does not fit its tool's output schema, for the adapter's author.
+
+    Of an answer in MCP's own content blocks it is the structured part that must.
+    """
+    if output is None or report.kind is not Kind.RESULT or report.error is not None:
+        return None
+    value = report.result
+    if isinstance(value, dict) and set(value) == {"mcp"} and isinstance(value["mcp"], dict):
+        value = value["mcp"].get("structuredContent")
+    first = next(output.iter_errors(value), None)
+    if first is None:
+        return None
+    at = "/" + "/".join(map(str, first.instance_path))
+    return f"{at}: {first.message}"[:MISFIT_MAX]
+
+
 def away(error: Exception) -> UnavailableError:
     """What a reporter is told while the database is away."""
     return UnavailableError(f"The database is away; send the report again ({code_of(error)}).")
+
+
+def refused(misfit: str) -> UnprocessableReportError:
+    """What a reporter is told where its tool's policy refuses a result that does not fit."""
+    return UnprocessableReportError(
+        f"The result does not fit the tool's output schema: {misfit}. It was not applied; report"
+        " one that fits, or an error."
+    )
 
 
 def unkept(error: Exception) -> UnprocessableReportError:

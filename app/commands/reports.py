@@ -59,6 +59,7 @@ class Waiting:
     done: "asyncio.Future[Answer]"
     subject: Subject | None = None
     policy: ToolPolicy = field(default_factory=ToolPolicy)
+    misfit: str | None = None
 
 
 class ReportBatcher:
@@ -239,7 +240,13 @@ class ReportBatcher:
                 )
                 _fail([one], kind(f"There is no command {name}.", correlation_id=str(name)))
                 continue
-            one.policy = await self._catalog.policy(one.subject.tool, one.subject.method)
+            compiled = await self._catalog.find(one.subject.tool, one.subject.method)
+            if compiled is not None:
+                one.policy = compiled.tool.policy
+                one.misfit = reported.misfit(one.report, compiled.output)
+            if one.misfit is not None and one.policy.on_misfit == "refuse":
+                _fail([one], reported.refused(one.misfit))
+                continue
             known.append(one)
         return known
 
@@ -256,10 +263,7 @@ class ReportBatcher:
         return found
 
     async def _look_up(self, reports: Sequence[Report]) -> frozenset[UUID]:
-        """Read the subjects of these reports; returns those of tenants that are not the adapter's.
-
-        For such a one no more is done than for a command that never was: time tells nothing.
-        """
+        """Read subjects; returns those of others' tenants, which cost no more than none at all."""
         async with self._pool.acquire() as conn:
             tenants = await report_batch.tenants_of(conn, [one.command_id for one in reports])
             bound = {
@@ -327,7 +331,9 @@ class ReportBatcher:
         for one, row in _paired(told, progressed):
             answers[id(one)] = reported.heard(cancel_requested=row["cancel_requested"])
         for one, row in _paired(ends, over):
-            answers[id(one)] = reported.ended(State(row["state"]), repeated=False)
+            answers[id(one)] = reported.ended(
+                State(row["state"]), repeated=False, misfit=one.misfit
+            )
             self._subjects.pop(row["id"], None)
         self._announce([*claimed, *progressed], over, woken)
         return answers

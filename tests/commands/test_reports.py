@@ -136,7 +136,7 @@ def told(answer: Answer | BaseException) -> tuple[Any, ...]:
     if isinstance(answer, BrokerError):
         return answer.status, answer.code
     assert isinstance(answer, Answer)
-    own = {"correlation_id", "args", "deadline_at", "ordering_key"}
+    own = {"correlation_id", "args", "deadline_at", "ordering_key", "misfit"}
     return answer.status, {name: value for name, value in answer.body.items() if name not in own}
 
 
@@ -270,3 +270,29 @@ async def test_a_repeated_report_is_answered_alike_and_writes_nothing(
     assert await kept(database, two) == before
     [late] = await all_of(broker, [report(Kind.RESULT, two, result=1)])
     assert isinstance(late, ContradictionError)
+
+
+@pytest.mark.guarantee("mcp:answers-fit")
+async def test_a_result_that_does_not_fit_is_told_to_its_adapter_or_refused(
+    broker: Parts, database: Dsns
+) -> None:
+    one = (await accept(broker, echo("fits"))).written.id
+    [fits] = await all_of(broker, [report(Kind.RESULT, one, result={"text": "fits"})])
+    assert isinstance(fits, Answer)
+    assert "misfit" not in fits.body
+    two = (await accept(broker, echo("flagged"))).written.id
+    [flagged] = await all_of(broker, [report(Kind.RESULT, two, result={"text": 1})])
+    assert isinstance(flagged, Answer)
+    assert flagged.body["state"] == "succeeded", "the work was done"
+    assert flagged.body["misfit"].startswith("/text: ")
+    await fetch(
+        database.owner,
+        "UPDATE tools SET policy = policy || '{\"on_misfit\": \"refuse\"}', digest = '\\x01'"
+        " WHERE tool = 'probe' AND method = 'echo'",
+    )
+    broker.catalog.forget()
+    three = (await accept(broker, echo("refused"))).written.id
+    [refused] = await all_of(broker, [report(Kind.RESULT, three, result={"text": 1})])
+    assert isinstance(refused, BrokerError)
+    assert (refused.status, refused.code) == (422, "unprocessable_report")
+    assert await state_of(database.owner, three) == "queued"

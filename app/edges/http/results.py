@@ -20,6 +20,7 @@ from app.contract import Method, Name, Tenant
 from app.edges.auth.scopes import RESULTS, need
 from app.edges.failures import invalid, members, translated
 from app.edges.http.replies import identity_of, reply
+from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import BrokerError, NotBoundError
 from app.identity import Identity
@@ -220,7 +221,7 @@ SHAPE: Final = TypeAdapter(BatchShape)
 
 def router(broker: Parts) -> APIRouter:
     """The routes of adapters."""
-    made = APIRouter(prefix="/results")
+    made = APIRouter(prefix="/results", route_class=StrictRoute)
 
     async def one(request: Request, correlation_id: UUID, body: Body) -> Response:
         who = identity_of(request)
@@ -348,6 +349,8 @@ def count(kind: Kind, answer: Answer) -> None:
     elif kind is not Kind.PROGRESS:
         named = "result_repeated" if answer.body["repeated"] else "result"
     metrics.ADAPTER_REPORTS.labels(named).inc()
+    if "misfit" in answer.body:
+        metrics.ADAPTER_REPORTS.labels("result_misfit").inc()
 
 
 def peer_of(request: Request) -> str:
