@@ -59,13 +59,13 @@ def test_the_gate_finds_what_locks_out() -> None:
 
 @pytest.mark.guarantee("migrate:alone")
 async def test_two_migrations_at_once_are_one_after_the_other(
-    postgres_server: PostgresServer,
+    template: PostgresServer,
 ) -> None:
     name = f"m_{uuid4().hex}"
-    admin = await asyncpg.connect(postgres_server.superuser_dsn)
+    admin = await asyncpg.connect(template.superuser_dsn)
     await admin.execute(f'CREATE DATABASE "{name}"')
     try:
-        owner = dsns(postgres_server.superuser_dsn, name).owner
+        owner = dsns(template.superuser_dsn, name).owner
         argv = [sys.executable, "-m", "app", "migrate", "--database-url", owner]
         both = [await asyncio.create_subprocess_exec(*argv, cwd=assets.root()) for _ in range(2)]
         assert [await one.wait() for one in both] == [0, 0]

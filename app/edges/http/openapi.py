@@ -48,9 +48,10 @@ MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/sagas"): (202, 409, 422, 429),
     ("post", "/sagas/{saga_id}/commit"): (409,),
     ("post", "/sagas/{saga_id}/cancel"): (202, 409),
-    ("post", "/results/{correlation_id}/claim"): (409, 410),
-    ("post", "/results/{correlation_id}/progress"): (409,),
-    ("post", "/results/{correlation_id}/reject"): (409,),
+    ("post", "/results/batch"): (422,),
+    ("post", "/results/{correlation_id}/claim"): (409, 410, 422),
+    ("post", "/results/{correlation_id}/progress"): (409, 422),
+    ("post", "/results/{correlation_id}/reject"): (409, 422),
     ("post", "/results/{correlation_id}"): (409, 422),
 }
 """Beside 200 and what is ALWAYS; an operator's POST adds 409 to any route."""

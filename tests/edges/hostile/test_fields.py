@@ -127,7 +127,9 @@ def in_header(path: str, name: str) -> Send:
             one for one in said if one >= 32
         ).strip()  # the server itself refuses the others
         if name == "prefer":
-            bad = b"respond-async, " + bad  # else each call is waited for
+            bad = (
+                b"respond-async, " + bad if bad else b"respond-async"
+            )  # else each call is waited for
         headers = [(name.encode(), bad), (b"content-type", b"application/json")]
         headers += [(b"prefer", b"respond-async")]
         return await http.post(path, content=written(call()), headers=headers)
