@@ -106,7 +106,7 @@ async def test_a_clone_stays_in_its_tenants_folder(
 ) -> None:
     command = api.command("git", "clone", {"repo": str(repo)} | args, tenant_id=tenant)
     play(CLONE, command, api=api, workspace=workspace)
-    assert api.words(command) == ["claim", "progress", "error"]
+    assert api.words(command) == ["claim", "progress", "progress", "error"]
     assert "must be a plain name" in api.of(command)[-1].body["error"]["message"]
     assert not workspace.exists()
     assert not (workspace.parent / "up").exists()

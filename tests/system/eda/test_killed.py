@@ -2,12 +2,14 @@
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from devstack.eda import EmbeddedEda
+from devstack.process import kill_each
 from tests.support.rulebooks import PLAYBOOKS, rulebook_with
 from tests.support.stack import wait_for
 from tests.system.eda.conftest import Publish, make_topic
@@ -55,6 +57,8 @@ async def test_the_arguments_that_a_killed_process_left_go_when_the_next_one_run
         await claimed(command)
     finally:
         first.kill()
+        # A playbook that outlives EDA keeps its folder, and rightly: here the machine's end is meant.
+        kill_each(of_environment(temporary))
     [left] = folders()
     assert "hunter2" in (temporary / left / "env" / "extravars").read_text()
     api.said.clear()
@@ -70,9 +74,19 @@ async def test_the_arguments_that_a_killed_process_left_go_when_the_next_one_run
         async def swept() -> bool:
             return left not in folders() and len(folders()) == 1
 
-        await wait_for(swept, 20)
+        await wait_for(swept, 60)
         [pids] = await wait_for(working, 40)
         for pid in pids.read_text().split():
             os.kill(int(pid), signal.SIGTERM)
     finally:
         second.stop()
+
+
+def of_environment(folder: Path) -> list[int]:
+    """The processes that were told to keep temporary files there."""
+    found: list[int] = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it ended meanwhile, or is another user's
+            if f"TMPDIR={folder}".encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+    return found

@@ -39,7 +39,7 @@ async def test_a_clone_is_claimed_then_told_of_then_reported(
 ) -> None:
     command = api.command("git", "clone", {"repo": str(repo), "dest": "one"})
     await send(command)
-    assert await ended(api, command) == ["claim", *["progress"] * 2, "result"]
+    assert await ended(api, command) == ["claim", *["progress"] * 3, "result"]
     claim, *progress, result = api.of(command)
     assert claim.body["attempt"] == 1
     percents = [said.body["percent"] for said in progress]
