@@ -57,7 +57,7 @@ async def test_the_arguments_that_a_killed_process_left_go_when_the_next_one_run
         await claimed(command)
     finally:
         first.kill()
-        # A playbook that outlives EDA keeps its folder, and rightly: here the machine's end is meant.
+        # A playbook that outlives EDA rightly keeps its folder: here the machine's end is meant.
         kill_each(of_environment(temporary))
     [left] = folders()
     assert "hunter2" in (temporary / left / "env" / "extravars").read_text()
