@@ -90,6 +90,11 @@ def framework_problem(error: HTTPException) -> Response:
     )
 
 
+def placed(error: ValidationError, *place: str) -> list[Any]:
+    """A validation's problems, with where in the request they are."""
+    return [{**one, "loc": (*place, *one["loc"])} for one in error.errors()]
+
+
 def invalid(error: RequestValidationError | ValidationError) -> BadRequestError:
     """What pydantic found, in words."""
     found = [

@@ -9,18 +9,9 @@ import asyncpg
 from uuid_utils import uuid4
 
 from app.commands.store.dispatch_claim import LeasedRow
-from app.commands.store.heads import ACTIVATE_NEXT_SQL
+from app.commands.store.heads import ACTIVATE_NEXT_SQL, LOCK_MANY
 
 REASON_CHARS_MAX: Final = 500
-
-LOCK_DELIVERY: Final = """
-    SELECT h.tenant_id, h.ordering_key
-      FROM ordering_heads h
-      JOIN unnest($1::text[], $2::text[]) AS k (tenant_id, ordering_key)
-     USING (tenant_id, ordering_key)
-     ORDER BY h.tenant_id, h.ordering_key
-       FOR UPDATE OF h
-"""
 
 # The adapter may have claimed the attempt already: then only the publication is recorded.
 # Where Kafka put a row is told row by row, as a join with the arrays, like one with `moved`, is at
@@ -211,7 +202,7 @@ async def published(
     if not keys:
         return [row["id"] for row in await pool.fetch(PUBLISHED, *values)]
     async with pool.acquire() as conn, conn.transaction():
-        await conn.fetch(LOCK_DELIVERY, tenants, names)
+        await conn.fetch(LOCK_MANY, tenants, names)
         rows = await conn.fetch(PUBLISHED, *values)
         ids = [one.command_id for one in delivered]
         await conn.execute(FREE_DELIVERED, tenants, names, ids)

@@ -41,6 +41,16 @@ LOCK: Final = text("""
        FOR UPDATE
 """)
 
+# On asyncpg: keys that a batch takes, in the one order in which all batches take them.
+LOCK_MANY: Final = """
+    SELECT h.ordering_key
+      FROM ordering_heads h
+      JOIN unnest($1::text[], $2::text[]) AS k (tenant_id, ordering_key)
+     USING (tenant_id, ordering_key)
+     ORDER BY h.tenant_id, h.ordering_key
+       FOR UPDATE OF h
+"""
+
 CLEAR_ACTIVE: Final = text("""
     UPDATE ordering_heads
        SET active_id = NULL, blocked_reason = CAST(:blocked_reason AS text), moved_at = now()

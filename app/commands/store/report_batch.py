@@ -22,7 +22,7 @@ from uuid_utils import uuid4
 
 from app.commands.state import Event, State, sources, target
 from app.commands.store.commands import NAMES, Command
-from app.commands.store.heads import ACTIVATE_NEXT_SQL
+from app.commands.store.heads import ACTIVATE_NEXT_SQL, LOCK_MANY
 from app.contract import RESULTS
 
 PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -41,15 +41,6 @@ SUBJECTS: Final = """
     SELECT id, tenant_id, tool, method, ordering_key, args
       FROM commands
      WHERE id = ANY ($1::uuid[])
-"""
-
-LOCK_HEADS: Final = """
-    SELECT h.ordering_key
-      FROM ordering_heads h
-      JOIN unnest($1::text[], $2::text[]) AS k (tenant_id, ordering_key)
-     USING (tenant_id, ordering_key)
-     ORDER BY h.tenant_id, h.ordering_key
-       FOR UPDATE OF h
 """
 
 # What a locked row was before it moved is part of its audit event.
@@ -189,7 +180,7 @@ END: Final = f"""
     SELECT {", ".join(name for name in NAMES if name != "args")} FROM moved
 """
 
-# The keys whose heads LOCK_HEADS has locked, of what END has moved.
+# The keys whose heads LOCK_MANY has locked, of what END has moved.
 CLEAR_ACTIVE: Final = """
     UPDATE ordering_heads h
        SET active_id = NULL, blocked_reason = NULL, moved_at = now()
@@ -229,7 +220,7 @@ async def subjects(conn: Connection, ids: Sequence[UUID]) -> list[asyncpg.Record
 
 async def lock_heads(conn: Connection, keys: Sequence[tuple[str, str]]) -> None:
     """Lock keys until the transaction ends. Before any command row."""
-    await conn.execute(LOCK_HEADS, [key[0] for key in keys], [key[1] for key in keys])
+    await conn.execute(LOCK_MANY, [key[0] for key in keys], [key[1] for key in keys])
 
 
 async def claim(conn: Connection, rows: Sequence[tuple[object, ...]]) -> list[asyncpg.Record]:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.contract import CallBody, Key
 from app.edges.bodies import is_json, parsed
-from app.edges.failures import framework_problem, invalid, translated
+from app.edges.failures import framework_problem, invalid, placed, translated
 from app.edges.http import results
 from app.edges.http.calls import CALL_PATH, called
 from app.edges.parts import Parts
@@ -145,11 +145,6 @@ def replayed(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-def placed(error: ValidationError, *place: str) -> list[Any]:
-    """A validation's problems, with where in the request they are."""
-    return [{**one, "loc": (*place, *one["loc"])} for one in error.errors()]
 
 
 def problems(place: tuple[str | int, ...], said: str) -> RequestValidationError:

@@ -18,7 +18,7 @@ from app import metrics
 from app.commands.report import Answer, Kind, Report
 from app.contract import Method, Name, Tenant
 from app.edges.auth.scopes import RESULTS, need
-from app.edges.failures import invalid, members, translated
+from app.edges.failures import invalid, members, placed, translated
 from app.edges.http.replies import identity_of, reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
@@ -272,7 +272,7 @@ async def fast(
         try:
             shape = SHAPE.validate_python(value)
         except ValidationError as error:
-            raise invalid(placed(error)) from error
+            raise invalid(RequestValidationError(placed(error, "body"))) from error
         return await batched(broker, who, [read(who, item) for item in shape.items], peer=peer)
     name, _, rest = path.removeprefix(PATH).partition("/")
     adapter = BODIES.get(rest)
@@ -286,7 +286,7 @@ async def fast(
     try:
         body = adapter.validate_python(value)
     except ValidationError as error:
-        raise invalid(placed(error)) from error
+        raise invalid(RequestValidationError(placed(error, "body"))) from error
     return answered(await reported(broker, body.report(who, command_id)))
 
 
@@ -295,13 +295,8 @@ def read(who: Identity, item: Any) -> Report | BrokerError:
     try:
         found = ITEM.validate_python(item)
     except ValidationError as error:
-        return invalid(placed(error))
+        return invalid(RequestValidationError(placed(error, "body")))
     return found.report(who, found.correlation_id)
-
-
-def placed(error: ValidationError) -> RequestValidationError:
-    """A validation's problems, with where in the request they are, as FastAPI tells them."""
-    return RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()])
 
 
 async def reported(broker: Parts, report: Report) -> Answer:
