@@ -8,16 +8,18 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.postgres.bounds import bound
 from app.postgres.migrate import engine_of
+from app.postgres.pooler import PoolerError, is_pooled
 from app.postgres.tables import metadata
 
-# Five group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
+# Six group roles, one a duty. Login roles are the operator's: GRANT broker_app TO my_app_login.
 ROLES: Final = """
     DO $$
     DECLARE name text;
     BEGIN
         FOREACH name IN ARRAY ARRAY['broker_owner', 'broker_app', 'broker_relay', 'broker_auditor',
-                                    'broker_retention']
+                                    'broker_retention', 'broker_observer']
         LOOP
             BEGIN
                 IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
@@ -79,14 +81,18 @@ async def online() -> None:
     engine = engine_of(url, poolclass=pool.NullPool)
     try:
         async with engine.connect() as conn:
+            driver: Any = (await conn.get_raw_connection()).driver_connection
+            if await is_pooled(driver):
+                raise PoolerError(
+                    "A pooler is between, and a migration needs a session: name the server itself."
+                )
             await alone(conn)
             await conn.execute(text(ROLES))
-            # A migration that has to wait for a lock gives up rather than queue all traffic behind
-            # it.
-            await conn.execute(text("SET lock_timeout = '5s'"))
-            await conn.execute(text("SET statement_timeout = '10min'"))
             await conn.execute(text("SET ROLE broker_owner"))
             await conn.commit()
+            # A migration that has to wait for a lock gives up rather than queue all traffic behind
+            # it.
+            await conn.run_sync(bound)
             await conn.run_sync(run)
             await conn.commit()
     finally:

@@ -6,12 +6,12 @@ from typing import Any
 
 from alembic import op
 
-revision = "0019"
-down_revision = "0022"
+revision = "0022"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
-# (what 0017 says, what is said instead): within a seal the order stands, across seals an older
+# (what 0019 says, what is said instead): within a seal the order stands, across seals an older
 # transaction is one that was open while newer ones were sealed.
 CHANGES = (
     ("earlier_id uuid;", "earlier_id uuid;\n        earlier_xid xid8;"),
@@ -41,7 +41,7 @@ def older(name: str) -> Any:
 
 def member_fault() -> str:
     """As before, but an older transaction behind a newer seal is counted as late."""
-    made: str = older("0017_total_verify").MEMBER_FAULT
+    made: str = older("0019_total_verify").MEMBER_FAULT
     for before, after in CHANGES:
         assert before in made
         made = made.replace(before, after)
@@ -53,5 +53,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    before: str = older("0017_total_verify").MEMBER_FAULT
+    before: str = older("0019_total_verify").MEMBER_FAULT
     op.execute(before.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))

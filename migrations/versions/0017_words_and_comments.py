@@ -5,8 +5,8 @@ from typing import Final
 
 from alembic import op
 
-revision = "0015"
-down_revision = "0021"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

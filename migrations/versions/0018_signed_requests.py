@@ -5,23 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from alembic import op
+from sqlalchemy import text
 
-revision = "0016"
-down_revision = "0015"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
 TABLES = """
     ALTER TABLE audit.seals ADD COLUMN request text, ADD COLUMN retired_digest bytea;
     ALTER TABLE audit.seals ADD CONSTRAINT ck_seals_request_shape CHECK (
-        (request IS NULL) = (retired_digest IS NULL) AND (request IS NULL OR kind = 'retirement'));
+        (request IS NULL) = (retired_digest IS NULL) AND (request IS NULL OR kind = 'retirement'))
+        NOT VALID;
     ALTER TABLE audit.retirements ADD COLUMN request text, ADD COLUMN refused_at timestamptz,
         ADD COLUMN refusal text;
     DROP INDEX audit.ix_retirements_open;
     CREATE INDEX ix_retirements_open ON audit.retirements (retirement_id)
         WHERE signed_at IS NULL AND refused_at IS NULL;
-    CREATE INDEX ix_events_rulings ON audit.events (tenant_id, type)
-        WHERE type IN ('hold.placed', 'hold.released', 'person.erased', 'log.moved');
     COMMENT ON COLUMN audit.seals.request IS
         'The signed request of a retention officer that it rests on.';
     COMMENT ON COLUMN audit.seals.retired_digest IS
@@ -38,12 +38,27 @@ TABLES = """
 BACK = """
     REVOKE UPDATE (refused_at, refusal) ON audit.retirements FROM broker_relay;
     GRANT INSERT (before, reason, asked_by) ON audit.retirements TO broker_relay;
-    DROP INDEX audit.ix_events_rulings;
     DROP INDEX audit.ix_retirements_open;
     CREATE INDEX ix_retirements_open ON audit.retirements (before) WHERE signed_at IS NULL;
     ALTER TABLE audit.retirements DROP COLUMN request, DROP COLUMN refused_at, DROP COLUMN refusal;
     ALTER TABLE audit.seals DROP CONSTRAINT ck_seals_request_shape;
     ALTER TABLE audit.seals DROP COLUMN request, DROP COLUMN retired_digest
+"""
+
+# Events are many: their index is made month by month beside the writers, before anything that a
+# second run could not do again. A month made meanwhile has it of its parent.
+RULINGS = (
+    "{} (tenant_id, type)"
+    " WHERE type IN ('hold.placed', 'hold.released', 'person.erased', 'log.moved')"
+)
+MONTHS_WITHOUT = """
+    SELECT c.oid::regclass::text
+      FROM pg_inherits h
+      JOIN pg_class c ON c.oid = h.inhrelid
+     WHERE h.inhparent = 'audit.events'::regclass
+       AND NOT EXISTS (SELECT FROM pg_inherits a JOIN pg_index i ON i.indexrelid = a.inhrelid
+                        WHERE a.inhparent = 'audit.ix_events_rulings'::regclass
+                          AND i.indrelid = c.oid)
 """
 
 # A retirement's seal with its request; every other seal is as it was.
@@ -345,8 +360,21 @@ def grant(verbs: tuple[tuple[str, str], ...]) -> None:
         op.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO broker_retention")
 
 
+def index_events() -> None:
+    made = "CREATE INDEX IF NOT EXISTS ix_events_rulings ON ONLY audit.events"
+    op.execute(RULINGS.format(made))
+    for month in op.get_bind().execute(text(MONTHS_WITHOUT)).scalars().all():
+        index = f"{month}_tenant_id_type_idx"
+        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index}")
+        own = RULINGS.format(f"{index.removeprefix('audit.')} ON {month}")
+        op.execute(f"CREATE INDEX CONCURRENTLY {own}")
+        op.execute(f"ALTER INDEX audit.ix_events_rulings ATTACH PARTITION {index}")
+
+
 def upgrade() -> None:
     """A retirement or erasure of before has no request: docs/AUDITORS.md says what that means."""
+    with op.get_context().autocommit_block():
+        index_events()
     each(TABLES)
     for body in (SEAL_V2, SEAL_DIGEST, REQUEST_OF, INSTANT, HELD):
         op.execute(body)
@@ -365,4 +393,5 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION audit.request_of(text)")
     op.execute("DROP FUNCTION audit.seal_digest(audit.seals)")
     op.execute("DROP FUNCTION audit.seal_v2(audit.seals)")
+    op.execute("DROP INDEX audit.ix_events_rulings")
     each(BACK)

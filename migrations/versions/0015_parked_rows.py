@@ -2,7 +2,7 @@
 
 from alembic import op
 
-revision = "0020"
+revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None
@@ -12,12 +12,16 @@ AFTER = "status IN ('held', 'delayed', 'ready', 'claimed', 'parked')"
 
 
 def upgrade() -> None:
-    op.execute("ALTER TABLE outbox ADD COLUMN refusal text, ADD COLUMN refused_at timestamptz")
+    op.execute(
+        "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS refusal text,"
+        " ADD COLUMN IF NOT EXISTS refused_at timestamptz"
+    )
     # Added without a look at the rows, which would wait for every writer; looked at beside them.
     op.execute(
         f"""
         ALTER TABLE outbox
-            DROP CONSTRAINT ck_outbox_status_known,
+            DROP CONSTRAINT IF EXISTS ck_outbox_status_known,
+            DROP CONSTRAINT IF EXISTS ck_outbox_parked_has_reason,
             ADD CONSTRAINT ck_outbox_status_known CHECK ({AFTER}) NOT VALID,
             ADD CONSTRAINT ck_outbox_parked_has_reason
                 CHECK (status <> 'parked' OR refusal IS NOT NULL) NOT VALID
