@@ -6,16 +6,26 @@ The app keeps all of it, the relay the tools.
 import asyncio
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog import store as catalog_store
 from app.catalog.patterns import kept_validator_for
-from app.catalog.policy import Grant, Tool, ToolPolicy, allowed
-from app.catalog.redaction import REDACTED, marks, secrets
+from app.catalog.policy import (
+    Grant,
+    Rules,
+    Tool,
+    ToolPolicy,
+    allowed,
+    hides_key,
+    permits,
+    rules_of,
+)
+from app.catalog.redaction import REDACTED, Secrets, marks, secrets
 from app.catalog.single_flight import SingleFlight
 from app.catalog.store import Tenant, UnreadableTool
 from app.errors import UnavailableError
@@ -23,6 +33,11 @@ from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
 TENANTS_KEPT_MAX: Final = 10_000
+SEEN_KEPT_MAX: Final = 10_000
+MATCHED_KEPT_MAX: Final = 1_000
+
+Who = tuple[str, str, frozenset[str]]
+Version = tuple[str, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +48,8 @@ class Compiled:
     validator: Any
     marked: bool
     """Whether its schema marks an argument as a secret."""
+    key_hidden: bool = False
+    """Whether its ordering key may hold what is sensitive, a person's, or not for Kafka."""
     output: Any = None
     """The check of its results, where it lists a schema of them."""
 
@@ -40,8 +57,17 @@ class Compiled:
     def of(cls, tool: Tool) -> "Compiled":
         """A tool with its check."""
         schema = tool.input_schema
-        output = None if tool.output_schema is None else validator_of(tool.output_schema)
-        return cls(tool=tool, validator=validator_of(schema), marked=marks(schema), output=output)
+        return cls(
+            tool=tool,
+            validator=validator_of(schema),
+            marked=marks(schema),
+            key_hidden=hides_key(tool.policy, schema),
+            output=None if tool.output_schema is None else validator_of(tool.output_schema),
+        )
+
+    def key_of(self, args: Mapping[str, Any]) -> str | None:
+        """The ordering key of a call that names none."""
+        return self.tool.key_of(args, hidden=self.key_hidden)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +76,28 @@ class TenantView:
 
     tenant: Tenant
     grants: tuple[Grant, ...]
+    version: bytes
+    """A digest of the grants."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisibleTools:
+    """What somebody may call, by name."""
+
+    tools: tuple[Tool, ...]
+    digest: str
+    """The same at each replica, and another one when any of the tools changes."""
+
+    @classmethod
+    def of(cls, tools: Iterable[Tool]) -> "VisibleTools":
+        """With its digest."""
+        found, digest = tuple(tools), hashlib.sha256()
+        for tool in found:
+            digest.update(tool.name.encode() + b"\0" + tool.digest)
+        return cls(tools=found, digest=digest.hexdigest()[:32])
+
+
+NOTHING: Final = VisibleTools.of(())
 
 
 class Tools:
@@ -135,7 +183,7 @@ class Tools:
         found = await self.tool(tool, method)
         return ToolPolicy() if found is None else found.policy
 
-    async def secrets(self, tool: str, method: str, args: Any) -> frozenset[str]:
+    async def secrets(self, tool: str, method: str, args: Any) -> Secrets:
         """What of a command's arguments its adapter's reports must not quote."""
         found = await self.tool(tool, method)
         return secrets(args, None if found is None else found.input_schema)
@@ -147,6 +195,9 @@ class Catalog(Tools):
     def __init__(self, engine: AsyncEngine, *, kept_s: float) -> None:
         super().__init__(engine, kept_s=kept_s)
         self._tenants: dict[str, tuple[float, TenantView | None]] = {}
+        self._seen: dict[Who, tuple[Version, VisibleTools]] = {}
+        self._matched: dict[Rules, VisibleTools] = {}
+        self._matched_of = ""  # the version of the tools
 
     def forget(self) -> None:
         """Something changed: read everything again when next asked."""
@@ -169,28 +220,56 @@ class Catalog(Tools):
             grants = tuple(await catalog_store.grants(conn, tenant_id))
         view = None
         if tenant is not None and tenant.state == "active":
-            view = TenantView(tenant=tenant, grants=grants)
+            view = TenantView(tenant=tenant, grants=grants, version=_digest(grants))
         if len(self._tenants) >= TENANTS_KEPT_MAX:
             self._tenants.clear()
         self._tenants[tenant_id] = (self._read_at(changed), view)
         return view
 
-    async def visible(self, identity: Identity) -> list[Tool]:
-        """The tools that an identity may call, by name."""
+    async def visible(self, identity: Identity) -> VisibleTools:
+        """The tools that an identity may call.
+
+        Found once for an identity and a version of tools and grants, as each open stream asks
+        every few seconds; the tools are matched once for all whose grants say the same.
+        """
         view = await self.tenant(identity.tenant_id)
         if view is None:
-            return []
+            return NOTHING
         await self.tools()
-        return [
-            one.tool
-            for _, one in sorted(self._names.items())
-            if allowed(one.tool.path, view.grants, identity)
-        ]
+        who = (identity.tenant_id, identity.user_id, identity.groups)
+        version = (self.version, view.version)
+        known = self._seen.get(who)
+        if known is not None and known[0] == version:
+            return known[1]
+        rules = rules_of(view.grants, identity)
+        if self._matched_of != self.version:
+            self._matched.clear()
+            self._matched_of = self.version
+        found = self._matched.get(rules)
+        if found is None:
+            tools = (one.tool for _, one in sorted(self._names.items()))
+            found = VisibleTools.of(one for one in tools if permits(one.path, rules))
+            _keep(self._matched, rules, found, MATCHED_KEPT_MAX)
+        _keep(self._seen, who, (version, found), SEEN_KEPT_MAX)
+        return found
 
     async def may_call(self, identity: Identity, tool: Tool) -> bool:
         """Whether an identity's grants take this tool."""
         view = await self.tenant(identity.tenant_id)
         return view is not None and allowed(tool.path, view.grants, identity)
+
+
+def _digest(grants: Iterable[Grant]) -> bytes:
+    lines = sorted((one.subject_kind, one.subject, one.pattern, one.effect) for one in grants)
+    return hashlib.sha256(orjson.dumps(lines)).digest()
+
+
+def _keep(kept: dict[Any, Any], key: object, value: object, most: int) -> None:
+    """Keep it as the newest, and as many as there may be."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > most:
+        del kept[next(iter(kept))]
 
 
 def validator_of(schema: Mapping[str, Any]) -> Any:

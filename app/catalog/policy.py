@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from random import Random
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.identity import Identity
+from app.catalog.adapter import ToolAdapter
+from app.catalog.ordering import derived
+from app.catalog.redaction import PERSONAL, hides
+from app.identity import Identity, matches, matches_path
 
 NAME_MAX: Final = 64
 """Characters of a tool's name on the MCP wire."""
@@ -62,6 +64,11 @@ class Question(BaseModel):
     arguments: tuple[str, ...] = Field(min_length=1, max_length=10)
 
 
+def _names(value: Any) -> Any:
+    """One name may stand without a list, none at all as null."""
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
 class ToolPolicy(BaseModel):
     """What the catalog's reviewed file says of a tool beyond its schemas."""
 
@@ -74,9 +81,14 @@ class ToolPolicy(BaseModel):
         default=60, gt=0, description="From a success on, with `dedupe: window`."
     )
     ordering: Ordering = Ordering.COMPLETION
-    ordering_key: str | None = Field(
-        default=None,
-        description="Argument whose value is the ordering key where the call names none.",
+    ordering_key: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+        default=(),
+        max_length=10,
+        description="Arguments whose values are the ordering key where the call names none.",
+    )
+    ordering_scope: Literal["tool", "method"] = Field(
+        default="tool",
+        description="tool: its methods share the key of the same values; method: each has its own.",
     )
     args: Literal["inline", "by_reference"] = "inline"
     on_disconnect: Literal["continue", "cancel"] = "continue"
@@ -92,6 +104,11 @@ class ToolPolicy(BaseModel):
         " and the client can ask: one question after another, before the call is accepted.",
     )
     task: Literal["optional", "required", "forbidden"] = "optional"
+    task_after_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="How long a call waits for its end before it is answered with a task.",
+    )
     inline_wait_s: float | None = Field(default=None, gt=0)
     deadline_s: float | None = Field(default=None, gt=0)
     max_runtime_s: float = Field(
@@ -116,6 +133,10 @@ class Grant:
     effect: str
 
 
+Rules = frozenset[tuple[str, str]]
+"""Pattern and effect of each grant that applies to somebody."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
     """A tool as the catalog has it."""
@@ -130,22 +151,39 @@ class Tool:
     annotations: Mapping[str, Any]
     policy: ToolPolicy
     digest: bytes
+    adapter: ToolAdapter | None = None
+    """None: a playbook of EDA's that is named after the tool."""
 
     @property
     def path(self) -> str:
         """What grants match: `tool/method`."""
         return f"{self.tool}/{self.method}"
 
-    def key_of(self, args: Mapping[str, Any]) -> str | None:
-        """The ordering key of a call that names none: by the argument that the policy names."""
-        named = self.policy.ordering_key
-        value = None if named is None else args.get(named)
-        return None if value is None else f"{self.path}:{value}"[:255]
+    @property
+    def topic(self) -> str | None:
+        """Where its executor reads commands; None: mcp.commands."""
+        return None if self.adapter is None else self.adapter.topic
+
+    def key_of(self, args: Mapping[str, Any], *, hidden: bool) -> str | None:
+        """The ordering key of a call that names none: by the arguments that the policy names."""
+        space = self.tool if self.policy.ordering_scope == "tool" else self.path
+        named, schema = self.policy.ordering_key, self.input_schema
+        return derived(space, named, args, schema, hidden=hidden)
 
     @property
     def read_only(self) -> bool:
         """Whether the tool says that it changes nothing."""
         return bool(self.annotations.get("readOnlyHint", False))
+
+
+def hides_key(policy: ToolPolicy, schema: Mapping[str, Any]) -> bool:
+    """Whether an ordering key may hold what is a person's, or not for Kafka.
+
+    Also what is sensitive: `catalog apply` refuses that, and an older catalog may have it.
+    """
+    named = policy.ordering_key
+    by_reference = bool(named) and policy.args == "by_reference"
+    return by_reference or any(hides(schema, [name], PERSONAL) for name in named)
 
 
 def wire_name(tool: str, method: str) -> str:
@@ -159,19 +197,30 @@ def applies(grant: Grant, identity: Identity) -> bool:
         case "tenant":
             return True
         case "user":
-            return fnmatchcase(identity.user_id, grant.subject)
+            return matches(grant.subject, identity.user_id)
         case "group":
             return grant.subject in identity.groups
         case _:
             return False
 
 
-def allowed(path: str, grants: Iterable[Grant], identity: Identity) -> bool:
-    """Whether the identity may call `tool/method`: some grant allows it and none denies it."""
+def rules_of(grants: Iterable[Grant], identity: Identity) -> Rules:
+    """What the grants say of this identity; whoever they say the same of may call the same."""
+    return frozenset((one.pattern, one.effect) for one in grants if applies(one, identity))
+
+
+def permits(path: str, rules: Iterable[tuple[str, str]]) -> bool:
+    """Whether `tool/method` may be called: some rule allows it and none denies it."""
     found = False
-    for grant in grants:
-        if applies(grant, identity) and fnmatchcase(path, grant.pattern):
-            if grant.effect == "deny":
+    for pattern, effect in rules:
+        if matches_path(pattern, path):
+            if effect == "deny":
                 return False
             found = True
     return found
+
+
+def allowed(path: str, grants: Iterable[Grant], identity: Identity) -> bool:
+    """Whether the identity may call `tool/method`."""
+    applying = ((one.pattern, one.effect) for one in grants if applies(one, identity))
+    return permits(path, applying)

@@ -4,31 +4,90 @@ It fails closed: where a schema marks anything, a value at a place that it does 
 written either. Keywords are those of JSON Schema 2020-12 that apply a subschema to a place.
 """
 
+import base64
+import html
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 from app.catalog.patterns import matches
 
 REDACTED: Final = "[redacted]"
 MARK: Final = "x-sensitive"
+PERSONAL: Final = "x-personal"
+"""A value that may be audited, as an erasure reaches that, and is in no key as it is."""
 
 PLACE: Final = re.compile(r"[0-9]{1,9}")
 
 SECRET_MIN: Final = 4
 """Characters; a shorter value would be found in ordinary words."""
+BASE64_MIN: Final = 8
+"""Characters of a text's Base64 that are looked for."""
+URL_SAFE: Final = str.maketrans("+/", "-_")
 
 SAME_PLACE: Final = ("allOf", "anyOf", "oneOf")
 SAME_PLACE_ONE: Final = ("if", "then", "else", "not")
 
+CONTAINERS: Final = (
+    *("properties", "patternProperties", "additionalProperties", "unevaluatedProperties"),
+    *("items", "prefixItems", "additionalItems", "contains", "unevaluatedItems"),
+)
+
 Schema = Mapping[str, Any]
 
 
-def marks(schema: Any) -> bool:
-    """Whether a schema marks anything, anywhere."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """A call's secrets, for what may not quote them."""
+
+    texts: frozenset[str] = frozenset()
+    """Those that are looked for wherever they stand."""
+    short: frozenset[tuple[str, str]] = frozenset()
+    """By their argument's name: those that are looked for as a whole, or behind that name."""
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.texts or self.short)
+
+    def is_short(self, said: str) -> bool:
+        """Whether a text is one of the short ones, and nothing else."""
+        return any(text == said for _, text in self.short)
+
+
+NO_SECRETS: Final = Secrets()
+
+
+def marks(schema: Any, *names: str) -> bool:
+    """Whether a schema marks anything, anywhere; `x-sensitive` where no mark is named."""
     if isinstance(schema, Mapping):
-        return bool(schema.get(MARK)) or any(marks(one) for one in schema.values())
-    return isinstance(schema, list) and any(marks(one) for one in schema)
+        marked = any(schema.get(name) for name in names or (MARK,))
+        return marked or any(marks(one, *names) for one in schema.values())
+    return isinstance(schema, list) and any(marks(one, *names) for one in schema)
+
+
+def hides(schema: Schema, path: Iterable[str], *names: str) -> bool:
+    """Whether the value at a path may hold what is `x-sensitive`, or has another of these marks.
+
+    There, above or below it. It fails closed: where anything is so marked, what the schema does not
+    describe counts as marked.
+    """
+    names = (*names, MARK)
+    if not marks(schema, *names):
+        return False
+    here = list(_applied([schema], schema))
+    for part in path:
+        if not here or any(one.get(name) for one in here for name in names):
+            return True
+        inner = _of_key(part, here) + (_of_item(int(part), here) if PLACE.fullmatch(part) else [])
+        here = list(_applied(inner, schema))
+    if not here or any(one.get(name) for one in here for name in names):
+        return True
+    # What is in the value may be marked too, or by a schema that is named there.
+    inside = [one[word] for one in here for word in CONTAINERS if word in one]
+    return marks(inside, *names, "$ref", "$dynamicRef")
 
 
 def redact(value: Any, schema: Schema | None) -> Any:
@@ -38,29 +97,72 @@ def redact(value: Any, schema: Schema | None) -> Any:
     return _redact(value, [schema], schema)
 
 
-def secrets(value: Any, schema: Schema | None) -> frozenset[str]:
-    """The texts at the places that a schema marks; with no schema at hand, all of them."""
+def secrets(value: Any, schema: Schema | None) -> Secrets:
+    """What stands at the places that a schema marks; with no schema at hand, everywhere."""
     if schema is not None and not marks(schema):
-        return frozenset()
-    found = _removed(value, REDACTED if schema is None else redact(value, schema))
-    return frozenset(text for text in found if len(text) >= SECRET_MIN)
+        return NO_SECRETS
+    found = set(_removed(value, REDACTED if schema is None else redact(value, schema)))
+    return Secrets(
+        texts=frozenset(text for _, text in found if len(text) >= SECRET_MIN),
+        short=frozenset(one for one in found if 0 < len(one[1]) < SECRET_MIN),
+    )
 
 
-def mask(value: Any, hidden: frozenset[str]) -> Any:
+def mask(value: Any, hidden: Secrets) -> Any:
     """A copy of a value whose texts quote none of the secrets, keys included."""
     if not hidden:
         return value
+    forms = {form for text in hidden.texts for form in quoted(text)}
+    return _mask(value, sorted(forms, key=len, reverse=True), hidden)
+
+
+def quoted(text: str) -> set[str]:
+    """A text as programs print it: as it is, and escaped for JSON, Python, URLs, HTML and shells.
+
+    Also its Base64, where it stands in a longer text, too: as behind a user's name.
+    """
+    quotes = quote(text, safe=""), quote(text), quote_plus(text)
+    forms = {text, *quotes, *(re.sub("%..", lambda one: one[0].lower(), one) for one in quotes)}
+    for said in (text, text.replace("\n", "\r\n")):
+        forms |= {json.dumps(said)[1:-1], json.dumps(said, ensure_ascii=False)[1:-1]}
+        forms |= {json.dumps(said)[1:-1].replace("/", "\\/"), repr(said)[1:-1], ascii(said)[1:-1]}
+    forms |= {repr(text.encode())[2:-1], html.escape(text), html.escape(text, quote=False)}
+    forms |= {text.replace("'", "'\"'\"'"), text.replace("'", "'\\''"), text.replace("'", "''")}
+    raw = text.encode()
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + raw).decode()
+        inner = encoded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
+        if len(inner) >= BASE64_MIN:
+            forms |= {inner, inner.translate(URL_SAFE)}
+    return {form for form in forms if len(form) >= SECRET_MIN}
+
+
+def _mask(value: Any, forms: Sequence[str], hidden: Secrets) -> Any:
     if isinstance(value, str):
-        for secret in sorted(hidden, key=len, reverse=True):
-            value = value.replace(secret, REDACTED)
-        return value
+        for form in forms:
+            value = value.replace(form, REDACTED)
+        return _mask_short(value, hidden)
     if isinstance(value, Mapping):
-        return {mask(key, hidden): mask(item, hidden) for key, item in value.items()}
+        return {
+            _mask(key, forms, hidden): _mask(item, forms, hidden) for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [mask(item, hidden) for item in value]
-    if not isinstance(value, bool) and isinstance(value, int | float) and str(value) in hidden:
+        return [_mask(item, forms, hidden) for item in value]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    said = str(value)
+    return REDACTED if said in hidden.texts or hidden.is_short(said) else value
+
+
+def _mask_short(said: str, hidden: Secrets) -> str:
+    """Mask what is a short secret as a whole, or is written behind its argument's name."""
+    if hidden.is_short(said):
         return REDACTED
-    return value
+    for name, text in hidden.short:
+        if name and name in said:
+            written = rf"(?<!\w)({re.escape(name)}[\"']?\s{{0,9}}[:=]?\s{{0,9}}[\"']?)"
+            said = re.sub(rf"{written}{re.escape(text)}(?!\w)", rf"\1{REDACTED}", said)
+    return said
 
 
 def _redact(value: Any, schemas: list[Any], root: Schema) -> Any:
@@ -133,13 +235,13 @@ def _of_item(number: int, schemas: list[Schema]) -> list[Any]:
     return [one if one is not True else {} for one in found if one not in (None, False)]
 
 
-def _removed(value: Any, kept: Any) -> Iterator[str]:
-    """The texts, and numbers as texts, of a value that its redacted copy has not."""
+def _removed(value: Any, kept: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The texts, and numbers as texts, of a value that its redacted copy has not; by their name."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _removed(item, kept if kept == REDACTED else kept[key])
+            yield from _removed(item, kept if kept == REDACTED else kept[key], key)
     elif isinstance(value, list):
         for n, item in enumerate(value):
-            yield from _removed(item, kept if kept == REDACTED else kept[n])
+            yield from _removed(item, kept if kept == REDACTED else kept[n], name)
     elif kept == REDACTED and value is not None and not isinstance(value, bool):
-        yield str(value)
+        yield name, str(value)

@@ -1,4 +1,4 @@
-"""The tools, grants and tenants tables: what the broker may be asked, by whom, and how much."""
+"""The tables of tools, targets, grants and tenants: what may be asked, by whom, and how much."""
 
 import logging
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from adapters.targets import Target
+from app.catalog.adapter import ToolAdapter
 from app.catalog.policy import Grant, Tool, ToolPolicy
 from app.postgres.engine import dump
 from app.postgres.wakeups import CATALOG
@@ -50,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 TOOLS: Final = text("""
     SELECT tool, method, name, title, description, input_schema, output_schema, annotations,
-           policy, digest
+           policy, adapter, digest
       FROM tools
      WHERE retired_at IS NULL
      ORDER BY name
@@ -58,16 +60,16 @@ TOOLS: Final = text("""
 
 PUT_TOOL: Final = text("""
     INSERT INTO tools AS t (tool, method, name, title, description, input_schema, output_schema,
-                            annotations, policy, in_flight_max, digest)
+                            annotations, policy, adapter, in_flight_max, digest)
     VALUES (:tool, :method, :name, :title, :description, CAST(:input_schema AS jsonb),
             CAST(:output_schema AS jsonb), CAST(:annotations AS jsonb), CAST(:policy AS jsonb),
-            :in_flight_max, :digest)
+            CAST(:adapter AS jsonb), :in_flight_max, :digest)
         ON CONFLICT (tool, method) DO UPDATE
        SET name = excluded.name, title = excluded.title, description = excluded.description,
            input_schema = excluded.input_schema, output_schema = excluded.output_schema,
            annotations = excluded.annotations, policy = excluded.policy,
-           in_flight_max = excluded.in_flight_max, digest = excluded.digest,
-           applied_at = now(), retired_at = NULL
+           adapter = excluded.adapter, in_flight_max = excluded.in_flight_max,
+           digest = excluded.digest, applied_at = now(), retired_at = NULL
      WHERE t.digest <> excluded.digest OR t.retired_at IS NOT NULL
     RETURNING 1
 """)
@@ -77,6 +79,71 @@ RETIRE_OTHERS: Final = text("""
        SET retired_at = now()
      WHERE retired_at IS NULL AND NOT (name = ANY (:names))
     RETURNING name
+""")
+
+TARGET_JSON: Final = """
+    json_build_object(
+        'name', g.name, 'kind', g.kind, 'tenant', g.tenant_id, 'address', g.address, 'tls', g.tls,
+        'credential', g.credential, 'limits', g.limits, 'allowed_hosts', g.allowed_hosts,
+        'takes_key', g.takes_key, 'options', g.options)
+"""
+"""A row of `targets`, as `Target.read` takes it."""
+
+TARGET_OF: Final = f"""
+    SELECT {TARGET_JSON} AS target
+      FROM targets g
+     WHERE g.name = {{name}} AND (g.tenant_id = {{tenant}} OR g.tenant_id IS NULL)
+     ORDER BY g.tenant_id NULLS LAST
+     LIMIT 1
+"""
+"""A tenant's own target of a name, else the shared one."""
+
+# Of a tool that is out of service, too: its commands go on.
+WORK: Final = text(f"""
+    SELECT t.adapter, g.target
+      FROM tools t
+      LEFT JOIN LATERAL ({TARGET_OF.format(name="t.adapter ->> 'target'", tenant=":tenant_id")}) g
+        ON true
+     WHERE t.tool = :tool AND t.method = :method AND t.adapter IS NOT NULL
+""")
+
+TARGETS: Final = text(f"""
+    SELECT {TARGET_JSON} AS target
+      FROM targets g
+     WHERE CAST(:name AS text) IS NULL OR g.name = :name
+     ORDER BY g.name, g.tenant_id NULLS FIRST
+""")
+
+PUT_TARGET: Final = text("""
+    INSERT INTO targets AS g (tenant_id, name, kind, address, tls, credential, limits,
+                              allowed_hosts, takes_key, options)
+    VALUES (:tenant, :name, :kind, :address, CAST(:tls AS jsonb), CAST(:credential AS jsonb),
+            CAST(:limits AS jsonb), CAST(:allowed_hosts AS text[]), :takes_key,
+            CAST(:options AS jsonb))
+        ON CONFLICT (tenant_id, name) DO UPDATE
+       SET kind = excluded.kind, address = excluded.address, tls = excluded.tls,
+           credential = excluded.credential, limits = excluded.limits,
+           allowed_hosts = excluded.allowed_hosts, takes_key = excluded.takes_key,
+           options = excluded.options, applied_at = now()
+     WHERE (g.kind, g.address, g.tls, g.credential, g.limits, g.allowed_hosts, g.takes_key,
+            g.options)
+           IS DISTINCT FROM
+           (excluded.kind, excluded.address, excluded.tls, excluded.credential, excluded.limits,
+            excluded.allowed_hosts, excluded.takes_key, excluded.options)
+    RETURNING 1
+""")
+
+REMOVE_TARGET: Final = text("""
+    DELETE FROM targets
+     WHERE name = :name AND tenant_id IS NOT DISTINCT FROM :tenant
+    RETURNING 1
+""")
+
+USED_BY: Final = text("""
+    SELECT name
+      FROM tools
+     WHERE retired_at IS NULL AND adapter ->> 'target' = :target
+     ORDER BY name
 """)
 
 TENANT: Final = text("""
@@ -155,6 +222,8 @@ async def tools(conn: AsyncConnection) -> list[Tool | UnreadableTool]:
         values: dict[str, Any] = dict(row)
         try:
             values["policy"] = ToolPolicy.model_validate(row["policy"], extra="ignore")
+            if row["adapter"] is not None:
+                values["adapter"] = ToolAdapter.model_validate(row["adapter"])
         except ValidationError as error:
             logger.error("a tool's catalog entry cannot be read: %s", error)  # noqa: TRY400 data
             found.append(UnreadableTool(row["tool"], row["method"], row["digest"]))
@@ -175,6 +244,7 @@ async def put_tool(conn: AsyncConnection, tool: Tool, *, in_flight_max: int | No
         "output_schema": None if tool.output_schema is None else dump(tool.output_schema),
         "annotations": dump(tool.annotations),
         "policy": tool.policy.model_dump_json(),
+        "adapter": None if tool.adapter is None else tool.adapter.model_dump_json(),
         "in_flight_max": in_flight_max,
         "digest": tool.digest,
     }
@@ -184,6 +254,39 @@ async def put_tool(conn: AsyncConnection, tool: Tool, *, in_flight_max: int | No
 async def retire_others(conn: AsyncConnection, names: Sequence[str]) -> list[str]:
     """Take every other tool out of service; its commands go on."""
     return list((await conn.execute(RETIRE_OTHERS, {"names": list(names)})).scalars())
+
+
+async def work(
+    conn: AsyncConnection, *, tenant_id: str, tool: str, method: str
+) -> tuple[Any, Any] | None:
+    """A tool's adapter and its target, as JSON; None for a tool without an adapter."""
+    values = {"tenant_id": tenant_id, "tool": tool, "method": method}
+    row = (await conn.execute(WORK, values)).one_or_none()
+    return None if row is None else (row.adapter, row.target)
+
+
+async def targets(conn: AsyncConnection, name: str | None = None) -> list[Target]:
+    """Every target, or those of a name; the shared one of a name comes first."""
+    rows = await conn.execute(TARGETS, {"name": name})
+    return [Target.read(row) for row in rows.scalars()]
+
+
+async def put_target(conn: AsyncConnection, target: Target) -> bool:
+    """Write a target; False where it was the same already."""
+    values = target.written()
+    for name in ("tls", "credential", "limits", "options"):
+        values[name] = None if values[name] is None else dump(values[name])
+    return bool(await conn.scalar(PUT_TARGET, values))
+
+
+async def remove_target(conn: AsyncConnection, name: str, tenant: str | None) -> bool:
+    """Take a target away; False where there was none."""
+    return bool(await conn.scalar(REMOVE_TARGET, {"name": name, "tenant": tenant}))
+
+
+async def used_by(conn: AsyncConnection, target: str) -> list[str]:
+    """The tools in service whose adapter works at a target of this name."""
+    return list((await conn.execute(USED_BY, {"target": target})).scalars())
 
 
 async def tenant(conn: AsyncConnection, tenant_id: str) -> Tenant | None:

@@ -33,6 +33,20 @@ def plain(text: object, name: str) -> str:
     return text
 
 
+def refuse_what_vanishes(root: Path) -> None:
+    """A controller's job runs in a container, whose own files go with it: a mount outlives it."""
+    ours = os.environ.get("AWX_PRIVATE_DATA_DIR")
+    if not ours:
+        return
+    mounts = [one for one in (root, *root.parents) if os.path.ismount(one)]
+    if mounts[0] in {Path("/"), Path("/runner"), Path(ours)}:
+        sys.exit(
+            f"the workspace {root} is this job's own and would vanish with it: mount a folder that"
+            " lasts there (the controller's paths to expose to isolated jobs, or a volume of the"
+            " container group's)"
+        )
+
+
 def enter(tool: str, tenant: str) -> Path:
     """Go to a tool's folder of a tenant; paths are relative to it from here on.
 
@@ -44,6 +58,7 @@ def enter(tool: str, tenant: str) -> Path:
     if not root.is_absolute():
         sys.exit("the adapter has no workspace: MCP_WORKSPACE is a path")
     root.mkdir(parents=True, exist_ok=True)
+    refuse_what_vanishes(root.resolve())
     os.chdir(root)
     for name in (tool, tenant):
         if not os.path.lexists(name):

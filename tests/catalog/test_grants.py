@@ -5,17 +5,20 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+import typer
 
 from app.catalog import store as catalog_store
-from app.catalog.policy import Grant
+from app.catalog.policy import Grant, allowed
 from app.catalog.store import Limits
+from app.cli.tenant import parsed
 from app.contract import META_PREFIX
 from app.edges.parts import Parts
+from app.identity import Identity
 from app.postgres.migrate import connected
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.mcp import wire
-from tests.support.calls import fetch
+from tests.support.calls import ADA, fetch
 from tests.support.served import Served, served
 
 GIT = {"git_clone", "git_delete"}
@@ -106,3 +109,31 @@ async def test_a_tokens_groups_list_and_call_what_is_granted_and_a_groups_deny_w
         for user, groups, granted in ROWS:
             await check(app, "teams", user, groups, set(granted))
         await check(app, "elsewhere", "olga", ("ops", "readers"), set())
+
+
+def test_only_stars_and_question_marks_of_a_pattern_are_special() -> None:
+    def denied(subject: str, user: str) -> bool:
+        grants = (
+            Grant(subject_kind="tenant", subject="*", pattern="*", effect="allow"),
+            Grant(subject_kind="user", subject=subject, pattern="*", effect="deny"),
+        )
+        who = Identity(tenant_id="demo", user_id=user, client_id=user)
+        return not allowed("git/clone", grants, who)
+
+    assert denied("bob[1]", "bob[1]")
+    assert not denied("bob[1]", "bob1")
+    assert denied("[!a]*", "[!a] b")
+    assert not denied("[!a]*", "bob")
+    assert denied("b?b*", "bob@example.org")
+    assert not denied("b?b", "bob@example.org")
+
+
+def test_a_denial_of_before_still_denies_and_no_new_one_has_a_bracket() -> None:
+    grants = (
+        Grant(subject_kind="tenant", subject="*", pattern="*", effect="allow"),
+        Grant(subject_kind="tenant", subject="*", pattern="git/[cd]*", effect="deny"),
+    )
+    assert not allowed("git/clone", grants, ADA)
+    with pytest.raises(typer.Exit):
+        parsed(None, ["git/[cd]*"], new=True)
+    assert parsed(None, ["git/[cd]*"], new=False)[0].pattern == "git/[cd]*"

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from app import assets
-from app.catalog.redaction import REDACTED, mask, redact, secrets
+from app.catalog.redaction import REDACTED, Secrets, mask, redact, secrets
 from app.edges.parts import Parts
 from app.logs import JsonFormatter
 from app.postgres.engine import code_of
@@ -81,7 +81,7 @@ def test_whatever_way_a_schema_marks_a_place_its_value_is_not_there(value: Any, 
     redacted = redact({"here": value, "plain": "p"}, whole)
     assert re.search(r"'s'|12345", str(redacted)) is None
     assert redacted["plain"] == "p"
-    assert secrets({"here": value}, whole) == ({"12345"} if value == 12345 else set())
+    assert secrets({"here": value}, whole).texts == ({"12345"} if value == 12345 else set())
 
 
 def test_a_schema_that_refers_to_itself_ends() -> None:
@@ -92,12 +92,13 @@ def test_a_schema_that_refers_to_itself_ends() -> None:
 
 def test_where_nothing_is_marked_nothing_is_redacted() -> None:
     assert redact({"a": [1, "b"]}, schema(a={})["properties"]) == {"a": [1, "b"]}
-    assert secrets({"a": "long enough"}, {"type": "object"}) == frozenset()
-    assert secrets({"a": ["long enough"]}, None) == {"long enough"}, "an unknown schema hides all"
+    assert not secrets({"a": "long enough"}, {"type": "object"})
+    found = secrets({"a": ["long enough"]}, None)
+    assert found.texts == {"long enough"}, "an unknown schema hides all"
 
 
 def test_a_mask_reaches_keys_and_the_longer_secret_first() -> None:
-    hidden = frozenset({"abcd", "abcdef", "1234"})
+    hidden = Secrets(texts=frozenset({"abcd", "abcdef", "1234"}))
     said = {"abcdef": ["x abcd y", 1234, True, None]}
     assert mask(said, hidden) == {REDACTED: [f"x {REDACTED} y", REDACTED, True, None]}
 

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from app.postgres.tables import audit, calls, comments, sagas
+from app.postgres.tables import audit, calls, comments, sagas, targets
 from app.postgres.tables.base import metadata
 
-__all__ = ["TENANT_TABLES", "audit", "calls", "metadata", "sagas"]
+__all__ = ["TENANT_TABLES", "audit", "calls", "metadata", "sagas", "targets"]
 
 comments.comment(metadata)
 
@@ -21,6 +21,7 @@ TENANT_TABLES: Final = (
     "sagas",
     "saga_steps",
     "saga_turns",
+    "targets",
     "audit.events",
     "audit.seals",
     "audit.members",

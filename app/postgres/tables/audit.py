@@ -80,10 +80,11 @@ AUDIT_SEALS: Final = Table(
     Column("key_id", Text, nullable=False),
     Column("sealed_at", INSTANT, nullable=False),
     Column("checkpoint", Text, nullable=False),  # C2SP tlog-checkpoint: a signed note
-    Column("digest", LargeBinary, nullable=False),  # audit.seal_v1 of the columns above
+    Column("digest", LargeBinary, nullable=False),  # audit.seal_digest of the others
     Column("attestation", Text, nullable=False),  # a signed note over the digest
     Column("request", Text, nullable=True),  # of a retirement: an officer's, which it follows
     Column("retired_digest", LargeBinary, nullable=True),  # and over the members that it lets go
+    Column("transactions", LargeBinary, nullable=True),  # over each event's xid
     PrimaryKeyConstraint("tenant_id", "seal_no"),
     Index("ix_seals_seq", "tenant_id", "seq_to"),
     Index(
@@ -171,6 +172,17 @@ AUDIT_HOLDS: Final = Table(
     Column("released_at", INSTANT, nullable=True),
     CheckConstraint("from_at < to_at", name="range"),
     Index("ix_holds_active", "tenant_id", postgresql_where=text("released_at IS NULL")),
+    schema="audit",
+)
+
+AUDIT_RESTORES: Final = Table(
+    "restores",  # where a log goes on from an earlier state, by an officer's request
+    metadata,
+    Column("restore_id", Uuid, primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("request", Text, nullable=False),  # the signed note: the row proves nothing
+    Column("accepted_by", Text, nullable=False),
+    Column("accepted_at", INSTANT, nullable=False, server_default=NOW),
     schema="audit",
 )
 

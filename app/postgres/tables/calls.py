@@ -66,6 +66,7 @@ TOOLS: Final = Table(
     Column("output_schema", JSONB, nullable=True),
     Column("annotations", JSONB, nullable=False, server_default=EMPTY),
     Column("policy", JSONB, nullable=False, server_default=EMPTY),  # app.policy.ToolPolicy
+    Column("adapter", JSONB, nullable=True),  # app.catalog.adapter.ToolAdapter; null: EDA's
     Column("in_flight_max", Integer, nullable=True),
     Column("digest", LargeBinary, nullable=False),
     Column("applied_at", INSTANT, nullable=False, server_default=NOW),
@@ -129,6 +130,7 @@ COMMANDS: Final = Table(
     Column("deliveries", Integer, nullable=False, server_default="0"),  # of this attempt
     Column("attempts_lost", Integer, nullable=False, server_default="0"),  # outcome never told
     Column("adapter", Text, nullable=True),
+    Column("run", JSONB, nullable=True),  # what its executor started elsewhere, of which attempt
     Column("lease_until", INSTANT, nullable=True),
     Column("cancel_requested_at", INSTANT, nullable=True),
     Column("cancel_reason", Text, nullable=True),
@@ -170,7 +172,7 @@ COMMANDS: Final = Table(
         name="finished_when_final",
     ),
     CheckConstraint("state <> 'running' OR lease_until IS NOT NULL", name="running_has_lease"),
-    UniqueConstraint("tenant_id", "idempotency_key", name="uq_commands_idempotency"),
+    Index("uq_commands_key_of_user", "tenant_id", "user_id", "idempotency_key", unique=True),
     Index(
         "uq_commands_dedupe",
         "tenant_id",
@@ -348,6 +350,13 @@ PROGRESS: Final = Table(
     Column("at", INSTANT, nullable=False, server_default=text("clock_timestamp()")),
     PrimaryKeyConstraint("command_id", "seq"),
     ForeignKeyConstraint(["command_id"], ["commands.id"], ondelete="CASCADE"),
+)
+
+TURNS: Final = Table(
+    "turns",  # rows to lock; an advisory lock could be held by any login
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("held", Boolean, nullable=True),  # nothing: who may update it may lock the row
 )
 
 LEASES: Final = Table(

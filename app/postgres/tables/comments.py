@@ -1,4 +1,4 @@
-"""What each table is, and each column that an auditor sees: as the migrations wrote it (0015)."""
+"""What each table is, and each column that an auditor sees: as the migrations wrote it (0017)."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,11 +9,15 @@ TABLES: Final[Mapping[str, str]] = {
     "public.tenants": "Tenants, with their limits: fair share, rate, window and queue.",
     "public.tenant_budgets": "Each rated tenant's token bucket, as the last lease left it.",
     "public.tools": "The catalog: what may be called, with its schemas and policy.",
+    "public.targets": (
+        "Where adapters work: addresses, bounds, and references to credentials, never a secret."
+    ),
     "public.grants": "Who of a tenant may call what; a deny outweighs every allow.",
     "public.commands": "One row a call: what was asked, and where it stands.",
     "public.ordering_heads": "One row an ordering key: the lock of the key, and who has it.",
     "public.outbox": "What is to be published to Kafka; deleted once Kafka has it.",
     "public.progress": "Progress reports, numbered per command.",
+    "public.turns": "Rows to lock, so that some work is done by one process at a time.",
     "public.leases": "Work that one relay does at a time; the epoch fences a predecessor.",
     "public.saga_definitions": (
         "Saga definitions; each registration is a version that never changes."
@@ -31,6 +35,9 @@ TABLES: Final[Mapping[str, str]] = {
     "audit.auditors": "Which login role may read which tenant's trail.",
     "audit.holds": "Legal holds: what they cover is neither purged, retired nor erased.",
     "audit.retirements": "Requests to drop old events; the relay signs them before anything goes.",
+    "audit.restores": (
+        "Where a log goes on from an earlier state, and what that gives up; officers sign for it."
+    ),
     "audit.shapes": "What schema audit looks like, as a relay has signed it.",
     "audit.watermark": (
         "How far the sealer has looked: a hint, rebuilt when lost, proof of nothing."
@@ -83,6 +90,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "state_to": "The command's state after.",
     "request": "The signed request of a retention officer that it rests on.",
     "retired_digest": "A hash over number, id and time of every event that may go.",
+    "transactions": "A hash over the transaction of each event of the batch; null in older seals.",
     "refused_at": "When the relay refused it, if it did.",
     "refusal": "Why the relay refused it.",
     "major": "The major version of PostgreSQL that it was read from.",
@@ -95,6 +103,9 @@ COLUMNS: Final[Mapping[str, str]] = {
     "tool": "The tool.",
     "type": "What happened, as noun.verb: command.accepted, saga.step, login.failed.",
     "user_id": "The user on whose behalf; null where it is nobody's, or was erased.",
+    "accepted_at": "When it was handed in.",
+    "accepted_by": "The login role that handed it in.",
+    "restore_id": "The id of the request and of its event in the log.",
     "actor": "Who did it, as kind:name: user, client, adapter, relay, operator, db.",
     "body": "The rest, as JSON, by the type of event.",
     "xid": "The transaction that wrote the event.",

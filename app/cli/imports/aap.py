@@ -1,0 +1,90 @@
+"""`broker catalog import aap`: the templates of an automation controller, as they are."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from adapters.aap.templates import LEFT, RESULT, Template, listed
+from adapters.contract import Opening
+from adapters.targets import Target
+from app.cli.common import AsJson, run
+from app.cli.imports.draft import Draft, Skipped, Source
+from app.cli.imports.entries import made
+from app.cli.imports.opening import opened
+from app.cli.imports.options import Bearer, Ca, Force, Name, Only, Out, chosen, http_target
+from app.cli.imports.written import given
+
+Url = Annotated[str, typer.Argument(help="Of the controller, or below a gateway: …/api/controller")]
+
+
+def command(
+    url: Url,
+    name: Name = None,
+    only: Only = None,
+    bearer: Bearer = None,
+    ca: Ca = None,
+    out: Out = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the catalog of the templates that a token may execute; nothing is put in force.
+
+    Surveys and prompts at launch become the tools' arguments. The worker launches such a template
+    and follows its job: no playbook needs to know of the broker.
+    """
+    target = {"kind": "aap", **http_target(url.rstrip("/"), bearer, ca)}
+
+    async def work() -> Source:
+        async with opened(Target.read({"name": "imported", **target})) as opening:
+            return await source(opening, target)
+
+    given(made(chosen(run(work()), only), name), out, force=force, as_json=as_json)
+
+
+async def source(opening: Opening, target: Mapping[str, Any]) -> Source:
+    """The controller as it is now."""
+    return Source(
+        told=f"Automation controller at {target['address']}",
+        name="aap",
+        target=target,
+        found=await found(opening, None),
+    )
+
+
+async def found(opening: Opening, told: str | None) -> list[Draft | Skipped]:  # noqa: ARG001
+    """Its templates as they are now."""
+    return [
+        _draft(one) if isinstance(one, Template) else Skipped(source=one[0], reason=one[1])
+        for one in await listed(opening)
+    ]
+
+
+def key_of(mapping: Mapping[str, Any]) -> str:
+    """By what a reviewed entry is found again."""
+    return f"{'workflow' if mapping.get('workflow') else 'job'}:{mapping.get('template')}"
+
+
+def _draft(template: Template) -> Draft:
+    notes = ["Its source does not say whether it changes anything, so it asks first."]
+    if "variables" in template.asks:
+        notes.append(
+            "It takes any variables at launch: those that callers may give are to be written into"
+            " the input schema."
+        )
+    if left := [one for one in LEFT if one in template.asks]:
+        notes.append(f"It also asks for {', '.join(left)}, which the template's own stand for.")
+    words = template.description
+    if template.labels:
+        words = f"{words} Labels: {', '.join(template.labels)}.".strip()
+    return Draft(
+        source=template.name,
+        key=template.key,
+        title=template.name,
+        description=words,
+        input_schema=template.input_schema,
+        output_schema=RESULT,
+        mapping=template.mapping,
+        destructive=True,
+        notes=tuple(notes),
+    )

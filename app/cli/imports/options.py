@@ -1,0 +1,58 @@
+"""Options that the imports share."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.common import fail
+from app.cli.imports.draft import Source
+
+Name = Annotated[
+    str | None,
+    typer.Option(help="Of the target, and what its tools' names begin with; the source's own."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Tools of the source by name, as get_*. Repeatable."),
+]
+Bearer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REFERENCE",
+        help="A token to show, as env:NAME, file:/path or vault:mount/path#field; no secret"
+        " itself. The worker looks it up again where it runs.",
+    ),
+]
+Ca = Annotated[
+    str | None,
+    typer.Option(metavar="REFERENCE", help="Authorities to trust, as file:/path of a PEM text."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Where to write NAME.yml; to standard output."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
+
+
+def http_target(address: str, bearer: str | None, ca: str | None) -> dict[str, Any]:
+    """A target at a URL, or at host:port."""
+    target: dict[str, Any] = {"address": address}
+    if ca is not None:
+        target["tls"] = {"ca": ca}
+    if bearer is not None:
+        target["credential"] = {"type": "bearer", "token": bearer}
+    return target
+
+
+def chosen(source: Source, only: list[str] | None) -> Source:
+    """The tools that are asked for; all where none are."""
+    if not only:
+        return source
+    kept = [one for one in source.found if any(fnmatchcase(one.source, each) for each in only)]
+    if not kept:
+        known = ", ".join(one.source for one in source.found[:10])
+        raise fail(f"--only: no tool is named so; there are {known or 'none'} …")
+    return replace(source, found=kept)

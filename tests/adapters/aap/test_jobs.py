@@ -1,0 +1,214 @@
+"""Templates that know nothing of the broker, as tools: on a server that answers as AWX does."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from adapters.contract import CANCELLED, MISCONFIGURED, TARGET_FAILED, Failure, Outcome, Result
+from adapters.credentials import CredentialSources
+from adapters.kinds import Adapters, check
+from adapters.targets import Target
+from tests.adapters.executor import Heard, call_of
+from tests.system.eda.controller import TOKEN, Controller, Job, Template
+
+
+@pytest.fixture
+def controller() -> Iterator[Controller]:
+    def run(_template: str, _variables: Mapping[str, Any]) -> subprocess.Popen[str]:
+        return subprocess.Popen(["sleep", "600"], text=True)
+
+    with Controller(run) as controller:
+        controller.templates["deploy"] = Template("deploy", number=12, asks=["limit"])
+        controller.templates["flow"] = Template("flow", number=13, workflow=True)
+        controller.templates["closed"] = Template("closed", number=14, ask_variables=False)
+        yield controller
+
+
+@pytest.fixture
+async def adapters(controller: Controller) -> AsyncIterator[Adapters]:
+    assert controller.url
+    made = Adapters(credentials=CredentialSources({"TOKEN": TOKEN}))
+    yield made
+    await made.close()
+
+
+def target_of(controller: Controller) -> Target:
+    bearer = {"type": "bearer", "token": "env:TOKEN"}
+    return Target(name="aap", kind="aap", address=controller.url, credential=bearer)
+
+
+class Calling:
+    """A call under way."""
+
+    def __init__(self, adapters: Adapters, controller: Controller, **fields: Any) -> None:
+        self.heard = Heard()
+        self._controller = controller
+        mapping = {"template": 12} | fields.pop("mapping", {})
+        call = call_of(target_of(controller), mapping=mapping, deadline_s=30, **fields)
+        self._task = asyncio.create_task(adapters.run(call, self.heard))
+
+    async def job(self) -> Job:
+        """Its job, once it is launched and followed."""
+        await self.heard.until_said()
+        return self._controller.jobs[0]
+
+    async def outcome(self) -> Outcome:
+        async with asyncio.timeout(20):
+            return await self._task
+
+
+@pytest.mark.guarantee("adapter:aap")
+async def test_a_template_is_launched_and_its_artifacts_and_last_lines_are_the_result(
+    adapters: Adapters, controller: Controller
+) -> None:
+    args = {"version": "1.2", "limit": "web1"}
+    calling = Calling(adapters, controller, args=args, mapping={"prompts": {"limit": "limit"}})
+    job = await calling.job()
+    assert job.extra_vars == {"version": "1.2"}
+    assert job.launched_with["limit"] == "web1"
+    job.event("playbook_on_task_start", "TASK [Install]", task="Install")
+    job.event("runner_on_ok", "ok: [web1]")
+    await calling.heard.until_said(3)
+    job.artifacts = {"url": "https://app.test"}
+    job.end("successful")
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Result), outcome
+    link = f"{controller.url}/#/jobs/playbook/1"
+    assert outcome.value == {
+        "job": {"id": 1, "status": "successful", "link": link},
+        "artifacts": {"url": "https://app.test"},
+        "output": "TASK [Install]\nok: [web1]",
+    }
+    assert calling.heard.runs[0] == ("job:1", "running", link)
+    assert calling.heard.runs[-1] == ("job:1", "successful", link)
+    said = [message for _, _, message in calling.heard.said]
+    assert f"Job 1 (deploy): {link}" in said
+    assert (1, None, "Install") in calling.heard.said
+
+
+@pytest.mark.guarantee("adapter:aap")
+async def test_a_failed_job_tells_its_failed_task(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    job.event("runner_on_failed", "fatal", task="Install", host="web1", res={"msg": "no disk"})
+    job.event("playbook_on_stats", "PLAY RECAP")
+    job.end("failed")
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert (outcome.code, outcome.retryable) == (TARGET_FAILED, False)
+    assert "Task 'Install' on web1: no disk" in outcome.message
+    assert outcome.details["output"] == "fatal\nPLAY RECAP"
+
+
+async def test_a_job_that_the_controller_ends_tells_its_explanation(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    (await calling.job()).end("error", explanation="The node is gone.")
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert "ended 'error'. The node is gone." in outcome.message
+
+
+async def test_a_workflows_failure_is_its_failed_nodes(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller, mapping={"template": 13, "workflow": True})
+    flow = await calling.job()
+    node = controller.start(Template("part"), {})
+    flow.nodes.append(node)
+    node.event("runner_on_failed", task="Test", host="localhost", res={"msg": "red"})
+    node.end("failed")
+    flow.end("failed")
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert "Workflow job 1" in outcome.message
+    assert "Task 'Test' on localhost: red" in outcome.message
+
+
+@pytest.mark.guarantee("adapter:aap")
+async def test_a_cancel_ends_the_job(adapters: Adapters, controller: Controller) -> None:
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    calling.heard.cancel()
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert outcome.code == CANCELLED
+    assert job.cancelled
+
+
+async def test_what_a_template_drops_is_refused_and_its_job_cancelled(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller, mapping={"template": 14}, args={"version": "1"})
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert outcome.code == MISCONFIGURED
+    assert "version" in outcome.message
+    assert controller.jobs[0].cancelled
+
+
+async def test_a_refused_launch_is_final_and_a_controller_that_is_away_later_is_no_end(
+    adapters: Adapters, controller: Controller
+) -> None:
+    lacks = {"inventory": ["Job Template inventory is missing or undefined."]}
+    controller.templates["bare"] = Template("bare", number=15, lacks=lacks)
+    refused = await Calling(adapters, controller, mapping={"template": 15}).outcome()
+    assert isinstance(refused, Failure)
+    assert not refused.retryable
+    assert "inventory is missing" in str(refused.details)
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    controller.away = 2
+    job.end("successful")
+    assert isinstance(await calling.outcome(), Result)
+    assert controller.away == 0
+
+
+@pytest.mark.guarantee("adapter:aap")
+async def test_a_jobs_labels_are_the_mappings_and_its_commands_id(
+    adapters: Adapters, controller: Controller
+) -> None:
+    controller.templates["deploy"].asks = ["labels"]
+    for n in range(2):
+        calling = Calling(adapters, controller, mapping={"labels": ["mcp"]})
+        await calling.heard.until_said()
+        job = controller.jobs[n]
+        labels = [controller.labels[n - 1] for n in job.launched_with["labels"]]
+        assert labels == ["mcp", "0198f0a0-0000-7000-8000-000000000001"]
+        job.end("successful")
+        await calling.outcome()
+    assert sum(target.endswith("/job_templates/12/") for target in controller.gets) == 1
+
+
+async def test_a_job_that_cannot_be_labelled_is_launched_without_and_says_so(
+    adapters: Adapters, controller: Controller
+) -> None:
+    controller.may_label = False
+    calling = Calling(adapters, controller, mapping={"labels": ["mcp"]})
+    await calling.heard.until_said(2)
+    assert "no labels" in str(calling.heard.said[0][2])
+    [job] = controller.jobs
+    assert "labels" not in job.launched_with
+    job.end("successful")
+    assert isinstance(await calling.outcome(), Result)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "wrong"),
+    [
+        ({}, "adapter.template"),
+        ({"template": 1, "prompts": {"credentials": "c"}}, "has no credentials"),
+        ({"template": 1, "inventory": 2}, "adapter has no inventory"),
+        ({"template": 1, "labels": "mcp"}, "adapter.labels"),
+    ],
+)
+def test_a_mapping_that_cannot_be_worked_with_is_told(mapping: dict[str, Any], wrong: str) -> None:
+    target = Target(name="aap", kind="aap", address="https://controller.test")
+    assert check(target, {"template": 1, "prompts": {"limit": "limit"}}) == []
+    assert any(wrong in one for one in check(target, mapping))
