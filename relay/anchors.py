@@ -13,10 +13,11 @@ from typing import BinaryIO, Final
 import orjson
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from app.audit.bundle import AnchorLine
+from app.audit.anchoring import Anchor
+from app.audit.bundle import AnchorLine, anchors_among
 from app.config import Settings
 from app.contract import AUDIT
-from relay.kafka import security
+from relay.kafka import topics
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +25,14 @@ QUIET_S: Final = 30.0
 """Kafka that gives nothing for so long has failed."""
 
 
-async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes]]:
-    """Every message of mcp.audit from its beginning to where it ends now.
+NEWEST: Final = 10_000
+"""Anchors that a relay compares with its database before it seals."""
+
+
+async def read(
+    settings: Settings, *, newest: int | None = None
+) -> AsyncGenerator[ConsumerRecord[bytes, bytes]]:
+    """Every message of mcp.audit from its beginning, or the newest, to where it ends now.
 
     Raises:
         TimeoutError: Kafka stopped answering before the end.
@@ -37,7 +44,7 @@ async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        **security(settings.kafka_security),
+        **settings.kafka_security.client_options(),
     )
     await consumer.start()
     try:
@@ -47,6 +54,8 @@ async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes
         ends = await consumer.end_offsets(places)
         starts = await consumer.beginning_offsets(places)
         left = {place for place in places if starts[place] < ends[place]}
+        for place in left if newest is not None else ():
+            consumer.seek(place, max(starts[place], ends[place] - (newest or 0)))
         while left:
             batches: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = {}
             async with asyncio.timeout(QUIET_S):
@@ -58,6 +67,18 @@ async def read(settings: Settings) -> AsyncGenerator[ConsumerRecord[bytes, bytes
             left = {place for place in left if await consumer.position(place) < ends[place]}
     finally:
         await consumer.stop()
+
+
+async def newest(settings: Settings) -> list[Anchor]:
+    """The newest anchors that Kafka has, oldest first; none where it has no topic for them yet.
+
+    Raises:
+        KafkaError: it does not answer, or does not let this relay read the topic.
+    """
+    if AUDIT not in await topics(settings):
+        return []
+    lines = [record.value or b"" async for record in read(settings, newest=NEWEST)]
+    return list(anchors_among(lines))  # others write there, too
 
 
 async def write(settings: Settings, file: BinaryIO) -> int:

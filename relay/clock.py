@@ -19,15 +19,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import metrics
 from app.audit.store import partitions
 from app.catalog.cache import Tools
-from app.commands import retention, timeouts
+from app.commands import measures, retention, timeouts
 from app.commands.attempts import Change
 from app.commands.pauses import Pauses
 from app.commands.store import dispatch_record
 from app.config import Settings
-from app.postgres.engine import AWAY, is_lost
+from app.postgres.engine import AWAY, each_by_itself, is_lost
 from app.postgres.wakeups import Notifier
 from app.sagas import deadlocks
 from app.sagas.store import sagas
+from app.traces.context import log_ids
 from relay import waits
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Clock:
         )
 
     async def _idle_sagas(self) -> None:
-        async with self._engine.begin() as conn:
+        async with each_by_itself(self._engine) as conn:
             if await sagas.stop_idle(conn, limit=ROWS_MAX):
                 self._notifier.sagas()
 
@@ -185,8 +186,10 @@ class Clock:
                 extra={
                     "correlation_id": str(change.command.id),
                     "state": str(change.command.state),
+                    **log_ids(change.command.traceparent),
                 },
             )
+            measures.count(change)
             self._notifier.commands(change.woken)
             if change.outbox:
                 self._notifier.outbox()

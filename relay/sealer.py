@@ -7,7 +7,6 @@ half done. Signing happens outside of it: the events of ended transactions canno
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,9 +22,7 @@ import orjson
 from app.audit import note
 from app.audit import request as audit_request
 from app.audit import seal as audit_seal
-from app.audit.bundle import AnchorLine
 from app.audit.keys import Signer
-from app.audit.proof import Anchor
 from app.audit.request import Request, Retire
 from app.audit.seal import Kind, Seal
 from app.audit.store import retention, retiring, shape
@@ -35,6 +32,7 @@ from app.audit.store.seals import Head, Pending, Sealed, Watermark
 from app.postgres import leases
 from app.postgres.engine import AWAY
 from relay import waits
+from relay.past import Past, Published
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +64,6 @@ class Counts:
     shape_known: bool = True  # whether schema audit looks as it was signed
 
 
-ANCHORS_READ_MAX: Final = 1 << 20
-"""Bytes from the end of an anchor file: the newest of every tenant that was busy last."""
-
 SHAPE_S: Final = 60.0
 """Period of the look at the schema's shape."""
 
@@ -91,10 +86,14 @@ class Sealer:
         lease_s: float = 15.0,
         open_s: float = 10.0,
         anchor_file: Path | None = None,
+        published: Published | None = None,
         retention_policy: Retention = NOTHING_RETIRES,
         on_sealed: Callable[[], object] = lambda: None,
     ) -> None:
-        """`log` names this broker in origins; the first signer is the one that seals name."""
+        """`log` names this broker in origins; the first signer is the one that seals name.
+
+        `published` reads the newest anchors that Kafka has.
+        """
         assert signers, "a seal is signed"
         assert note.origin_of(log, "tenant"), "a log's name that no note can carry fails at start"
         self._pool = pool
@@ -108,7 +107,14 @@ class Sealer:
         self._anchor_file = anchor_file
         self._retention = retention_policy
         self._on_sealed = on_sealed
-        self._compared = False
+        self._past = Past(
+            pool,
+            log=log,
+            keys=self._keys,
+            officers=retention_policy.keys,
+            anchor_file=anchor_file,
+            published=published,
+        )
         self._open_s = open_s
         self._held_up = False
         self._shape_at = float("-inf")
@@ -139,7 +145,11 @@ class Sealer:
         """Seal one batch if the lease is ours; whether there may be more."""
         epoch = await leases.take(self._pool, name=LEASE, owner=self._owner, lease_s=self._lease_s)
         self.counts.leading = epoch is not None
-        if epoch is None or await self._is_behind():
+        if epoch is None:
+            return False
+        if await self._past.is_another():
+            self.counts.failures += 1
+            self.counts.leading = False  # nobody seals
             return False
         mark = await audit_seals.watermark(self._pool)
         more = await (self._follow if mark.adopted else self._adopt)(epoch, mark)
@@ -147,30 +157,6 @@ class Sealer:
             await self._rule(asked)
         await self._sign_shape()
         return more
-
-    async def _is_behind(self) -> bool:
-        """Before the first seal: whether the anchor file knows another past than the database.
-
-        Then the database was put back, and other seals under numbers that were published would
-        fork the log: nothing is sealed until an operator takes the file away.
-        """
-        if self._anchor_file is None or self._compared:
-            return False
-        newest: dict[str, Anchor] = {}
-        for anchor in await asyncio.to_thread(_newest, self._anchor_file):
-            newest[anchor.tenant_id] = anchor
-        for anchor in newest.values():
-            digest = await audit_seals.digest_of(self._pool, anchor.tenant_id, anchor.seal_no)
-            if digest != anchor.digest:
-                self.counts.failures += 1
-                logger.error(
-                    "nothing is sealed: %s has seal %d of tenant %s, and the database has another"
-                    " or none; was it restored?",
-                    *(self._anchor_file, anchor.seal_no, anchor.tenant_id),
-                )
-                return True
-        self._compared = True
-        return False
 
     async def _sign_shape(self) -> None:
         """Sign what schema audit looks like when it is new, and this release knows it."""
@@ -232,7 +218,7 @@ class Sealer:
             return False
         logs = await retiring.unretired(self._pool, before=request.asked.before)
         nothing = [
-            Pending(tenant_id=one.tenant_id, event_ids=(), occurred_ats=(), leaves=())
+            Pending(tenant_id=one.tenant_id, event_ids=(), occurred_ats=(), leaves=(), xids=())
             for one in logs
         ]
         retired = {one.tenant_id: (one, request.note) for one in logs}
@@ -278,13 +264,13 @@ class Sealer:
         *,
         retired: Mapping[str, tuple[Retiring, str]] | None = None,
     ) -> list[Sealed]:
-        said = retired or {}
+        requests = retired or {}
         heads = await audit_seals.heads(self._pool, [one.tenant_id for one in pending])
         slots = asyncio.Semaphore(SIGNING_MAX)
 
         async def seal(one: Pending) -> Sealed:
             async with slots:
-                return await self._signed(one, heads[one.tenant_id], said.get(one.tenant_id))
+                return await self._signed(one, heads[one.tenant_id], requests.get(one.tenant_id))
 
         return list(await asyncio.gather(*(seal(one) for one in pending)))
 
@@ -310,6 +296,7 @@ class Sealer:
             checkpoint=await self._note(text, name),
             request=request,
             retired_digest=None if gone is None else gone.digest,
+            transactions=audit_seal.transactions_digest(pending.xids) if gone is None else None,
         )
         text = audit_seal.attestation_text(
             tenant_id=seal.tenant_id, seal_no=seal.seal_no, digest=seal.digest
@@ -346,21 +333,6 @@ class Sealer:
             await asyncio.to_thread(_append, self._anchor_file, b"".join(lines))
         self._on_sealed()
         return True
-
-
-def _newest(path: Path) -> list[Anchor]:
-    """The last anchors of a file, oldest first; a line that a crash has torn is passed over."""
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        cut = file.seek(0, 2) > ANCHORS_READ_MAX
-        file.seek(-ANCHORS_READ_MAX if cut else 0, 2 if cut else 0)
-        lines = file.read().split(b"\n")[cut:]
-    found: list[Anchor] = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            found.append(AnchorLine.model_validate_json(line).anchor())
-    return found
 
 
 def _append(path: Path, lines: bytes) -> None:

@@ -6,7 +6,9 @@ is not exported from its start; then each `seal` with its `member` lines behind 
 from Kafka are NDJSON too, without a header.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -21,11 +23,12 @@ from pydantic import (
     ValidationError,
 )
 
+from app.audit.anchoring import Anchor
 from app.audit.event import Event
-from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
+from app.audit.proof import Check, Member, Report, SignedSeal
 from app.audit.seal import Kind, Seal
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 class BundleError(Exception):
@@ -47,7 +50,7 @@ class HeaderLine(_Line):
     """What the bundle is of."""
 
     line: Literal["bundle"] = "bundle"
-    version: Literal[1, 2, 3] = VERSION
+    version: Literal[1, 2, 3, 4] = VERSION
     tenant_id: str
     exported_at: AwareDatetime
     retired_before: AwareDatetime | None = None  # of earlier versions; nobody signed it
@@ -82,6 +85,7 @@ class SealLine(_Line):
     attestation: str
     request: str | None = None
     retired_digest: Hex | None = None
+    transactions: Hex | None = None
 
     def signed_seal(self) -> SignedSeal:
         """What a check takes."""
@@ -120,6 +124,7 @@ class MemberLine(_Line):
     event_id: UUID
     occurred_at: AwareDatetime
     leaf: Hex
+    xid: int | None = None
     event: EventFields | None
 
     def member(self) -> Member:
@@ -130,6 +135,7 @@ class MemberLine(_Line):
             event_id=self.event_id,
             occurred_at=self.occurred_at,
             leaf=self.leaf,
+            xid=self.xid,
             event=event,
         )
 
@@ -186,16 +192,27 @@ def parse(lines: Iterable[bytes]) -> Iterator[Line]:
 
 
 def parse_anchors(lines: Iterable[bytes]) -> Iterator[Anchor]:
-    """Each anchor of a file.
+    """Each anchor of a file; a line that a crash has torn is made up for by every later one.
 
     Raises:
         BundleError: a line is not an anchor.
     """
     for number, text in enumerate(lines, 1):
         try:
+            json.loads(text)
+        except ValueError:
+            continue
+        try:
             yield AnchorLine.model_validate_json(text).anchor()
         except (ValidationError, ValueError) as error:
             raise BundleError(f"line {number} is not an anchor: {error}") from error
+
+
+def anchors_among(lines: Iterable[bytes]) -> Iterator[Anchor]:
+    """Those of the lines that are anchors, whatever else is among them."""
+    for text in lines:
+        with suppress(ValueError):
+            yield AnchorLine.model_validate_json(text).anchor()
 
 
 def check(

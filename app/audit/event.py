@@ -11,12 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from app.identity import ERASED
+
 LEAF_TAG: Final = "mcpbroker.audit.v1"
 LEAF_TAG_2: Final = "mcpbroker.audit.v2"
 PERSONAL_TAG: Final = "mcpbroker.audit.personal.v1"
-
-ERASED: Final = "[erased]"
-"""What an erasure leaves of a person's name in `actor`, behind its kind (`user:`)."""
 
 ERASURE: Final = "person.erased"
 """The type of the event that records an erasure."""

@@ -13,9 +13,10 @@ from app.audit import event as audit
 from app.audit import note as audit_note
 from app.audit import seal as audit_seal
 from app.audit import tree
+from app.audit.anchoring import FORK, Anchor, Anchors
 from app.audit.event import Event
 from app.audit.request import retirement_fault
-from app.audit.rulings import Chain, Erasures, Holds
+from app.audit.rulings import Chain, Erasures, Holds, Restores
 from app.audit.seal import NOTHING, Kind, Seal
 from app.audit.tree import Tree
 
@@ -24,8 +25,6 @@ SKEW: Final = timedelta(minutes=1)
 
 LATE: Final = timedelta(minutes=2)
 """An event that is older at its seal came late, or bears a time that is not its own."""
-
-FORK: Final = "two signed seals of one number exist: the log was forked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +45,7 @@ class Member:
     occurred_at: datetime
     leaf: bytes
     event: Event | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Anchor:
-    """What was published of a seal when it was made."""
-
-    tenant_id: str
-    seal_no: int
-    digest: bytes
-    attestation: str
+    xid: int | None = None  # the transaction that wrote it, if known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +71,10 @@ class Report:
     retired_before: datetime | None
     erased: int  # of the events: without what they held of a person
     late: int  # of the events: sealed long after the time that they bear
+    out_of_time: int  # of the events: over a minute before the one before them
     unshown: tuple[str, ...]  # what this much of the log, or these keys, cannot show
     anchors: int  # compared
+    given_up: int  # of the anchors: of pasts that signed restores have given up
     anchors_unsigned: int  # passed over: no known key has signed them
     signed_by: tuple[str, ...]
 
@@ -100,7 +92,7 @@ class Check:
         retention_keys: Mapping[str, bytes] | None = None,
         kept_s: float = 0,
     ) -> None:
-        """Against keys that are not pinned anchors are believed as they are: they are all there is.
+        """`pinned`: whether the keys are the reader's own, or what the log brought itself.
 
         `retention_keys` are those of officers whose requests let something go; without them what
         is gone or erased is told as not shown. No retirement of what is younger than `kept_s`
@@ -108,27 +100,26 @@ class Check:
         """
         self._tenant_id = tenant_id
         self._keys = keys
-        self._pinned = pinned
         self._retention_keys = retention_keys
         self._kept_s = kept_s
         self._granted: SignedSeal | None = None
         self._granted_passed = False
         self._chain = Chain()
         self._holds = Holds()
-        self._late = 0
-        self._anchors: dict[int, Anchor] = {}
-        self._anchors_seen = self._anchors_unsigned = 0
+        self._late = self._out_of_time = 0
+        self._last_at: datetime | None = None
+        self._anchors = Anchors(tenant_id, anchors, keys=keys, pinned=pinned)
         self._tree = Tree()
         self._head: SignedSeal | None = None
         self._started = False
         self._first_of_head: Member | None = None
+        self._xids: list[int | None] = []  # of the last seal's members
         self._seals = self._events = self._gone = 0
         self._erasures = Erasures(tenant_id=tenant_id, keys=retention_keys)
+        self._restores = Restores(tenant_id=tenant_id, keys=retention_keys)
         self._part = False
         self._signed_by = set[str]()
         self._fault: Fault | None = None
-        for anchor in anchors:
-            self._know(anchor)
 
     @property
     def log(self) -> str | None:
@@ -153,6 +144,7 @@ class Check:
         if self._fault is None:
             self._tree = Tree.of(seal.seq_to, seal.frontier)
         self._head = base
+        self._xids = [None]  # not shown
         self._part = True
 
     def add(self, line: SignedSeal | Member | Fault) -> None:
@@ -170,14 +162,14 @@ class Check:
 
     def report(self) -> Report:
         """What was found, the log's end included."""
-        head_no = 0 if self._head is None else self._head.seal.seal_no
-        fault = self._fault or self._open() or self._unretired() or self._cut(head_no)
+        fault = self._fault or self._open() or self._unretired()
         unshown = list[str]()
         if self._gone and (self._part or self._retention_keys is None):
             unshown.append(f"that {self._gone} events may be gone")
         misdeed = self._erasures.misdeed()
         if self._erasures.count and (self._part or self._retention_keys is None):
             unshown.append(f"that {self._erasures.count} events may have been erased")
+        fault = self._unanchored(fault, unshown)
         if fault is None and misdeed is not None and not self._part:
             fault = Fault(reason=misdeed.reason, event_id=misdeed.event_id)
         granted = None if self._granted is None else self._granted.seal.retired_before
@@ -191,26 +183,13 @@ class Check:
             retired_before=granted,
             erased=self._erasures.count,
             late=self._late,
+            out_of_time=self._out_of_time,
             unshown=tuple(unshown),
-            anchors=self._anchors_seen,
-            anchors_unsigned=self._anchors_unsigned,
+            anchors=self._anchors.compared,
+            given_up=self._anchors.given_up,
+            anchors_unsigned=self._anchors.unsigned,
             signed_by=tuple(sorted(self._signed_by)),
         )
-
-    def _know(self, anchor: Anchor) -> None:
-        if anchor.tenant_id != self._tenant_id:
-            return
-        text = audit_seal.attestation_text(
-            tenant_id=anchor.tenant_id, seal_no=anchor.seal_no, digest=anchor.digest
-        )
-        note = anchor.attestation
-        if audit_note.note_text(note) != text or not audit_note.signers_of(note, self._keys):
-            self._anchors_unsigned += 1
-            if self._pinned:
-                return  # anyone who can write to the topic could have put it there
-        known = self._anchors.setdefault(anchor.seal_no, anchor)
-        if known.digest != anchor.digest and self._fault is None:
-            self._fault = Fault(reason=FORK, seal_no=anchor.seal_no)
 
     def _seal(self, line: SignedSeal) -> Fault | None:
         fault = self._open() or self._unlike(line) or self._misplaced(line) or self._unsigned(line)
@@ -218,6 +197,7 @@ class Check:
             return fault
         self._head = line
         self._first_of_head = None
+        self._xids = []
         self._seals += 1
         seal = line.seal
         if self._granted is not None and seal.seal_no == self._granted.seal.seal_no:
@@ -294,20 +274,14 @@ class Check:
         return Fault(reason=reason, seal_no=number, seq=self._tree.size + 1)
 
     def _unsigned(self, line: SignedSeal) -> Fault | None:
-        """A seal without a known key's signatures, or not the one that was published."""
+        """A seal without a known key's signatures; its anchors are told of it."""
         seal = line.seal
         signers = audit_note.signers_of(line.attestation, self._keys)
-        reason = None
-        if not signers or not audit_note.signers_of(seal.checkpoint, self._keys):
-            reason = f"seal is not signed by a known key; it names {seal.key_id}"
-        anchor = self._anchors.get(seal.seal_no)
-        if reason is None and anchor is not None:
-            self._anchors_seen += 1
-            if anchor.digest != line.digest:
-                reason = "seal is not the one that was published: the log was rewritten"
         self._signed_by |= signers
-        if reason is None:
+        self._anchors.see(seal.seal_no, line.digest, seq=self._tree.size + 1)
+        if signers and audit_note.signers_of(seal.checkpoint, self._keys):
             return None
+        reason = f"seal is not signed by a known key; it names {seal.key_id}"
         return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
 
     def _member(self, line: Member) -> Fault | None:
@@ -318,8 +292,7 @@ class Check:
         elif line.seq != self._tree.size + 1:
             reason = f"member {self._tree.size + 1} is missing; what stands there is named"
         elif line.event is None:
-            granted = None if self._granted is None else self._granted.seal.retired_before
-            if granted is None or line.occurred_at >= granted:
+            if not self._lets_go(line):
                 reason = "event is gone: it was deleted, or its time, tenant or member was altered"
         elif (line.event.event_id, line.event.occurred_at) != (line.event_id, line.occurred_at):
             reason = "member and event are not of one another"
@@ -335,21 +308,36 @@ class Check:
         assert seal is not None
         self._see(line, seal)
         self._first_of_head = self._first_of_head or line
+        self._xids.append(None if line.event is None else line.xid)
         self._tree = self._tree.grown((line.leaf,))
         self._events += 1
         return None
 
+    def _lets_go(self, line: Member) -> bool:
+        """Whether the retirement is of this member: of a time before its date, and sealed by then.
+
+        What was sealed behind it is not in its digest.
+        """
+        if self._granted is None:
+            return False
+        seal = self._granted.seal
+        before = seal.retired_before
+        return before is not None and line.occurred_at < before and line.seq <= seal.seq_to
+
     def _see(self, line: Member, seal: Seal) -> None:
-        granted = None if self._granted is None else self._granted.seal
-        before = None if granted is None else granted.retired_before
-        if granted and before and line.occurred_at < before and line.seq <= granted.seq_to:
+        if self._lets_go(line):
             self._chain.add(seq=line.seq, event_id=line.event_id, occurred_at=line.occurred_at)
         self._late += seal.sealed_at - line.occurred_at > LATE
+        if self._last_at is not None:  # an older transaction's, as a rule
+            self._out_of_time += line.occurred_at < self._last_at - SKEW
+        self._last_at = line.occurred_at
         if line.event is None:
             self._gone += 1
             return
         self._holds.see(line.event)
-        self._erasures.see(line.event, log=self._log_of(seal), holds=self._holds)
+        log = self._log_of(seal)
+        self._erasures.see(line.event, log=log, holds=self._holds)
+        self._restores.see(line.event, log=log, seal_no=seal.seal_no)
 
     def _open(self) -> Fault | None:
         """A last seal that its members do not bear out."""
@@ -360,15 +348,24 @@ class Check:
             reason = "member is missing"
             return Fault(reason=reason, seal_no=seal.seal_no, seq=self._tree.size + 1)
         if self._tree.packed != seal.frontier:
-            first = self._first_of_head
-            return Fault(
-                reason="an event and its member were altered together, or members moved:"
-                f" one of {seal.seq_from} to {seal.seq_to}",
-                seal_no=seal.seal_no,
-                seq=seal.seq_from,
-                event_id=None if first is None else first.event_id,
-            )
-        return None
+            reason = "an event and its member were altered together, or members moved"
+        elif self._other_transactions(seal):
+            reason = "event was altered: it bears another transaction"
+        else:
+            return None
+        return Fault(
+            reason=f"{reason}: one of {seal.seq_from} to {seal.seq_to}",
+            seal_no=seal.seal_no,
+            seq=seal.seq_from,
+            event_id=None if self._first_of_head is None else self._first_of_head.event_id,
+        )
+
+    def _other_transactions(self, seal: Seal) -> bool:
+        """Whether members bear others than were sealed, if each is still there to be asked."""
+        xids = [xid for xid in self._xids if xid is not None]
+        if seal.transactions is None or len(xids) < len(self._xids):
+            return False
+        return audit_seal.transactions_digest(xids) != seal.transactions
 
     def _unretired(self) -> Fault | None:
         """A retirement that the log does not have, or that covers other members than it did."""
@@ -381,10 +378,15 @@ class Check:
             return Fault(reason="members are not those that were retired", seal_no=no)
         return None
 
-    def _cut(self, head_no: int) -> Fault | None:
-        """An anchor of a seal that the log no longer reaches."""
-        beyond = min((no for no in self._anchors if no > head_no), default=None)
-        if beyond is None:
-            return None
-        reason = f"seal {beyond} was published and is gone: the log was cut or rolled back"
-        return Fault(reason=reason, seal_no=beyond, seq=self._tree.size + 1)
+    def _unanchored(self, fault: Fault | None, unshown: list[str]) -> Fault | None:
+        """The first fault, with what was published and the log does not bear out."""
+        head = 0 if self._head is None else self._head.seal.seal_no
+        odd = self._anchors.odd(self._restores, head=head, size=self._tree.size)
+        if self._anchors.given_up and self._restores.unjudged:
+            unshown.append(f"that {self._anchors.given_up} published seals may be given up")
+        if odd is None or (fault is not None and odd.seal_no >= (fault.seal_no or 0)):
+            return fault
+        if self._part and odd.seq is None:
+            unshown.append("that a past before this part may be given up")
+            return fault
+        return Fault(reason=odd.reason, seal_no=odd.seal_no, seq=odd.seq)

@@ -52,21 +52,14 @@ class Erase(_Asked):
     months: dict[str, Month]
 
 
-class Fork(BaseModel):
-    """Where one tenant's log goes on anew, and the seal that its other history had reached."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    after_seal: int  # the last that both histories have
-    lost_seal: int
-    lost_digest: str
-
-
 class Restore(_Asked):
-    """The database was put back on purpose: the anchors of these seals are of a past given up."""
+    """A tenant's log goes on from an earlier state: what was sealed behind that is given up."""
 
     kind: Literal["restore"] = "restore"
-    forks: dict[str, Fork]
+    tenant_id: str
+    after_seal: int = Field(ge=0)  # the last that both pasts have
+    lost_seal: int  # the last that was published of the past that is given up
+    lost_digest: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 Asked = Retire | Erase | Restore

@@ -1,11 +1,11 @@
-"""What the log itself says of its gaps: legal holds, retirements, erasures, each with its request.
+"""What the log itself says of its gaps: holds, retirements, erasures, restores, and by whom.
 
 Pure. `app/audit/proof.py` feeds it a log in order; what it does not bear out is tampering.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -14,10 +14,11 @@ from uuid import UUID
 from app.audit import event as audit
 from app.audit import request as audit_request
 from app.audit.event import Event, micros
-from app.audit.request import Erase
+from app.audit.request import Erase, Restore
 
 HOLD_PLACED: Final = "hold.placed"
 HOLD_RELEASED: Final = "hold.released"
+RESTORED: Final = "log.restored"
 
 
 class Chain:
@@ -126,14 +127,68 @@ class Erasures:
         for (erasure, month), events in sorted(self._found.items(), key=lambda one: one[0][1]):
             digest = hashlib.sha256(b"".join(one.bytes for one in sorted(events))).hexdigest()
             asked = self._said.get(erasure)
-            said = None if asked is None else asked.months.get(month)
+            months_asked = None if asked is None else asked.months.get(month)
             if asked is None:
                 reason = "no request that a known retention key has signed says so"
             elif erasure in self._held:
                 reason = "a legal hold was on"
-            elif said is None or (said.events, said.digest) != (len(events), digest):
+            elif months_asked is None or (months_asked.events, months_asked.digest) != (
+                len(events),
+                digest,
+            ):
                 reason = "the record of it says otherwise"
             else:
                 continue
             return Misdeed(reason=f"events of {month} were erased: {reason}", event_id=min(events))
         return None
+
+
+class Restores:
+    """Where a log says that it went on from an earlier state, by signed requests."""
+
+    def __init__(self, *, tenant_id: str, keys: Mapping[str, bytes] | None) -> None:
+        self.unjudged = 0  # their signatures, for want of a key
+        self._tenant_id, self._keys = tenant_id, keys
+        self._said: list[Restore] = []
+
+    def see(self, event: Event, *, log: str, seal_no: int) -> None:
+        """The next event, whose leaf is as it was sealed, in this seal."""
+        if event.type != RESTORED:
+            return
+        try:
+            note = json.loads(event.body)["request"]
+        except (ValueError, KeyError, TypeError):
+            return
+        asked = restore_of(note, log=log, tenant_id=self._tenant_id, keys=self._keys)
+        if asked is None or asked.id != event.event_id or seal_no <= asked.after_seal:
+            return
+        self.unjudged += self._keys is None
+        self._said.append(asked)
+
+    def give_up(self, seal_no: int, digests: frozenset[bytes]) -> bool:
+        """Whether seals of this number with these digests are of pasts that were given up."""
+        return gives_up(self._said, seal_no, digests)
+
+
+def restore_of(
+    note: object, *, log: str, tenant_id: str, keys: Mapping[str, bytes] | None
+) -> Restore | None:
+    """The restore of this log that a note asks for, and one of the keys has signed."""
+    found = audit_request.parse(note if isinstance(note, str) else None)
+    if found is None or not isinstance(found.asked, Restore):
+        return None
+    if (found.log, found.asked.tenant_id) != (log, tenant_id):
+        return None
+    if keys is not None and not found.signers(keys):
+        return None
+    return found.asked
+
+
+def gives_up(said: Sequence[Restore], seal_no: int, digests: frozenset[bytes]) -> bool:
+    """Whether so many pasts were given up there; each has one seal of a number, its last named."""
+    count = sum(
+        one.after_seal < seal_no < one.lost_seal
+        or (seal_no == one.lost_seal and bytes.fromhex(one.lost_digest) in digests)
+        for one in said
+    )
+    return len(digests) <= count

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,6 +13,7 @@ from app.audit.tree import HASH_BYTES
 
 SEAL_TAG: Final = "mcpbroker.audit.seal.v1"
 SEAL_TAG_2: Final = "mcpbroker.audit.seal.v2"
+SEAL_TAG_3: Final = "mcpbroker.audit.seal.v3"
 NOTHING: Final = bytes(HASH_BYTES)
 """What the first seal has for the seal before it."""
 
@@ -41,6 +43,7 @@ class Seal:
     checkpoint: str
     request: str | None = None  # of a retirement: the signed request that it follows
     retired_digest: bytes | None = None  # and which members it lets go: `rulings.Chain`
+    transactions: bytes | None = None  # of events: `transactions_digest`
 
     @property
     def digest(self) -> bytes:
@@ -59,10 +62,21 @@ class Seal:
             str(micros(self.sealed_at)),
             self.checkpoint,
         )
+        gone = None if self.retired_digest is None else self.retired_digest.hex()
+        if self.transactions is not None:
+            more = (self.request, gone, self.transactions.hex())
+            return hashlib.sha256(canonical(SEAL_TAG_3, (*fields, *more))).digest()
         if self.request is None and self.retired_digest is None:
             return hashlib.sha256(canonical(SEAL_TAG, fields)).digest()
-        gone = None if self.retired_digest is None else self.retired_digest.hex()
         return hashlib.sha256(canonical(SEAL_TAG_2, (*fields, self.request, gone))).digest()
+
+
+def transactions_digest(xids: Iterable[int]) -> bytes:
+    """SHA-256 over the transaction ids of a seal's events, in their order, each with a comma.
+
+    An event's leaf does not hold its transaction, which it is ordered by.
+    """
+    return hashlib.sha256("".join(f"{xid}," for xid in xids).encode()).digest()
 
 
 def attestation_text(*, tenant_id: str, seal_no: int, digest: bytes) -> str:

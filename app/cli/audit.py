@@ -16,12 +16,13 @@ import asyncpg
 import typer
 
 from app.audit import bundle, keys, note
+from app.audit.anchoring import Anchor
 from app.audit.bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
-from app.audit.proof import Anchor, Check, Fault, Report, SignedSeal
+from app.audit.proof import Check, Fault, Report, SignedSeal
 from app.audit.store import export as audit_export
 from app.audit.store import shape
 from app.cli.audit_verdict import conclude, need_anchors, unchecked
-from app.cli.common import AsJson, database_option
+from app.cli.common import AsJson, database_option, finite
 from app.postgres import migrate
 from app.postgres.engine import AWAY
 
@@ -50,7 +51,10 @@ RetentionKeys = Annotated[
     ),
 ]
 KeptDays = Annotated[
-    float, typer.Option("--kept-days", min=0, help="No retirement of younger events counts.")
+    float,
+    typer.Option(
+        "--kept-days", min=0, callback=finite, help="No retirement of younger events counts."
+    ),
 ]
 Anchors = Annotated[
     Path | None,

@@ -1,4 +1,4 @@
-"""`broker audit retire-request|retire|hold|release|erase`: what may leave; never unrecorded.
+"""`broker audit retire-request|retire|hold|release|erase|accept-restore`: what may leave, recorded.
 
 Runs as a member of broker_retention, which can neither read the trail nor seal it. What lets
 something go is signed with a retention officer's key, which no database role has.
@@ -15,12 +15,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import typer
 
-from app.audit import erasing, keys
-from app.audit.request import Retire
+from app.audit import erasing, keys, restoring
+from app.audit.request import Restore, Retire
 from app.audit.store import export, retention
-from app.cli.audit import app, run
+from app.cli.audit import Keys, app, load_anchors, load_keys, run
 from app.cli.audit_verdict import unchecked
-from app.cli.common import database_option
+from app.cli.common import database_option, finite
 from app.config import PREFIX
 
 BLOCKED: Final = 1
@@ -50,7 +50,9 @@ def retire_request(
         datetime, typer.Option(formats=FORMATS, help="The first of a month (UTC): older may go.")
     ],
     log: LogName = LOG,
-    wait_s: Annotated[float, typer.Option(min=0, help="For a relay to seal it.")] = 60,
+    wait_s: Annotated[
+        float, typer.Option(min=0, callback=finite, help="For a relay to seal it.")
+    ] = 60,
 ) -> None:
     """Sign, as a retention officer, that events before a month may go; a relay seals it.
 
@@ -62,8 +64,8 @@ def retire_request(
             asked = Retire(
                 id=uuid4(), asked_at=await export.now(conn), reason=reason, before=utc(before)
             )
-            note = await keys.sign_request(asked, keys.signer(str(key)), log=log)
-            return await answered(conn, await retention.ask(conn, note), wait_s)
+            signed = await keys.sign_request(asked, keys.signer(str(key)), log=log)
+            return await answered(conn, await retention.ask(conn, signed), wait_s)
 
     refusal = run(work())
     if refusal is not None:
@@ -124,7 +126,10 @@ def hold(
                 to_at=None if to is None else utc(to),
             )
 
-    typer.echo(str(run(work())))
+    try:
+        typer.echo(str(run(work())))
+    except asyncpg.NoDataFoundError as error:
+        raise unchecked(str(error)) from error
 
 
 @app.command()
@@ -169,6 +174,44 @@ def erase(
             f"{kept} events are from before erasure was possible: they go by retirement only",
             err=True,
         )
+
+
+@app.command("accept-restore")
+def accept_restore(
+    database_url: DatabaseUrl,
+    key: Key,
+    reason: Reason,
+    anchors: Annotated[
+        Path, typer.Option(help="NDJSON from `broker-relay anchors`, or an anchor file: all of it.")
+    ],
+    pinned: Keys = None,
+    log: LogName = LOG,
+) -> None:
+    """Sign that the database was put back, and what of the logs that gives up; relays seal again.
+
+    Published seals that the database has not, or has otherwise, are of the past that is given up.
+    Exit code 2: there are none.
+    """
+
+    async def work() -> tuple[list[Restore], int]:
+        found = load_anchors(anchors)
+        known = load_keys(pinned)
+        signed = found if known is None else [one for one in found if one.signers(known)]
+        async with connected(database_url) as conn:
+            signer = keys.signer(str(key))
+            made = await restoring.accept(conn, signed, reason=reason, signer=signer, log=log)
+            return made, len(found) - len(signed)
+
+    made, unsigned = run(work())
+    if unsigned:
+        typer.echo(f"{unsigned} anchors are not signed by a known key: passed over", err=True)
+    for one in made:
+        typer.echo(
+            f"tenant {one.tenant_id}: goes on after seal {one.after_seal};"
+            f" seals up to {one.lost_seal} of its other past are given up"
+        )
+    if not made:
+        raise unchecked("the database has every seal of these anchors")
 
 
 def utc(at: datetime) -> datetime:

@@ -44,6 +44,7 @@ def conclude(
         "retired_before": report.retired_before,
         "erased": report.erased,
         "late": report.late,
+        "out_of_time": report.out_of_time,
         "unshown": report.unshown,
         "keys_pinned": pinned,
         "signed_by": report.signed_by,
@@ -95,6 +96,11 @@ def _print(found: Mapping[str, Any]) -> None:
             )
         if found["late"]:
             console.print(f"{found['late']} of the events were sealed late: see audit.sealed_late")
+        if found["out_of_time"]:
+            console.print(
+                f"{found['out_of_time']} of the events bear a time over a minute before the event"
+                " before them: see audit.out_of_time"
+            )
         if found["erased"]:
             console.print(f"{found['erased']} of the events have had a person's data erased")
     else:

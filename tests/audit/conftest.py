@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from app.audit import erasing
+from app.audit.anchoring import Anchor
 from app.audit.keys import FileSigner, sign_request
 from app.audit.note import key_id_of
-from app.audit.proof import Anchor, Check, Report
+from app.audit.proof import Check, Report
 from app.audit.request import Retire
 from app.audit.store import export, retention
 from app.audit.store.retention import Erasure

@@ -29,9 +29,10 @@ GONE = """
         (SELECT event_id FROM audit.members WHERE tenant_id = 'demo' AND seq {seqs})
 """
 SEAL = "UPDATE audit.seals SET {change} WHERE tenant_id = 'demo' AND seal_no = {no}"
-RESEAL = (
-    "UPDATE audit.seals s SET digest = audit.seal_v1(s) WHERE tenant_id = 'demo' AND seal_no = {no}"
-)
+RESEAL = """
+    UPDATE audit.seals s SET digest = audit.seal_digest(s)
+     WHERE tenant_id = 'demo' AND seal_no = {no}
+"""
 MEMBER = "UPDATE audit.members SET {change} WHERE tenant_id = 'demo' AND seq {seqs}"
 INSERT = """
     INSERT INTO audit.events (tenant_id, type, actor, xid, occurred_at)
@@ -121,7 +122,19 @@ EVENTS = [
         statements=[EVENT.format(change="xid = '999999999'", seq=7)],
         seq=7,
         reason="yet to come",
-        in_python=False,  # not a part of the leaf, as it means nothing elsewhere
+        in_python=False,  # found at the end of its seal
+    ),
+    Case(
+        name="events.xid of the event before",
+        statements=[
+            EVENT.format(
+                change="xid = (SELECT b.xid FROM audit.events b JOIN audit.members n"
+                " ON n.event_id = b.event_id WHERE n.tenant_id = 'demo' AND n.seq = 6)",
+                seq=7,
+            )
+        ],
+        seq=6,
+        reason="bears another transaction: one of 6 to ",
     ),
     *(
         Case(

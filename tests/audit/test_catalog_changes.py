@@ -12,6 +12,10 @@ CHANGES = {
         "demo",
     ),
     "tools": ("UPDATE tools SET in_flight_max = 7 WHERE tool = 'probe'", "_broker"),
+    "targets": (
+        "INSERT INTO targets (tenant_id, name, kind) VALUES ('demo', 'n', 'echo')",
+        "demo",
+    ),
     "audit.auditors": ("INSERT INTO audit.auditors VALUES ('postgres', 'other')", "other"),
 }
 NEWEST = """

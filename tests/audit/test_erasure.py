@@ -157,6 +157,42 @@ async def test_an_erasure_cannot_hide_or_change_an_event(
     assert reason in (found or ""), found
 
 
+@pytest.mark.guarantee("erasure:provable")
+async def test_a_persons_ordering_keys_go_and_those_of_others_and_of_doubt_stay(log: Log) -> None:
+    rows = (("ada", "mail:ada", False), ("ada", "shared", False), ("ada", "doubt", True))
+    for user, key, unknown in (*rows, ("bob", "shared", False)):
+        await log.owner.execute(
+            "INSERT INTO commands (id, tenant_id, user_id, tool, method, key_source, fingerprint,"
+            " ordering_key, ordering, state, deadline_at, finished_at, outcome_unknown)"
+            " VALUES (gen_random_uuid(), 'demo', $1, 'mail', 'send', 'body', sha256('x'), $2,"
+            " 'completion', 'timed_out', now(), now(), $3)",
+            user,
+            key,
+            unknown,
+        )
+    await log.owner.execute(
+        "INSERT INTO ordering_heads (tenant_id, ordering_key, next_seq, blocked_reason)"
+        " SELECT DISTINCT ON (ordering_key) 'demo', ordering_key, 2,"
+        "        CASE WHEN outcome_unknown THEN 'outcome of ' || id || ' unknown' END"
+        "   FROM commands"
+    )
+    await log.owner.execute(
+        "INSERT INTO commands (id, tenant_id, user_id, tool, method, key_source, fingerprint,"
+        " ordering_key, ordering, key_seq, held, deadline_at)"
+        " VALUES (gen_random_uuid(), 'demo', 'bob', 'mail', 'send', 'body', sha256('x'),"
+        " 'shared', 'completion', 1, true, now())"
+    )
+    [done] = await log.erase("ada")
+    assert done.commands == 3
+    kept = "SELECT array_agg(ordering_key ORDER BY ordering_key) FROM commands WHERE user_id = $1"
+    assert await log.owner.fetchval(kept, "[erased]") == ["doubt", None, None]
+    assert await log.owner.fetchval(kept, "bob") == ["shared", "shared"]
+    heads = await log.owner.fetch("SELECT ordering_key FROM ordering_heads ORDER BY 1")
+    assert [row["ordering_key"] for row in heads] == ["doubt", "shared"]
+    await log.seal()
+    assert await faults(log) == (True, None)
+
+
 @pytest.mark.guarantee("erasure:no-cover")
 async def test_the_trigger_lets_an_erasure_pass_and_nothing_that_looks_like_one(log: Log) -> None:
     await log.append(2)

@@ -196,3 +196,19 @@ async def test_who_signs_cannot_drop_and_who_drops_cannot_sign(aged: Log) -> Non
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await as_retention(aged, statement)
+
+
+async def test_a_hold_of_a_tenant_that_nobody_knows_is_refused(log: Log) -> None:
+    """One that a mistyped name got would keep nothing."""
+    refused = await cli(log, "hold", "dmeo", "--reason", "case 7")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "there is no tenant dmeo" in refused.stderr
+    assert await log.owner.fetchval("SELECT count(*) FROM audit.holds") == 0
+
+
+async def test_a_clock_set_back_on_the_day_of_the_installation_finds_its_month(log: Log) -> None:
+    await log.owner.execute(
+        "INSERT INTO audit.events (tenant_id, type, actor, occurred_at) VALUES"
+        " ('demo', 'dated', 'x', date_trunc('month', now(), 'UTC') - interval '1 minute')"
+    )
+    assert await log.owner.fetchval("SELECT count(*) FROM audit.events WHERE type = 'dated'") == 1

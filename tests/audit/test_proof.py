@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from app.audit import event as audit
 from app.audit import note as audit_note
 from app.audit import seal as audit_seal
+from app.audit.anchoring import Anchor
 from app.audit.event import Event
-from app.audit.proof import Anchor, Check, Member, Report, SignedSeal
+from app.audit.proof import Check, Member, Report, SignedSeal
 from app.audit.seal import NOTHING, Kind, Seal
 from app.audit.tree import Tree
 

@@ -102,3 +102,24 @@ async def test_a_retirement_that_nobody_signed_is_found(aged: Log) -> None:
     report = await aged.check()
     assert report.fault is not None
     assert "not signed by a known key" in report.fault.reason
+
+
+@pytest.mark.guarantee("audit:retirement")
+async def test_what_was_sealed_behind_a_retirement_does_not_go_by_it(aged: Log) -> None:
+    await aged.retire(BEFORE)
+    await aged.owner.execute(
+        "INSERT INTO audit.events (tenant_id, type, actor, occurred_at)"
+        " VALUES ('demo', 'late', 'x', $1)",
+        OLD,
+    )
+    await aged.seal()
+    assert (await aged.verify())["ok"]
+    row = await aged.owner.fetchrow("SELECT * FROM audit.drop_oldest()")
+    assert row is not None
+    assert (row["dropped"], "does not say that it was retired" in row["reason"]) == (False, True)
+    await tamper(aged.owner, ["DELETE FROM audit.events WHERE type = 'late'"])
+    found = await aged.verify()
+    assert (found["ok"], "event is gone" in str(found["reason"])) == (False, True)
+    report = await aged.check()
+    assert report.fault is not None
+    assert "event is gone" in report.fault.reason

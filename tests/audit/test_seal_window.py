@@ -1,6 +1,4 @@
-"""What keeps the sealer from its work: transactions that hang, and a past that is another."""
-
-from pathlib import Path
+"""What keeps the sealer from its work: transactions that hang."""
 
 import asyncpg
 import pytest
@@ -40,33 +38,25 @@ async def test_no_open_transaction_keeps_others_from_being_sealed_and_what_it_wr
         await conn.close()
 
 
-@pytest.mark.guarantee("audit:anchored")
-async def test_a_relay_whose_anchor_file_is_ahead_of_the_database_seals_nothing_and_says_so(
-    log: Log, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.guarantee("audit:window")
+@pytest.mark.parametrize("moved", ["-10 minutes", "10 minutes"])
+async def test_an_event_that_was_dated_while_nobody_sealed_stands_beside_its_neighbour(
+    log: Log, moved: str
 ) -> None:
-    path = tmp_path / "anchors.ndjson"
-    first = sealer(log.pool, log.key, anchor_file=path)
-    for _ in range(2):
-        await log.append(2)
-        while await first.tick():
-            pass
-    with path.open("ab") as file:
-        file.write(b'{"tenant_id": "de\n')  # torn by a crash
-    again = sealer(log.pool, log.key, anchor_file=path)
-    await log.owner.execute("DELETE FROM leases")
-    await log.append(1)
-    while await again.tick():
-        pass
-    assert await log.sealed() == 5, "the file and the database agree"
-    seals = "DELETE FROM audit.seals WHERE tenant_id = 'demo' AND seal_no = 3"
-    await tamper(log.owner, [seals, "DELETE FROM audit.members WHERE seq = 5"])  # put back
-    restored = sealer(log.pool, log.key, anchor_file=path)
-    await log.owner.execute("DELETE FROM leases")
-    await log.append(1)
-    assert not await restored.tick()
-    assert await log.owner.fetchval("SELECT max(seal_no) FROM audit.seals") == 2
-    assert "was it restored?" in caplog.text
-    path.rename(tmp_path / "of-the-lost-past.ndjson")
-    while await restored.tick():
-        pass
-    assert await log.owner.fetchval("SELECT max(seal_no) FROM audit.seals") == 3
+    """The relay was down for an hour: by its seal alone every event is late."""
+    await log.append(5)
+    ids = [
+        row[0] for row in await log.owner.fetch("SELECT event_id FROM audit.events ORDER BY xid")
+    ]
+    hour = "UPDATE audit.events SET occurred_at = occurred_at - interval '1 hour'"
+    dated = f"UPDATE audit.events SET occurred_at = occurred_at + '{moved}' WHERE event_id = '{{}}'"
+    await tamper(log.owner, [hour, dated.format(ids[2])])
+    await log.seal()
+    found = await log.verify()
+    assert (found["ok"], found["late"]) == (True, 5)
+    assert "see audit.out_of_time" in str(found["beyond"])
+    [step] = await log.owner.fetch("SELECT * FROM audit.out_of_time")
+    assert ids[2] in (step["event_id"], step["earlier_id"])
+    report = await log.check()
+    assert (report.fault, report.late, report.out_of_time) == (None, 5, 1)
+    assert "see audit.out_of_time" not in str((await log.verify("demo", 5))["beyond"])

@@ -50,7 +50,9 @@ async def test_python_and_sql_compute_the_same_leaf_seal_and_root(log: Log) -> N
     assert report.fault is None
     verified = await log.verify()
     assert (report.root, report.size) == (verified["root"], 4)
-    assert await log.owner.fetchval("SELECT bool_and(digest = audit.seal_v1(s)) FROM audit.seals s")
+    assert await log.owner.fetchval(
+        "SELECT bool_and(digest = audit.seal_digest(s)) FROM audit.seals s"
+    )
 
 
 @pytest.mark.guarantee("audit:sealed-once")

@@ -5,9 +5,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.json_values import showable
 from app.postgres.engine import dump
 
 APPEND: Final = text("""
@@ -59,13 +60,18 @@ async def newest(
         "before_id": before_id,
         "limit": limit,
     }
-    return [dict(row) for row in (await conn.execute(NEWEST, values)).mappings()]
+    return [_shown(row) for row in (await conn.execute(NEWEST, values)).mappings()]
 
 
 async def story(conn: AsyncConnection, command_id: UUID) -> list[dict[str, Any]]:
     """What happened to a command, oldest first: at, what, actor, attempt, states, body."""
     rows = await conn.execute(STORY, {"command_id": command_id})
-    return [dict(row) for row in rows.mappings()]
+    return [_shown(row) for row in rows.mappings()]
+
+
+def _shown(row: RowMapping) -> dict[str, Any]:
+    """An event for people; `export` has its body as it is."""
+    return {**row, "body": showable(row["body"])}
 
 
 async def append(

@@ -23,18 +23,21 @@ NOW: Final = "SELECT clock_timestamp()"
 
 KEYS: Final = "SELECT key_id, public_key FROM audit.keys ORDER BY key_id"
 
-SEALS: Final = """
+SEAL: Final = """
     SELECT tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root, frontier, previous,
-           key_id, sealed_at, checkpoint, digest, attestation, request, retired_digest
+           key_id, sealed_at, checkpoint, digest, attestation, request, retired_digest,
+           transactions
       FROM audit.seals
+"""
+
+SEALS: Final = f"""
+    {SEAL}
      WHERE tenant_id = $1 AND seal_no BETWEEN $2 AND $3
      ORDER BY seal_no
 """
 
-RETIREMENT: Final = """
-    SELECT tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root, frontier, previous,
-           key_id, sealed_at, checkpoint, digest, attestation, request, retired_digest
-      FROM audit.seals
+RETIREMENT: Final = f"""
+    {SEAL}
      WHERE tenant_id = $1 AND kind = 'retirement' AND request IS NOT NULL
      ORDER BY retired_before DESC, seal_no
      LIMIT 1
@@ -45,7 +48,7 @@ MEMBERS: Final = """
     SELECT m.seq, m.event_id, m.occurred_at, m.leaf, e.event_id IS NOT NULL AS there, e.tenant_id,
            e.type, e.actor, e.user_id, e.command_id, e.saga_id, e.tool, e.method, e.attempt,
            e.state_from, e.state_to, e.fingerprint, e.body::text AS body, e.salt, e.commitment,
-           e.erased_by
+           e.erased_by, e.xid::text::bigint AS xid
       FROM audit.members m
       LEFT JOIN audit.events e
         ON e.tenant_id = m.tenant_id AND e.occurred_at = m.occurred_at AND e.event_id = m.event_id
@@ -53,7 +56,7 @@ MEMBERS: Final = """
      ORDER BY m.seq
 """
 
-MAY_BE_NULL: Final = frozenset({"retired_before", "request", "retired_digest"})
+MAY_BE_NULL: Final = frozenset({"retired_before", "request", "retired_digest", "transactions"})
 
 SEQ_MAX: Final = 2**63 - 1
 
@@ -118,7 +121,7 @@ async def retirement(conn: asyncpg.Connection, tenant_id: str) -> SignedSeal | F
     return None if row is None else _signed_seal(row)
 
 
-async def keys(conn: asyncpg.Connection) -> dict[str, bytes]:
+async def keys(conn: asyncpg.Connection | asyncpg.Pool) -> dict[str, bytes]:
     """The public keys that the database knows."""
     return {row["key_id"]: row["public_key"] for row in await conn.fetch(KEYS)}
 
@@ -184,5 +187,6 @@ def _member(row: asyncpg.Record) -> Member | Fault:
         event_id=row["event_id"],
         occurred_at=row["occurred_at"],
         leaf=row["leaf"],
+        xid=row["xid"],
         event=Event(**fields) if row["there"] else None,
     )

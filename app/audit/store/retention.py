@@ -3,7 +3,7 @@
 Several parties, so that none of them can make events vanish alone. A retention officer signs a
 request, with a key that neither the database nor the relay has. The relay seals what was asked for
 so, and cannot drop it. The retention role drops what was sealed, places holds and erases, through
-the database's own functions (migration 0016), and cannot seal. No role that serves calls can do
+the database's own functions (migration 0018), and cannot seal. No role that serves calls can do
 any of it.
 """
 

@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 from app.audit.rulings import Chain
-from app.audit.store.seals import Connection
+from app.postgres.statements import Connection
 
 # A tenant under a legal hold is retired up to the hold at most: a retirement is one date, and
 # whoever read it could not tell the events that are held from those that may go.

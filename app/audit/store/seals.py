@@ -11,14 +11,12 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from app.audit.seal import NOTHING, Seal
 from app.audit.tree import Tree
 from app.contract import AUDIT
 from app.postgres.engine import dump
-
-Connection = asyncpg.Connection | PoolConnectionProxy
+from app.postgres.statements import Connection
 
 # Transaction ids belong to one cluster: a dump restored elsewhere brings events whose ids mean
 # nothing there, so the watermark is worth something in its own cluster only.
@@ -46,7 +44,8 @@ PENDING: Final = """
     SELECT e.tenant_id,
            array_agg(e.event_id ORDER BY e.xid, e.occurred_at, e.event_id) AS event_ids,
            array_agg(e.occurred_at ORDER BY e.xid, e.occurred_at, e.event_id) AS occurred_ats,
-           array_agg(e.leaf ORDER BY e.xid, e.occurred_at, e.event_id) AS leaves
+           array_agg(e.leaf ORDER BY e.xid, e.occurred_at, e.event_id) AS leaves,
+           array_agg(e.xid::text::bigint ORDER BY e.xid, e.occurred_at, e.event_id) AS xids
       FROM ({chosen}) AS e
      GROUP BY e.tenant_id
 """
@@ -116,11 +115,11 @@ INSERT_MEMBERS: Final = """
 INSERT_SEALS: Final = """
     INSERT INTO audit.seals (tenant_id, seal_no, kind, seq_from, seq_to, retired_before, root,
                              frontier, previous, key_id, sealed_at, checkpoint, digest, attestation,
-                             request, retired_digest)
+                             request, retired_digest, transactions)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[],
                          $6::timestamptz[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[],
                          $11::timestamptz[], $12::text[], $13::bytea[], $14::text[], $15::text[],
-                         $16::bytea[])
+                         $16::bytea[], $17::bytea[])
 """
 
 INSERT_OUTBOX: Final = f"""
@@ -137,8 +136,6 @@ MOVED: Final = """
       FROM audit.seals
      WHERE seal_no = 1
 """
-
-DIGEST_OF: Final = "SELECT digest FROM audit.seals WHERE tenant_id = $1 AND seal_no = $2"
 
 HELD_UP: Final = """
     INSERT INTO audit.events (tenant_id, type, actor, body)
@@ -201,6 +198,7 @@ class Pending:
     event_ids: Sequence[UUID]
     occurred_ats: Sequence[datetime]
     leaves: Sequence[bytes]
+    xids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,11 +244,6 @@ async def cut(pool: asyncpg.Pool, *, after: int, limit: int) -> Cut | None:
 async def in_range(pool: asyncpg.Pool, *, after: int, upto: int) -> list[Pending]:
     """What the transactions of a range have written and no seal covers."""
     return [Pending(**dict(row)) for row in await pool.fetch(IN_RANGE, after, upto)]
-
-
-async def digest_of(pool: asyncpg.Pool, tenant_id: str, seal_no: int) -> bytes | None:
-    """A seal's digest; None where there is no such seal."""
-    return await pool.fetchval(DIGEST_OF, tenant_id, seal_no)
 
 
 async def overtaking(pool: asyncpg.Pool, *, after: int, limit: int) -> list[Pending]:
@@ -359,4 +352,5 @@ def _row(sealed: Sealed) -> tuple[object, ...]:
         sealed.attestation,
         seal.request,
         seal.retired_digest,
+        seal.transactions,
     )

@@ -2,7 +2,7 @@
 
 What computes and guards the log can be replaced by whoever owns it, so its shape is signed too:
 by the relay, when it first meets it, if this release knows it. The statement is the database's own
-`audit.shape()` (migration 0018) once more, since a function that is judged is not asked.
+`audit.shape()` (migration 0020) once more, since a function that is judged is not asked.
 """
 
 import base64
@@ -14,12 +14,18 @@ from typing import Final
 import asyncpg
 
 from app.audit import note
-from app.audit.store.seals import Connection
+from app.postgres.statements import Connection
 
 TAG: Final = "mcpbroker.audit.shape.v1"
 
 KNOWN: Final[Mapping[int, frozenset[str]]] = {
-    18: frozenset({"ca49f6a34991bba04a06cb8515a44baa20d8ddf8b05ecb22e6f44869f0399c76"})
+    18: frozenset(
+        {
+            "d88f95839384f50d3bf001c886c4b9586a1f8ba877a927100aa0fe2cf6972220",
+            # Restored from a dump: PostgreSQL then writes two functions in other words.
+            "d6674a207a2292776ab874d14e5a698c7a3fe00ca4e152f89672df63e2ef41f7",
+        }
+    )
 }
 """By major version of PostgreSQL, the digests of the shapes that this release's schema has."""
 

@@ -19,6 +19,7 @@ from tests.audit.conftest import open_log, sealer
 from tests.audit.tampering import EVENT, tamper
 from tests.cli.test_audit import broker_audit, finding
 from tests.conftest import settings_of
+from tests.support.papers import commands, words
 from tests.support.stack import wait_for
 from tests.system.relay.conftest import open_relay
 
@@ -81,12 +82,19 @@ async def spoil(settings: Settings) -> None:
 async def test_the_relays_command_needs_kafka_and_no_database(
     kafka_settings: Settings, tmp_path: Path
 ) -> None:
-    out = tmp_path / "anchors.ndjson"
-    argv = [sys.executable, "-m", "relay", "anchors", "--out", str(out)]
+    [told] = {one.text for one in commands() if one.text.startswith("broker-relay anchors")}
+    argv = [Path(sys.executable).with_name("broker-relay"), *words(told)[1:]]
     env = {"MCP_BROKER_KAFKA_BOOTSTRAP": kafka_settings.kafka_bootstrap, "PATH": "/usr/bin:/bin"}
     done = await asyncio.to_thread(
-        subprocess.run, argv, env=env, capture_output=True, text=True, timeout=60, check=False
+        subprocess.run,
+        argv,
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"{told}: {done.stderr}"
     assert "anchors" in done.stderr
-    assert out.exists()
+    assert (tmp_path / told.split()[-1]).exists()
