@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +23,26 @@ class Discreet(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802 logging's name
         """The trace; a server's DETAIL can hold arguments and results."""
         return QUOTES.sub(r"\1 [not logged]\n", super().formatException(ei))
+
+
+class Sparse:
+    """Says how often something came that strangers can cause: at once, then once a period."""
+
+    def __init__(self, logger: logging.Logger, *, period_s: float) -> None:
+        self._logger = logger
+        self._period_s = period_s
+        self._said: dict[str, tuple[float, int]] = {}  # when, and how often since
+
+    def info(self, kind: str, detail: object = "", **extra: object) -> None:
+        """One of a kind; there must be few kinds. The detail is of the one that is said."""
+        now = time.monotonic()
+        at, more = self._said.get(kind, (float("-inf"), 0))
+        if now - at < self._period_s:
+            self._said[kind] = (at, more + 1)
+            return
+        self._said[kind] = (now, 0)
+        extra["more_before"] = more
+        self._logger.info("%s %s", kind, detail, extra=extra)
 
 
 class JsonFormatter(Discreet):

@@ -9,6 +9,7 @@ import yaml
 from prometheus_client import REGISTRY
 
 from app import assets, errors, metrics
+from worker import metrics as of_workers
 
 ROOT = assets.root()
 RULES = ROOT / "deploy" / "alerts.yml"
@@ -25,6 +26,7 @@ def rules() -> list[dict[str, Any]]:
 def exported() -> set[str]:
     """The names of our samples, those of figures without any value yet included."""
     assert metrics.SEALER
+    assert of_workers.BUILD
     return {
         family.name + suffix
         for family in REGISTRY.collect()

@@ -1,0 +1,33 @@
+"""The standard variables of OpenTelemetry that say whether, and how, spans are sent.
+
+What else they can say (the endpoint, headers, certificates, the sampler, the resource) is read by
+OpenTelemetry's own libraries.
+"""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class OtelSettings(BaseSettings):
+    """As the specification of OpenTelemetry's environment has them."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, extra="ignore")
+
+    sdk_disabled: bool = False
+    traces_exporter: str = ""
+    exporter_otlp_endpoint: str = ""
+    exporter_otlp_traces_endpoint: str = ""
+    bsp_schedule_delay: float = Field(default=5000, gt=0)
+    """Milliseconds."""
+    bsp_max_queue_size: int = Field(default=65_536, gt=0)
+    bsp_max_export_batch_size: int = Field(default=2_048, gt=0)
+    """Not the specification's 512: sending one costs as much as encoding hundreds of spans."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether spans are sent by OTLP."""
+        if self.sdk_disabled:
+            return False
+        if self.traces_exporter:
+            return "otlp" in self.traces_exporter.split(",")
+        return bool(self.exporter_otlp_endpoint or self.exporter_otlp_traces_endpoint)
