@@ -1,13 +1,19 @@
-"""The part of an automation controller's job API that ansible-rulebook and our source speak.
+"""An automation controller's API, as far as ansible-rulebook and our parts speak it.
 
-A job is a real ansible-playbook, with the launch's extra variables and `awx_job_id`, as AWX
-starts it.
+It answers as AWX does where that matters (https://github.com/ansible/awx, awx/api): a template
+without "prompt on launch" drops variables and says so in `ignored_fields`; what is missing to start
+answers 400; a template without concurrent jobs queues; lists leave out heavy fields; a workflow's
+node is a job of its own; only what the token may execute is seen.
+
+A job is a real process (an ansible-playbook with the launch's extra variables and `awx_job_id`),
+unless a test says how it ends.
 """
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,9 +23,74 @@ from tests.system.eda.http_server import serving
 
 Run = Callable[[str, Mapping[str, Any]], subprocess.Popen[str]]
 """(template, extra variables) -> the job's process."""
+Answer = tuple[int, Any]
 
 API = "/api/v2"
 TOKEN = "the-controllers-token"
+ENDED = frozenset({"successful", "failed", "error", "canceled"})
+
+
+@dataclass(slots=True)
+class Template:
+    """A job template, as an administrator has set it up; a workflow's with `workflow`."""
+
+    name: str
+    ask_variables: bool = True
+    concurrent: bool = True
+    workflow: bool = False
+    lacks: Mapping[str, Any] = field(default_factory=dict[str, Any])  # why a launch answers 400
+    survey: Sequence[Mapping[str, Any]] = ()
+    asks: Sequence[str] = ()  # ask_…_on_launch that are set beside the variables'
+    description: str = ""
+    organization: str = "Default"
+    labels: Sequence[str] = ()
+    number: int = 0  # its id, where one is asked for
+    may_start: bool = True
+    organization_id: int | None = 1
+
+    @property
+    def kind(self) -> str:
+        return "workflow_job_template" if self.workflow else "job_template"
+
+    def view(self) -> dict[str, Any]:
+        path = f"{API}/{self.kind}s/{self.number or self.name}"
+        asks = {f"ask_{name}_on_launch": name in self.asks for name in ASKED}
+        labels = [{"id": n, "name": name} for n, name in enumerate(self.labels)]
+        return asks | {
+            "id": self.number or self.name,
+            "type": self.kind,
+            "name": self.name,
+            "organization": self.organization_id,
+            "description": self.description,
+            "url": f"{path}/",
+            "related": {"launch": f"{path}/launch/", "survey_spec": f"{path}/survey_spec/"},
+            "summary_fields": {
+                "organization": {"name": self.organization},
+                "labels": {"count": len(labels), "results": labels},
+                "user_capabilities": {"start": self.may_start},
+            },
+            "survey_enabled": bool(self.survey),
+            "ask_variables_on_launch": self.ask_variables,
+        }
+
+
+ASKED = (
+    "limit",
+    "labels",
+    "inventory",
+    "tags",
+    "skip_tags",
+    "job_type",
+    "verbosity",
+    "diff_mode",
+    "scm_branch",
+    "credential",
+    "forks",
+    "execution_environment",
+    "instance_groups",
+    "job_slice_count",
+    "timeout",
+)
 
 
 @dataclass(slots=True)
@@ -27,35 +98,100 @@ class Job:
     id: int
     template: str
     extra_vars: dict[str, Any]
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None
+    launched_with: dict[str, Any] = field(default_factory=dict[str, Any])
     cancelled: bool = False
+    workflow: int | None = None
+    told: str | None = None  # the status, where a test says it
+    explanation: str = ""
+    traceback: str = ""
+    artifacts: dict[str, Any] = field(default_factory=dict[str, Any])
+    events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    nodes: "list[Job]" = field(default_factory=list)
+    is_workflow: bool = False
 
     @property
     def status(self) -> str:
-        code = self.process.poll()
+        if self.told is not None:
+            return self.told
+        code = None if self.process is None else self.process.poll()
         if code is None:
             return "running"
         return "canceled" if self.cancelled else "failed" if code else "successful"
 
-    def view(self) -> dict[str, Any]:
-        return {
+    def end(self, status: str, *, explanation: str = "", traceback: str = "") -> None:
+        """As the controller sees it end."""
+        self.told, self.explanation, self.traceback = status, explanation, traceback
+        if self.process is not None:
+            self.process.kill()
+
+    def event(self, kind: str, stdout: str = "", **data: Any) -> None:
+        self.events.append(
+            {
+                "counter": len(self.events) + 1,
+                "event": kind,
+                "failed": kind.endswith(("_failed", "_unreachable")),
+                "event_data": data,
+                "stdout": stdout,
+            }
+        )
+
+    def view(self, *, whole: bool = True) -> dict[str, Any]:
+        kind = "workflow_job" if self.is_workflow else "job"
+        related = {"stdout": f"{API}/{kind}s/{self.id}/stdout/"}
+        if self.workflow:
+            related["source_workflow_job"] = f"{API}/workflow_jobs/{self.workflow}/"
+        ended = self.status in ENDED
+        view = {
             "id": self.id,
-            "type": "job",
-            "url": f"{API}/jobs/{self.id}/",
+            "type": kind,
+            "name": self.template,
+            "url": f"{API}/{kind}s/{self.id}/",
             "status": self.status,
             "created": "2030-01-01T00:00:00Z",
-            "extra_vars": orjson.dumps(self.extra_vars).decode(),
-            "artifacts": {},
+            "finished": datetime.now(UTC).isoformat() if ended else None,
+            "launch_type": "workflow" if self.workflow else "manual",
+            "job_explanation": self.explanation,
+            "related": related,
         }
+        if not whole:
+            return view
+        return view | {
+            "extra_vars": orjson.dumps(self.extra_vars).decode(),
+            "artifacts": self.artifacts,
+            "result_traceback": self.traceback,
+        }
+
+    def workflow_view(self) -> dict[str, Any]:
+        """Of the workflow job that it is a node of: launched with its variables."""
+        return self.view() | {"id": self.workflow, "type": "workflow_job", "related": {}}
+
+    def output(self) -> list[dict[str, Any]]:
+        """What a test says that it has said, or what its process has."""
+        if not self.events and self.process is not None and self.process.stdout is not None:
+            if self.process.poll() is None:
+                return []
+            for line in self.process.communicate()[0].splitlines():
+                self.event("verbose", line)
+        return self.events
 
 
 @dataclass(slots=True)
 class Controller:
-    """The server; every job template that is asked for is there."""
+    """The server; a job template that is asked for is there, unless it is among `missing`."""
 
     run: Run
     jobs: list[Job] = field(default_factory=list[Job])
+    templates: dict[str, Template] = field(default_factory=dict[str, Template])
+    missing: set[str] = field(default_factory=set[str])
     url: str = ""
+    away: int = 0  # answers 503 to so many requests
+    away_after_cancel: int = 0
+    token: str = TOKEN
+    labels: list[str] = field(default_factory=list[str])
+    may_label: bool = True
+    posts: list[str] = field(default_factory=list[str])
+    gets: list[str] = field(default_factory=list[str])
     _serving: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
@@ -65,58 +201,162 @@ class Controller:
     def __exit__(self, *_: object) -> None:
         self._serving.close()
         for job in self.jobs:
-            job.process.kill()
-            job.process.communicate()
+            if job.process is not None:
+                job.process.kill()
+                job.process.communicate()
 
-    def _checked(
-        self, method: str, target: str, body: Any, authorization: str | None
-    ) -> tuple[int, Any]:
-        if authorization != f"Bearer {TOKEN}":
-            return 401, {}
+    def _checked(self, method: str, target: str, body: Any, authorization: str | None) -> Answer:
+        if authorization != f"Bearer {self.token}":
+            return 401, {"detail": "Authentication credentials were not provided."}
+        if self.away > 0:
+            self.away -= 1
+            return 503, {}
+        (self.posts if method == "POST" else self.gets).append(target)
         return self.answer(method, target, body)
 
-    def answer(  # noqa: PLR0911 a return for each route
-        self, method: str, target: str, body: Any
-    ) -> tuple[int, Any]:
+    def answer(self, method: str, target: str, body: Any) -> Answer:  # noqa: C901, PLR0911 routes
         url = urlsplit(target)
-        query = parse_qs(url.query)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
         match [method, *url.path.removeprefix(API).strip("/").split("/")]:
             case ["GET", "config"]:
                 return 200, {"version": "4.6.0"}
             case ["GET", "unified_job_templates"]:
-                return 200, {"count": 1, "next": None, "results": [template(query["name"][0])]}
-            case ["POST", "job_templates", name, "launch"]:
-                variables = body["extra_vars"] | {"awx_job_id": len(self.jobs) + 1}
-                process = self.run(name, variables)
-                job = Job(len(self.jobs) + 1, name, body["extra_vars"], process)
-                self.jobs.append(job)
-                return 201, job.view()
-            case ["GET", "jobs"]:
-                asked = [int(one) for one in query["id__in"][0].split(",")]
-                found = [job.view() for job in self.jobs if job.id in asked]
-                return 200, {"count": len(found), "next": None, "results": found}
-            case ["GET", "jobs", number]:
-                return 200, self.jobs[int(number) - 1].view()
-            case ["POST", "jobs", number, "cancel"]:
-                job = self.jobs[int(number) - 1]
-                if job.status != "running":
-                    return 405, {}
-                job.cancelled = True
-                job.process.terminate()
-                return 202, {}
+                return page(self._named(query))
+            case ["POST", "job_templates" | "workflow_job_templates", name, "launch"]:
+                return self._launch(self.template(name), body)
+            case ["GET", "job_templates" | "workflow_job_templates" as kind]:
+                templates = [one.view() for one in self.templates.values()]
+                return page([one for one in templates if f"{one['type']}s" == kind])
+            case ["GET", "job_templates" | "workflow_job_templates", name]:
+                return 200, self.template(name).view()
+            case ["GET", "job_templates" | "workflow_job_templates", name, "survey_spec"]:
+                return 200, {"name": "", "description": "", "spec": self.template(name).survey}
+            case ["GET" | "POST", "labels"]:
+                return self._label(method, (query | body)["name"])
+            case ["GET", "jobs" | "unified_jobs" as route]:
+                return self._listed(query, whole=route == "jobs")
+            case ["GET", "workflow_jobs", number] if self._find(number) is None:
+                return 200, self.node(number).workflow_view()
+            case ["POST", "workflow_jobs", number, "cancel"] if self._find(number) is None:
+                return self._cancel(self.node(number))
+            case [_, "jobs" | "workflow_jobs", number, *rest]:
+                job = self._find(number)
+                return (404, {}) if job is None else self._about(method, job, rest, query)
             case _:
                 return 404, {}
 
+    def _about(self, method: str, job: Job, rest: list[str], query: Mapping[str, str]) -> Answer:
+        match [method, *rest]:
+            case ["GET"]:
+                return 200, job.view()
+            case ["POST", "cancel"]:
+                return self._cancel(job)
+            case ["GET", "job_events"]:
+                after = int(query.get("counter__gt", 0))
+                found = [event for event in job.output() if event["counter"] > after]
+                found.sort(key=_counter, reverse=query.get("order_by", "").startswith("-"))
+                return page(found[: int(query.get("page_size", 25))])
+            case ["GET", "workflow_nodes"]:
+                nodes = [{"job": n.id, "summary_fields": {"job": n.view()}} for n in job.nodes]
+                return page(nodes)
+            case _:
+                return 404, {}
 
-def template(name: str) -> dict[str, Any]:
-    return {
-        "id": 5,
-        "type": "job_template",
-        "name": name,
-        "related": {"launch": f"{API}/job_templates/{name}/launch/"},
-        "summary_fields": {"organization": {"name": "Default"}},
-        "ask_limit_on_launch": True,
-        "ask_labels_on_launch": False,
-        "ask_inventory_on_launch": True,
-        "ask_variables_on_launch": True,
-    }
+    def _label(self, method: str, name: str) -> Answer:
+        if method == "POST":
+            if not self.may_label:
+                return 403, {"detail": "You do not have permission to perform this action."}
+            if name in self.labels:
+                words = "Label with this Name and Organization already exists."
+                return 400, {"__all__": [words]}
+            self.labels.append(name)
+            return 201, {"id": len(self.labels), "name": name}
+        ids = [n for n, one in enumerate(self.labels, 1) if one == name]
+        return page([{"id": n, "name": name} for n in ids])
+
+    def _cancel(self, job: Job) -> Answer:
+        if job.status in ENDED:
+            return 405, {}
+        job.cancelled = True
+        self.away = self.away_after_cancel
+        if job.process is None or job.status == "pending":
+            job.told = "canceled"
+        if job.process is not None:
+            job.process.terminate()
+        return 202, {}
+
+    def template(self, name: str) -> Template:
+        if name.isdecimal():
+            return next(one for one in self.templates.values() if one.number == int(name))
+        return self.templates.get(name) or Template(name)
+
+    def _named(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
+        if "name" not in query:
+            kinds = query.get("type", "").split(",")
+            return [one.view() for one in self.templates.values() if one.kind in kinds]
+        name = query["name"]
+        return [] if name in self.missing else [self.template(name).view()]
+
+    def _launch(self, template: Template, body: dict[str, Any]) -> Answer:
+        if template.lacks:
+            return 400, template.lacks
+        given: dict[str, Any] = body.get("extra_vars") or {}
+        if isinstance(given, str):
+            given = orjson.loads(given)
+        asked = {question["variable"] for question in template.survey}
+        lacking = [
+            f"'{one['variable']}' value missing"
+            for one in template.survey
+            if one.get("required") and one["variable"] not in given
+        ]
+        if lacking:
+            return 400, {"variables_needed_to_start": lacking}
+        taken = {k: v for k, v in given.items() if template.ask_variables or k in asked}
+        ignored: dict[str, Any] = {k: v for k, v in body.items() if not _asks(template, k)}
+        if taken != given:
+            ignored["extra_vars"] = {k: v for k, v in given.items() if k not in taken}
+        job = self.start(template, taken)
+        job.launched_with = {k: v for k, v in body.items() if k not in ignored}
+        return 201, job.view() | {"job": job.id, "ignored_fields": ignored}
+
+    def start(self, template: Template, variables: dict[str, Any]) -> Job:
+        """A job of a template; pending where another of it is under way."""
+        job = Job(len(self.jobs) + 1, template.name, variables, None)
+        job.is_workflow = template.workflow
+        busy = any(one.template == job.template and one.status not in ENDED for one in self.jobs)
+        self.jobs.append(job)
+        if busy and not template.concurrent:
+            job.told = "pending"
+        elif not template.workflow:
+            job.process = self.run(template.name, variables | {"awx_job_id": job.id})
+        return job
+
+    def _listed(self, query: Mapping[str, str], *, whole: bool) -> Answer:
+        jobs = list(self.jobs)
+        if ids := query.get("id__in"):
+            jobs = [job for job in jobs if str(job.id) in ids.split(",")]
+        if statuses := query.get("status__in"):
+            jobs = [job for job in jobs if job.status in statuses.split(",")]
+        if "finished__gt" in query:
+            jobs = [job for job in jobs if job.status in ENDED]
+        return page([job.view(whole=whole) for job in jobs])
+
+    def _find(self, number: str) -> Job | None:
+        return next((job for job in self.jobs if job.id == int(number)), None)
+
+    def node(self, workflow: str) -> Job:
+        """The job of a workflow, which has one here."""
+        return next(job for job in self.jobs if job.workflow == int(workflow))
+
+
+def page(results: Sequence[Any]) -> Answer:
+    return 200, {"count": len(results), "next": None, "previous": None, "results": results}
+
+
+def _counter(event: Mapping[str, Any]) -> int:
+    return event["counter"]
+
+
+def _asks(template: Template, name: str) -> bool:
+    named = {"job_tags": "tags", "credentials": "credential"}.get(name, name)
+    return name == "extra_vars" or named in template.asks

@@ -1,5 +1,6 @@
 """A JSON server of the test's own, on a free port, for what an adapter or a source talks to."""
 
+import ssl
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ Answer = Callable[[str, str, Any, str | None], tuple[int, Any]]
 
 
 @contextmanager
-def serving(answer: Answer) -> Generator[str]:
+def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Generator[str]:
     """Serve inside the block; yields the URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -21,8 +22,14 @@ def serving(answer: Answer) -> Generator[str]:
             self._answer("GET", {})
 
         def do_POST(self) -> None:
+            self._answer("POST", self._body())
+
+        def do_PATCH(self) -> None:
+            self._answer("PATCH", self._body())
+
+        def _body(self) -> Any:
             length = int(self.headers.get("content-length") or 0)
-            self._answer("POST", orjson.loads(self.rfile.read(length) or b"{}"))
+            return orjson.loads(self.rfile.read(length) or b"{}")
 
         def _answer(self, method: str, body: Any) -> None:
             status, said = answer(method, self.path, body, self.headers.get("authorization"))
@@ -37,9 +44,11 @@ def serving(answer: Answer) -> Generator[str]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

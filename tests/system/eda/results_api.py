@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Any, Self
 from uuid import uuid4
 
@@ -27,9 +28,12 @@ class ResultsApi:
 
     said: list[Said] = field(default_factory=list[Said])
     args: dict[str, Any] = field(default_factory=dict[str, Any])
+    claims: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    """What a command's claim is answered beside the rest."""
     commands: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     unkept: dict[str, str] = field(default_factory=dict[str, str])  # word -> why it answers 422
     refused: dict[str, str] = field(default_factory=dict[str, str])
+    states: dict[str, str] = field(default_factory=dict[str, str])  # command -> what it is in
     cancelled: set[str] = field(default_factory=set[str])
     lease_s: float = 60
     failing: int = 0  # answers 503 to so many requests
@@ -37,10 +41,11 @@ class ResultsApi:
     token: str = ""  # answers 401 to any other, if set
     unauthorized: int = 0
     url: str = ""
+    tls: SSLContext | None = None
     _serving: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        self.url = self._serving.enter_context(serving(self.answer))
+        self.url = self._serving.enter_context(serving(self.answer, self.tls))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,9 +61,13 @@ class ResultsApi:
         if self.token and token != self.token:
             self.unauthorized += 1
             return 401, {}
+        if path == "/results/batch":
+            return 200, {"items": [self._item(item, token) for item in body["items"]]}
         return self._answer(path, body, token)
 
-    def _answer(self, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+    def _answer(  # noqa: PLR0911 a return for each word
+        self, path: str, body: Any, token: str | None
+    ) -> tuple[int, Any]:
         _, _, correlation_id, *rest = path.split("/")
         word = rest[0] if rest else {"ok": "result", "error": "error"}[body["status"]]
         said = Said(correlation_id=correlation_id, word=word, body=body, token=token)
@@ -70,12 +79,28 @@ class ResultsApi:
                 return 409, {"proceed": False, "reason": self.refused[correlation_id]}
             case "claim":
                 return self._claim(correlation_id, body)
+            case "run":
+                return 200, {"ok": True, "counts": True, "state": self._state_of(correlation_id)}
             case "progress" if self.deaf:
                 return 503, {}
             case "progress":
                 return 200, {"ok": True, "cancel_requested": correlation_id in self.cancelled}
             case _:
                 return 200, {"ok": True, "state": "succeeded", "repeated": False}
+
+    def _item(self, item: dict[str, Any], token: str | None) -> dict[str, Any]:
+        named = {name: value for name, value in item.items() if name != "op"}
+        path = f"/results/{named.pop('correlation_id')}"
+        status, answer = self._answer(f"{path}/{item['op']}", named, token)
+        return {"status": status} | answer
+
+    def _state_of(self, correlation_id: str) -> str:
+        if correlation_id in self.states:
+            return self.states[correlation_id]
+        words = [said.word for said in self.said if said.correlation_id == correlation_id]
+        if {"result", "error", "reject"} & set(words):
+            return "succeeded"
+        return "running" if "claim" in words else "dispatched"
 
     def _claim(self, correlation_id: str, body: Any) -> tuple[int, Any]:
         """As the broker: what the claim says of the command has to be so."""
@@ -86,7 +111,7 @@ class ResultsApi:
         said = {name: command[name] for name in (*named, "ordering_key")}
         granted = {"proceed": True, "args": self.args[correlation_id], "attempt": 1}
         lease = {"lease_s": self.lease_s, "deadline_at": "2030-01-01T00:00Z"}
-        return 200, said | granted | lease
+        return 200, said | granted | lease | dict(self.claims.get(correlation_id, {}))
 
     def command(self, tool: str, method: str, args: Any, **changes: Any) -> dict[str, Any]:
         """A command's envelope, which this API will grant once it is claimed."""
@@ -108,9 +133,21 @@ class ResultsApi:
         return made | changes
 
     def of(self, command: Mapping[str, Any]) -> list[Said]:
-        """What was said about a command."""
-        return [said for said in self.said if said.correlation_id == command["correlation_id"]]
+        """What its own adapter said about a command."""
+        return [said for said in self._about(command) if said.word != "run"]
 
     def words(self, command: Mapping[str, Any]) -> list[str]:
-        """The kinds of what was said about a command."""
+        """The kinds of what its own adapter said about a command."""
         return [said.word for said in self.of(command)]
+
+    def runs(self, command: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What was said about its runs by who started them."""
+        return [said.body for said in self._about(command) if said.word == "run"]
+
+    def _about(self, command: Mapping[str, Any]) -> list[Said]:
+        return [said for said in self.said if said.correlation_id == command["correlation_id"]]
+
+    def told(self, command: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The error that a run of it has ended in."""
+        errors = [body["error"] for body in self.runs(command) if body.get("error")]
+        return errors[-1] if errors else None

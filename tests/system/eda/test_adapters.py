@@ -20,6 +20,7 @@ from tests.system.eda.results_api import TOKEN, ResultsApi
 CLONE = ROOT / "playbooks" / "mcp_git_clone_adapter.yml"
 DELETE = ROOT / "playbooks" / "mcp_git_delete_adapter.yml"
 ECHO = ROOT / "playbooks" / "mcp_echo_adapter.yml"
+FIXTURES = Path(__file__).with_name("fixtures")
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(120)]
 
@@ -353,3 +354,13 @@ DEAF = """
     - mcpbroker.eda.broker: {op: progress, stage: working}
     - mcpbroker.eda.broker: {op: result, result: done}
 """
+
+
+@pytest.mark.parametrize("traceparent", [None, "00-0af7651916cd43dd8448eb211c80319c-b7ad-01"])
+async def test_the_work_of_a_traced_call_has_its_traceparent(
+    api: ResultsApi, workspace: Path, traceparent: str | None
+) -> None:
+    command = api.command("probe", "echo", {})
+    api.claims[command["correlation_id"]] = {"traceparent": traceparent}
+    play(FIXTURES / "traced.yml", command, api=api, workspace=workspace)
+    assert api.of(command)[-1].body["result"] == [traceparent or ""] * 2

@@ -23,7 +23,11 @@ def api() -> Iterator[ResultsApi]:
 
 def playbook(folder: Path, work: dict[str, Any]) -> Path:
     """The page's tasks with this work where it leaves that open."""
-    [shown] = [one for one in blocks() if one.page == "docs/ADAPTERS.md" and one.language == "yaml"]
+    [shown] = [
+        one
+        for one in blocks()
+        if one.page == "docs/ADAPTERS.md" and "mcpbroker.eda.broker" in one.text
+    ]
     claim, block = yaml.safe_load(shown.text)
     assert block["block"].count(ELLIPSIS) == 1, f"{shown.page}:{shown.line}"
     block["block"] = [work if task == ELLIPSIS else task for task in block["block"]]

@@ -1,14 +1,14 @@
 """The control source by itself, in this process, on a real Kafka: whose run it ends, and how."""
 
-import asyncio
+import logging
 import os
-import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,15 +19,11 @@ from aiokafka import AIOKafkaProducer
 from ansible_rulebook.job_template_runner import job_template_runner
 
 from tests.support.stack import wait_for
-from tests.system.eda.conftest import ROOT, Publish
-from tests.system.eda.controller import TOKEN as CONTROLLER_TOKEN
+from tests.system.eda.conftest import Publish
 from tests.system.eda.controller import Controller
 from tests.system.eda.results_api import TOKEN, ResultsApi
+from tests.system.eda.sources import launch, message, source
 
-PLUGIN = (
-    ROOT / "rulebooks/collections/ansible_collections/mcpbroker/eda"
-    "/extensions/eda/plugins/event_source/control.py"
-)
 # A playbook and its worker, as ansible-core has them: the worker leads a session, and tells all of
 # it of its own SIGTERM, here when the program has begun to tidy up. Another one has to be killed.
 PROGRAM = """
@@ -79,23 +75,6 @@ async def control(
         yield functions
 
 
-@asynccontextmanager
-async def source(kafka_bootstrap: str, topic: str) -> AsyncGenerator[dict[str, Any]]:
-    functions = runpy.run_path(str(PLUGIN))
-    args = {"brokers": [kafka_bootstrap], "topic": f"{topic}-control"}
-    task = asyncio.create_task(functions["main"](asyncio.Queue(1), args))
-    yield functions
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-def message(command: Mapping[str, Any], run: str) -> dict[str, Any]:
-    """As control.stop writes it."""
-    fields = {name: command[name] for name in ("correlation_id", "tool", "method", "attempt")}
-    return fields | {"action": "cancel", "adapter": run, "reason": "not wanted"}
-
-
 @pytest.mark.guarantee("cancel:tree")
 async def test_the_whole_tree_of_a_run_is_ended_and_no_other(
     api: ResultsApi, publish: Publish, topic: str, control: dict[str, Any], tmp_path: Path
@@ -123,10 +102,7 @@ async def test_the_whole_tree_of_a_run_is_ended_and_no_other(
             f"{topic}-control", b"no json", *(message(other, name) for name in names), ending
         )
 
-        async def told() -> bool:
-            return api.words(command) == ["error"]
-
-        await wait_for(told, 20)
+        await wait_for(lambda: ended(api, command), 20)
         assert ours.wait(1) == -signal.SIGKILL
         assert (folders[0] / "tidying").exists(), "the program's own handler of SIGTERM ran"
         assert not (folders[0] / "part").exists(), "to its end"
@@ -166,38 +142,99 @@ async def test_a_cancel_counts_though_its_relays_clock_is_an_hour_behind(
                 value = orjson.dumps(body)
                 await producer.send_and_wait(f"{topic}-control", value, timestamp_ms=behind)
 
-        async def told() -> bool:
-            return api.words(command) == ["error"]
-
-        await wait_for(told, 20)
+        await wait_for(lambda: ended(api, command), 20)
 
 
 @pytest.mark.guarantee("cancel:job")
 @pytest.mark.usefixtures("control")
 async def test_the_job_of_the_command_is_cancelled_and_no_other(
-    api: ResultsApi, publish: Publish, topic: str, monkeypatch: pytest.MonkeyPatch
+    api: ResultsApi, publish: Publish, topic: str, controller: Controller
 ) -> None:
-    def run(template: str, variables: Mapping[str, Any]) -> subprocess.Popen[str]:
-        assert variables["mcp_command"]["tool"] == template
-        return subprocess.Popen(["sleep", "600"], text=True)
-
     commands = [api.command("probe", "echo", {}) for _ in range(2)]
-    with Controller(run) as controller:
-        monkeypatch.setattr(job_template_runner, "token", CONTROLLER_TOKEN)
-        monkeypatch.setattr(job_template_runner, "host", controller.url)
-        # Launched as by run_job_template.
-        for command in commands:
-            params = {"extra_vars": {"mcp_command": command}}
-            await job_template_runner.launch_job_template("probe", "Default", params)
-        await job_template_runner.close_session()
-        first, second = controller.jobs
-        # Another command's job, as an adapter might name it in its claim, then its own.
-        wrong, right = [message(commands[0], f"job:{job.id}:{uuid4()}") for job in (second, first)]
-        await publish(f"{topic}-control", wrong, right)
-
-        async def told() -> bool:
-            return api.words(commands[0]) == ["error"]
-
-        await wait_for(told, 20)
-        assert [first.status, second.status] == ["canceled", "running"]
+    for command in commands:
+        await launch(command)
+    first, second = controller.jobs
+    # Another command's job, as an adapter might name it in its claim, then its own.
+    wrong, right = [message(commands[0], f"job:{job.id}:{uuid4()}") for job in (second, first)]
+    await publish(f"{topic}-control", wrong, right)
+    await wait_for(lambda: ended(api, commands[0]), 20)
+    assert [first.status, second.status] == ["canceled", "running"]
     assert api.words(commands[1]) == []
+
+
+@pytest.mark.guarantee("cancel:job")
+@pytest.mark.usefixtures("control")
+@pytest.mark.parametrize(("away", "then"), [(3, 0), (0, 2)], ids=["before", "once it is asked"])
+async def test_a_cancel_is_said_again_while_the_controller_is_away(
+    away: int, then: int, api: ResultsApi, publish: Publish, topic: str, controller: Controller
+) -> None:
+    command = api.command("probe", "echo", {})
+    await launch(command)
+    [job] = controller.jobs
+    controller.away, controller.away_after_cancel = away, then
+    await publish(f"{topic}-control", message(command, f"job:{job.id}:{uuid4()}"))
+    await wait_for(lambda: ended(api, command), 30)
+    assert (job.status, controller.away) == ("canceled", 0)
+
+
+@pytest.mark.guarantee("cancel:job")
+@pytest.mark.usefixtures("control")
+async def test_of_a_workflow_the_whole_is_cancelled(
+    api: ResultsApi, publish: Publish, topic: str, controller: Controller
+) -> None:
+    command = api.command("probe", "echo", {})
+    await launch(command)
+    [job] = controller.jobs
+    job.workflow = 40
+    await publish(f"{topic}-control", message(command, f"job:{job.id}:{uuid4()}"))
+    await wait_for(lambda: ended(api, command), 20)
+    assert controller.posts[-1] == "/api/v2/workflow_jobs/40/cancel/"
+
+
+@pytest.mark.usefixtures("controller")
+async def test_address_token_and_certificates_may_be_options_of_the_source(
+    mutual: tuple[ResultsApi, dict[str, str]],
+    publish: Publish,
+    kafka_bootstrap: str,
+    topic: str,
+    tmp_path: Path,
+) -> None:
+    api, files = mutual
+    (tmp_path / "token").write_text("an option's\n")
+    api.token = "Bearer an option's"
+    options = {
+        "broker_url": api.url,
+        "token_file": str(tmp_path / "token"),
+        "ca_file": files["MCP_BROKER_CAFILE"],
+        "client_cert": files["MCP_BROKER_CERTFILE"],
+        "client_key": files["MCP_BROKER_KEYFILE"],
+    }
+    command = api.command("probe", "echo", {})
+    await launch(command)
+    async with source(kafka_bootstrap, topic, options):
+        await publish(f"{topic}-control", message(command, f"job:1:{uuid4()}"))
+        await wait_for(lambda: ended(api, command), 20)
+
+
+async def test_what_refuses_a_connection_is_told_in_one_line_under_the_sources_name(
+    controller: Controller, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        nobody = f"127.0.0.1:{bound.getsockname()[1]}"
+    monkeypatch.setattr(job_template_runner, "host", f"http://{nobody}/")
+
+    def told() -> list[logging.LogRecord]:
+        return [one for one in caplog.records if one.name.startswith("mcpbroker.eda.")]
+
+    async def both() -> bool:
+        said = [one.getMessage() for one in told()]
+        return all(any(who in one for one in said) for who in ("Kafka is away", "jobs are not"))
+
+    async with source(nobody, "none", {"broker_url": f"http://{nobody}"}):
+        await wait_for(both)
+    assert all(one.exc_info is None for one in told())
+    assert not any("\n" in one.getMessage() for one in told())
+
+
+async def ended(api: ResultsApi, command: Mapping[str, Any]) -> bool:
+    return api.words(command) == ["error"]

@@ -1,13 +1,11 @@
 """The event filter: what it lets through, by itself and behind upstream's source."""
 
 import json
-import os
 import runpy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
-from uuid import uuid4
 
 import dpath
 import pytest
@@ -16,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devstack.eda import EmbeddedEda
-from tests.system.eda.conftest import COLLECTIONS, ROOT, Send, start_play
-from tests.system.eda.controller import TOKEN as CONTROLLER_TOKEN
-from tests.system.eda.controller import Controller
-from tests.system.eda.results_api import TOKEN, ResultsApi
+from tests.system.eda.conftest import COLLECTIONS, ROOT, Send, controllers_process, start_play
+from tests.system.eda.controller import Controller, Template
+from tests.system.eda.results_api import ResultsApi
 from tests.system.eda.test_through_eda import ended
 
 INERT = runpy.run_path(
@@ -28,7 +25,6 @@ INERT = runpy.run_path(
         / "ansible_collections/mcpbroker/eda/extensions/eda/plugins/event_filter/inert.py"
     )
 )
-UPSTREAM = Path(__file__).with_name("fixtures") / "upstream"
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
 KEYS = st.text() | st.sampled_from(["", "_ansible_x", "args", "tool", "left_out", "a/b", "{{ x }}"])
@@ -65,6 +61,8 @@ def controller(api: ResultsApi, home: Path) -> Iterator[Controller]:
         return start_play(playbook, {}, api=api, workspace=workspace, variables=variables)
 
     with Controller(run) as controller:
+        for name in ("mcp_echo_adapter", "mcp_deadletter_adapter"):
+            controller.templates[name] = Template(name, asks=["limit"])
         yield controller
 
 
@@ -72,19 +70,7 @@ def controller(api: ResultsApi, home: Path) -> Iterator[Controller]:
 def aap(
     kafka_bootstrap: str, topic: str, api: ResultsApi, home: Path, controller: Controller
 ) -> Iterator[EmbeddedEda]:
-    eda = EmbeddedEda(
-        home=home,
-        kafka=kafka_bootstrap,
-        broker_url=api.url,
-        token=TOKEN,
-        workspace=home / "workspace",
-        group=f"aap-{uuid4()}",
-        topic=topic,
-        rulebook=ROOT / "rulebooks" / "rulebook_mcp_aap.yml",
-        variables={"control_topic": f"{topic}-control"},
-        env={"ANSIBLE_COLLECTIONS_PATH": f"{COLLECTIONS}{os.pathsep}{UPSTREAM}"},
-        controller=(controller.url, CONTROLLER_TOKEN),
-    )
+    eda = controllers_process(home, kafka_bootstrap, api, topic, controller)
     eda.start()
     yield eda
     eda.stop()
@@ -105,6 +91,10 @@ async def test_behind_upstreams_source_no_arguments_stop_the_rules(
         assert (await ended(api, command))[-1] == "result"
         assert api.of(command)[-1].body["result"] == {"text": command["args"]["text"]}
     bodies = [job.extra_vars["mcp_command"] for job in controller.jobs]
-    assert other in bodies, "what can be carried is"
-    left_out = [body.get("left_out") for body in bodies if "tool" in body and body != other]
-    assert left_out == [["args", "user_id"]] * len(hostile)
+    without = {name: other[name] for name in other if name != "args"}
+    assert without in bodies, "what can be carried is, but for the arguments"
+    assert not any("args" in body for body in bodies)
+    assert not any("ordinary" in str(job.extra_vars) for job in controller.jobs)
+    assert all(job.launched_with["limit"] == "" for job in controller.jobs)
+    left_out = [body.get("left_out") for body in bodies if "tool" in body and body != without]
+    assert left_out == [["user_id"]] * len(hostile)

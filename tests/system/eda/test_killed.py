@@ -1,19 +1,18 @@
-"""What EDA leaves when it is killed, and who removes it."""
+"""What EDA leaves when it is killed, and who sees to it: arguments, and a controller's jobs."""
 
 import os
 import signal
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from devstack.eda import EmbeddedEda
-from devstack.process import kill_each
 from tests.support.rulebooks import PLAYBOOKS, rulebook_with
 from tests.support.stack import wait_for
-from tests.system.eda.conftest import Publish, make_topic
-from tests.system.eda.results_api import TOKEN, ResultsApi
+from tests.system.eda.conftest import Publish, controllers_process, make_topic, rulebook_process
+from tests.system.eda.controller import Controller, Template
+from tests.system.eda.results_api import ResultsApi
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(240)]
 
@@ -27,15 +26,13 @@ async def test_the_arguments_that_a_killed_process_left_go_when_the_next_one_run
     temporary.mkdir()
 
     def eda() -> EmbeddedEda:
-        return EmbeddedEda(
-            home=tmp_path,
-            kafka=kafka_bootstrap,
-            broker_url=api.url,
-            token=TOKEN,
+        return rulebook_process(
+            tmp_path,
+            kafka_bootstrap,
+            api,
+            topic,
             workspace=tmp_path,
-            group=f"killed-{uuid4()}",
-            topic=topic,
-            variables={"control_topic": f"{topic}-control", "leftovers_s": 0.5},
+            variables={"leftovers_s": 0.5},
             rulebook=rulebook_with({"slow": PLAYBOOKS / "slow.yml"}, tmp_path / "book.yml"),
             env={"TMPDIR": str(temporary)},
         )
@@ -57,8 +54,6 @@ async def test_the_arguments_that_a_killed_process_left_go_when_the_next_one_run
         await claimed(command)
     finally:
         first.kill()
-        # A playbook that outlives EDA rightly keeps its folder: here the machine's end is meant.
-        kill_each(of_environment(temporary))
     [left] = folders()
     assert "hunter2" in (temporary / left / "env" / "extravars").read_text()
     api.said.clear()
@@ -82,11 +77,50 @@ async def test_the_arguments_that_a_killed_process_left_go_when_the_next_one_run
         second.stop()
 
 
-def of_environment(folder: Path) -> list[int]:
-    """The processes that were told to keep temporary files there."""
-    found: list[int] = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it ended meanwhile, or is another user's
-            if f"TMPDIR={folder}".encode() in environ.read_bytes():
-                found.append(int(environ.parent.name))
-    return found
+@pytest.mark.guarantee("run:ended")
+async def test_the_end_of_a_job_is_told_though_the_process_that_launched_it_was_killed(
+    kafka_bootstrap: str,
+    api: ResultsApi,
+    publish: Publish,
+    controller: Controller,
+    tmp_path: Path,
+) -> None:
+    topic = await make_topic(kafka_bootstrap)
+    controller.templates["mcp_echo_adapter"] = Template("mcp_echo_adapter", asks=["limit"])
+    group = f"killed-{uuid4()}"
+
+    def eda() -> EmbeddedEda:
+        return controllers_process(
+            tmp_path, kafka_bootstrap, api, topic, controller, group=group, actions_max=4
+        )
+
+    under_way, meanwhile = [api.command("probe", "echo", {}) for _ in range(2)]
+
+    async def both_run() -> bool:
+        runs = [api.runs(one) for one in (under_way, meanwhile)]
+        return all(any(run["status"] == "running" for run in some) for some in runs)
+
+    first = eda()
+    first.start()
+    try:
+        await publish(topic, under_way, meanwhile)
+        await wait_for(both_run, 60)
+    finally:
+        first.kill()
+    ids = {job.extra_vars["mcp_command"]["correlation_id"]: job for job in controller.jobs}
+    ids[meanwhile["correlation_id"]].end("error", explanation="The node is gone.")
+    second = eda()
+    second.start()
+    try:
+        job = ids[under_way["correlation_id"]]
+        job.event("runner_on_failed", task="Install", host="web1", res={"msg": "no disk"})
+        job.end("failed")
+
+        async def told() -> bool:
+            return all(api.told(one) for one in (under_way, meanwhile))
+
+        await wait_for(told, 30)
+    finally:
+        second.stop()
+    assert "The node is gone." in (api.told(meanwhile) or {})["message"]
+    assert "'Install' on web1 failed: no disk" in (api.told(under_way) or {})["message"]

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import yaml
@@ -18,9 +17,15 @@ import yaml
 from devstack.eda import EmbeddedEda
 from tests.support.rulebooks import PLAYBOOKS, rulebook_with
 from tests.support.stack import wait_for
-from tests.system.eda.conftest import COLLECTIONS, Publish, Send, make_topic
-from tests.system.eda.results_api import TOKEN, ResultsApi
-from tests.system.eda.test_inert import UPSTREAM
+from tests.system.eda.conftest import (
+    COLLECTIONS,
+    UPSTREAM,
+    Publish,
+    Send,
+    make_topic,
+    rulebook_process,
+)
+from tests.system.eda.results_api import ResultsApi
 from tests.system.eda.test_through_eda import ended
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(180)]
@@ -49,17 +54,8 @@ def running(
     rulebook: Path | None = None,
     **more: Any,
 ) -> Generator[EmbeddedEda]:
-    eda = EmbeddedEda(
-        home=home,
-        kafka=kafka,
-        broker_url=api.url,
-        token=TOKEN,
-        workspace=home,
-        group=f"watched-{uuid4()}",
-        topic=topic,
-        variables={"control_topic": f"{topic}-control", **QUICK},
-        rulebook=rulebook,
-        **more,
+    eda = rulebook_process(
+        home, kafka, api, topic, workspace=home, variables=QUICK, rulebook=rulebook, **more
     )
     eda.start()
     try:
@@ -107,19 +103,21 @@ async def test_a_process_that_answers_or_is_full_goes_on_and_runs_nothing_for_it
     kafka_bootstrap: str, topic: str, api: ResultsApi, send: Send, tmp_path: Path
 ) -> None:
     book = rulebook_with({"slow": PLAYBOOKS / "slow.yml"}, tmp_path / "slow-book.yml")
-    with running(tmp_path, topic, kafka_bootstrap, api, rulebook=book, actions_max=1) as eda:
+    full = {"actions_max": 1, "env": {"EDA_MAX_BACK_PRESSURE_TIMEOUT": "2"}}
+    with running(tmp_path, topic, kafka_bootstrap, api, rulebook=book, **full) as eda:
         # Some probes, and longer than an answer may take.
         await asyncio.sleep(5)
         assert eda.process.running
         log = eda.process.log.read_text()
         assert "PLAY [" not in log
         slow, waiting = api.command("slow", "x", {}), api.command("probe", "echo", {"text": "x"})
-        await send(slow, waiting)
+        await send(slow)
 
         async def claimed() -> bool:
             return api.words(slow) == ["claim"]
 
         await wait_for(claimed, 40)
+        await send(waiting)
         await asyncio.sleep(6)
         assert eda.process.running, "full is not dead"
         assert api.words(waiting) == []

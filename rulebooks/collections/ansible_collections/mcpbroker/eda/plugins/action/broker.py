@@ -1,6 +1,8 @@
 """Speak to the MCP broker's results API from a playbook.
 
 An action plugin, not a module: nothing is copied to a host, so a word costs milliseconds.
+
+Its options are told in plugins/modules/broker.py, which ansible-doc reads.
 """
 
 from __future__ import annotations
@@ -15,41 +17,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.mcpbroker.eda.plugins.module_utils import results
+from ansible_collections.mcpbroker.eda.plugins.module_utils.connection import Broker
 from ansible_collections.mcpbroker.eda.plugins.module_utils.results import Command
-
-DOCUMENTATION = """
-options:
-  op: {choices: [claim, progress, result, error, reject], required: true}
-  command: {description: The envelope; by default the event's body or the variable mcp_command.}
-  run: {description: "claim: names this run; made once a run by default."}
-  stage: {description: "progress: what is being done.", required: for progress}
-  percent: {description: "progress: how far it is."}
-  message: {description: "progress, error, reject: words for people."}
-  retryable: {description: "error: false where another try cannot help.", default: true}
-  result: {description: "result: what the caller gets."}
-"""
-
-EXAMPLES = """
-- mcpbroker.eda.broker: {op: claim}
-  register: claimed
-  no_log: true   # its answer holds the arguments
-"""
-
-RETURN = """
-proceed: {description: "claim: whether to go on."}
-args: {description: "claim: the command's arguments, as data that is never templated."}
-args_json: {description: "claim: the same as JSON, for programs; whole, where Ansible strips from
-  args what begins with _ansible_."}
-command:
-  description: >-
-    claim: correlation_id and attempt, and as the broker says them tenant_id, user_id, tool, method,
-    ordering_key, saga_id, saga_step.
-kept: {description: "result: whether it could be kept; else the command has ended in an error."}
-lease_s: {description: "claim: how long this run may be silent."}
-deadline_at: {description: "claim: when the caller's deadline is."}
-reason: {description: "claim: why not to go on."}
-"""
-
 
 SAID = ("tenant_id", "user_id", "tool", "method", "ordering_key", "saga_id", "saga_step")
 
@@ -62,7 +31,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         args = self._task.args
         envelope = results.envelope_of(args, task_vars or {})
-        command = results.command_of(envelope)
+        command = results.command_of(envelope, Broker(args))
         op = args.get("op")
         if command is None:
             if op != "reject":
@@ -71,7 +40,13 @@ class ActionModule(ActionBase):
             return result | {"changed": False, "rejected": False, "record": repr(envelope)[:1000]}
         match op:
             case "claim":
-                return result | _claim(command, args.get("run") or _run_name(task_vars or {}))
+                try:
+                    run = args.get("run") or _run_name(task_vars or {})
+                    return result | _claim(command, run)
+                except AnsibleActionFail as error:
+                    # A claim's task has no_log, as its answer holds the arguments; this has none.
+                    self._display.error(f"the claim failed: {error.message}")
+                    raise
             case "progress":
                 percent, message = args.get("percent"), args.get("message")
                 go_on = results.say_progress(
@@ -89,13 +64,15 @@ class ActionModule(ActionBase):
                 status, answer = results.say_error(
                     command, code="adapter_error", message=args["message"], retryable=retryable
                 )
-                return result | _told(status, answer)
+                fail = _boolean("fail_job", args.get("fail_job", "awx_job_id" in (task_vars or {})))
+                told = _told(status, answer)
+                return result | told | ({"failed": True, "msg": args["message"]} if fail else {})
             case "reject":
                 named = [command.named.get(name, "?") for name in ("tool", "method")]
                 reason = args.get("message") or f"no rule takes {'.'.join(named)}"
                 body = {"reason": results.clean(reason, 500), "attempt": command.attempt}
-                path = f"{command.path}/reject"
-                told = _told(*results.post(path, body, patience_s=results.LAST_WORD_S))
+                patience_s = results.LAST_WORD_S
+                told = _told(*results.post(command, "/reject", body, patience_s=patience_s))
                 return result | told | {"rejected": True}
         raise AnsibleActionFail(f"no such op: {op}")
 
@@ -120,23 +97,26 @@ def _boolean(name: str, value: object) -> bool:
 
 
 def _claim(command: Command, run: object) -> dict:
-    # One name in all tries of this claim: the broker tells a lost answer from a redelivery by it.
-    body = {"attempt": command.attempt, "adapter": str(run)[:200]} | command.named
-    status, answer = results.post(f"{command.path}/claim", body, patience_s=results.CLAIM_S)
-    if status != 200 and status not in results.STALE:
-        raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")
+    granted, answer = results.say_claim(command, str(run))
     args = answer.get("args") or {}
     said = {name: answer.get(name) for name in SAID}
     return {
         "changed": False,
-        "proceed": status == 200 and answer.get("proceed") is True,
-        "reason": answer.get("reason") or answer.get("detail") or str(status),
+        "proceed": granted,
+        "reason": answer.get("reason") or answer.get("detail"),
         "args": args,
         "args_json": json.dumps(args),
         "lease_s": answer.get("lease_s"),
         "deadline_at": answer.get("deadline_at"),
+        "env": _env(answer),
         "command": said | {"correlation_id": command.correlation_id, "attempt": command.attempt},
     }
+
+
+def _env(answer: dict) -> dict:
+    """By TRACEPARENT, what does the work tells of it in the call's trace."""
+    traceparent = answer.get("traceparent")
+    return {} if traceparent is None else {"TRACEPARENT": traceparent}
 
 
 def _told(status: int, answer: dict) -> dict:

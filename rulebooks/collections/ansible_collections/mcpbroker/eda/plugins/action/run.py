@@ -2,6 +2,8 @@
 
 The program leads a process group of its own, which is ended as a whole: when the command is
 cancelled or its attempt is over, and when the play that started it is gone.
+
+Its options are told in plugins/modules/run.py, which ansible-doc reads.
 """
 
 from __future__ import annotations
@@ -18,19 +20,7 @@ import time
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mcpbroker.eda.plugins.module_utils import results
-
-DOCUMENTATION = """
-options:
-  argv: {description: "The program and its arguments; no shell.", required: true}
-  stdin: {description: "What it reads from stdin: text, or else any data as JSON."}
-  env: {description: "Environment variables to add; each, as all of argv, holds 128 KiB at most."}
-  stage: {description: "For the progress words.", required: true}
-  percent: {description: "For the progress words."}
-  lease_s: {description: "The claim's; a word is said three times as often.", default: 60}
-  command: {description: "As for mcpbroker.eda.broker."}
-notes:
-  - The last line that the program writes to stderr is the message of each progress word.
-"""
+from ansible_collections.mcpbroker.eda.plugins.module_utils.connection import Broker
 
 POLL_S = 0.2
 BEAT_MAX_S = 10.0
@@ -47,7 +37,9 @@ class ActionModule(ActionBase):
         """Run it to its end; a failing program fails the task, with the end of its stderr."""
         result = super().run(tmp, task_vars)
         args = self._task.args
-        command = results.command_of(results.envelope_of(args, task_vars or {}))
+        command = results.command_of(
+            results.envelope_of(args, task_vars or {}), Broker(args)
+        )
         if command is None:
             raise AnsibleActionFail("this event is no command: it has no correlation_id")
         if None in args["argv"]:

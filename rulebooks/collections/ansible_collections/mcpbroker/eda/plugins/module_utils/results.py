@@ -1,8 +1,6 @@
 """The results API's client: what an adapter's plays say to the broker, and for which command.
 
-It runs in ansible's own process. The address and the token come from the environment
-(MCP_BROKER_URL; MCP_BROKER_TOKEN_FILE or MCP_BROKER_TOKEN), so that no play, log or event holds
-them.
+It runs in ansible's own process; `connection.py` says how the broker is reached.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.urls import open_url
+from ansible_collections.mcpbroker.eda.plugins.module_utils.connection import Broker, NoTokenError
 
 TIMEOUT_S = 15
 PAUSE_MAX_S = 10.0
@@ -47,6 +46,7 @@ class Command:
     correlation_id: str
     attempt: int
     named: dict[str, str]
+    broker: Broker
 
     @property
     def path(self) -> str:
@@ -71,19 +71,19 @@ def envelope_of(args: dict, task_vars: dict) -> object:
     return json.loads(json.dumps(found, default=str))
 
 
-def command_of(envelope: object) -> Command | None:
+def command_of(envelope: object, broker: Broker) -> Command | None:
     """The command of an envelope; None where it is none."""
     if not isinstance(envelope, dict):
         return None
     try:
         correlation_id = str(uuid.UUID(envelope.get("correlation_id")))
         attempt = int(envelope.get("attempt") or 1)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return None
     named = {name: envelope.get(name) for name in ("tenant_id", "tool", "method")}
     if not all(isinstance(text, str) for text in named.values()):
         named = {}  # they come together or not at all
-    return Command(correlation_id, attempt, named)
+    return Command(correlation_id, attempt, named, broker)
 
 
 def clean(text: object, chars_max: int) -> str:
@@ -91,21 +91,23 @@ def clean(text: object, chars_max: int) -> str:
     return re.sub("[\x00\ud800-\udfff]", "\ufffd", str(text))[:chars_max]
 
 
-def post(path: str, body: dict, *, patience_s: float) -> tuple[int, dict]:
-    """POST, again while the broker is away: every route of the results API may be repeated.
+def post(command: Command, route: str, body: dict, *, patience_s: float) -> tuple[int, dict]:
+    """POST to a route below the command's, again while the broker is away.
+
+    Every route of the results API may be repeated.
 
     Raises:
         AnsibleActionFail: no answer within the patience.
         ValueError, TypeError, RecursionError: the body is no JSON.
     """
-    url = os.environ.get("MCP_BROKER_URL", "http://127.0.0.1:8080").rstrip("/") + path
+    url = command.broker.url + command.path + route
     data = json.dumps(body, allow_nan=False).encode()
     until = time.monotonic() + patience_s
     pause_s = 0.25
     while True:
-        status, answer, problem = _try(url, data)
-        # A token file is renewed while we run; a token of the environment is not.
-        renewable = status == 401 and "MCP_BROKER_TOKEN_FILE" in os.environ
+        status, answer, problem = _try(command.broker, url, data)
+        # A token file is renewed while we run; a token as such is not.
+        renewable = status == 401 and command.broker.token_file
         if status is not None and status not in TRANSIENT and not renewable:
             return status, answer
         if time.monotonic() + pause_s > until:
@@ -116,8 +118,12 @@ def post(path: str, body: dict, *, patience_s: float) -> tuple[int, dict]:
         pause_s = min(PAUSE_MAX_S, pause_s * 2)
 
 
-def _try(url: str, data: bytes) -> tuple[int | None, dict, object]:
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_token()}"}
+def _try(broker: Broker, url: str, data: bytes) -> tuple[int | None, dict, object]:
+    try:
+        token = broker.bearer()
+    except NoTokenError as error:
+        raise AnsibleActionFail(str(error)) from None
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     try:
         answer = open_url(
             url,
@@ -127,7 +133,9 @@ def _try(url: str, data: bytes) -> tuple[int | None, dict, object]:
             timeout=TIMEOUT_S,
             use_proxy=False,
             follow_redirects="no",  # the token is for this address only
-            ca_path=os.environ.get("MCP_BROKER_CAFILE"),
+            ca_path=broker.ca_file,
+            client_cert=broker.client_cert,
+            client_key=broker.client_key,
         )
         return answer.status, _json(answer.read()), None
     except urllib.error.HTTPError as error:
@@ -144,15 +152,19 @@ def _json(data: bytes) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _token() -> str:
-    path = os.environ.get("MCP_BROKER_TOKEN_FILE")
-    if path:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    token = os.environ.get("MCP_BROKER_TOKEN")
-    if not token:
-        raise AnsibleActionFail("set MCP_BROKER_TOKEN_FILE or MCP_BROKER_TOKEN for the adapters")
-    return token
+def say_claim(command: Command, run: str) -> tuple[bool, dict]:
+    """Claim the attempt for a run: whether it is granted, and the answer.
+
+    One name in all tries of a claim: the broker tells a lost answer from a redelivery by it.
+
+    Raises:
+        AnsibleActionFail: the broker refuses this adapter, or does not answer.
+    """
+    body = {"attempt": command.attempt, "adapter": run[:200]} | command.named
+    status, answer = post(command, "/claim", body, patience_s=CLAIM_S)
+    if status != 200 and status not in STALE:
+        raise AnsibleActionFail(f"claim answered {status}: {answer.get('detail')}")
+    return status == 200 and answer.get("proceed") is True, answer
 
 
 def say_progress(command: Command, *, stage: str, percent: object, message: object) -> bool:
@@ -173,7 +185,7 @@ def say_progress(command: Command, *, stage: str, percent: object, message: obje
     if message:
         body["message"] = clean(message, 2000)
     try:
-        status, answer = post(f"{command.path}/progress", body, patience_s=PROGRESS_S)
+        status, answer = post(command, "/progress", body, patience_s=PROGRESS_S)
     except AnsibleActionFail:
         return True
     if status in STALE or answer.get("cancel_requested"):
@@ -193,10 +205,10 @@ def say_result(command: Command, result: object) -> tuple[int, dict, str | None]
     try:
         body = {"status": "ok", "result": result, "attempt": command.attempt}
         size = len(json.dumps(result, allow_nan=False).encode())
-        if size > _result_bytes_max():
-            refused = f"it has {size} bytes, more than the {_result_bytes_max()} of a result"
+        if size > result_bytes_max():
+            refused = f"it has {size} bytes, more than the {result_bytes_max()} of a result"
         else:
-            status, answer = post(command.path, body, patience_s=LAST_WORD_S)
+            status, answer = post(command, "", body, patience_s=LAST_WORD_S)
             if status in NOT_KEPT:
                 refused = f"the broker answered {status}: {answer.get('detail')}"
     except (TypeError, ValueError, RecursionError) as error:
@@ -208,7 +220,8 @@ def say_result(command: Command, result: object) -> tuple[int, dict, str | None]
     return status, answer, message
 
 
-def _result_bytes_max() -> int:
+def result_bytes_max() -> int:
+    """The most that the broker keeps."""
     return int(os.environ.get("MCP_BROKER_RESULT_BYTES_MAX") or RESULT_BYTES_MAX)
 
 
@@ -220,4 +233,4 @@ def say_error(
     if not retryable:
         error["retryable"] = False
     body = {"status": "error", "error": error, "attempt": command.attempt}
-    return post(command.path, body, patience_s=LAST_WORD_S)
+    return post(command, "", body, patience_s=LAST_WORD_S)

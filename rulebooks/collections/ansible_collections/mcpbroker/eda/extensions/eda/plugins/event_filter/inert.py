@@ -11,7 +11,7 @@ Behind mcpbroker.eda.kafka it is built in. Behind another source:
     sources:
       - ansible.eda.kafka: {…}
         filters:
-          - mcpbroker.eda.inert:
+          - mcpbroker.eda.inert: {arguments: false}
 """
 
 import math
@@ -19,7 +19,17 @@ import re
 from typing import Any
 
 DOCUMENTATION = """
-options: {}
+short_description: Let through what Java, YAML and Ansible carry
+description:
+  - Each field of a command goes on whole, or is left out and named.
+author: The MCP broker authors (@mcpbroker)
+options:
+  arguments:
+    description:
+      - Whether a command's arguments come along. Without them they are in no extra variable and in
+        no audit of EDA's; a claim brings them.
+    type: bool
+    default: true
 notes:
   - Never raises, whatever comes, as an exception in a filter ends its source.
 """
@@ -41,14 +51,18 @@ UNCARRIED = re.compile("[\x00\ud800-\udfff\U00010000-\U0010ffff]")
 # ansible-rulebook passes events to playbooks as extra variables, and ansible-playbook trusts those:
 # a caller's "{{ lookup('pipe', …) }}" would be run on this machine.
 TEMPLATE_MARKS = ("{{", "{%", "{#", "#jinja2:")
+ARGUMENTS = frozenset({"args", "compensation"})
 # What rules and the dead letters' playbook name a command by.
 NAMES = frozenset({"correlation_id", "tenant_id", "tool", "method"})
 
 
-def main(event: Any) -> dict[str, Any]:
+def main(event: Any, arguments: bool = True) -> dict[str, Any]:
     """The event with what can be carried of it."""
     given = event if isinstance(event, dict) else {}
-    return {"body": body_of(given.get("body")), "meta": _meta(given.get("meta"))}
+    body = given.get("body")
+    if not arguments and isinstance(body, dict) and "correlation_id" in body:
+        body = {name: value for name, value in body.items() if name not in ARGUMENTS}
+    return {"body": body_of(body), "meta": _meta(given.get("meta"))}
 
 
 def body_of(body: Any) -> dict[str, Any]:

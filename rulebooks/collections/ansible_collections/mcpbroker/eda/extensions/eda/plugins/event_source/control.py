@@ -5,7 +5,12 @@ cancel arrives also while the engine is full, and at a playbook that says no pro
 process reads all of it, and each acts on the runs that are its own:
 
 - a playbook that this ansible-rulebook started: its process tree is ended;
+- a call of a kind of adapter (mcpbroker.eda.call) in such a playbook: it is told to end, and says
+  itself what came of it;
 - a job of the controller that ansible-rulebook launches on: it is cancelled there.
+
+It also follows the jobs that ansible-rulebook launches, and tells the broker which launch failed,
+and which job is over without a last word, and why (support/launches.py, support/following.py).
 
 It also removes the folders of playbooks that nobody waits for any more, as a killed
 ansible-rulebook leaves them, with its events' arguments.
@@ -16,26 +21,37 @@ that its claim gave (mcpbroker.eda.broker); one that was given another name is l
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import runpy
 import shutil
 import signal
-import ssl
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from ansible_rulebook.job_template_runner import job_template_runner as controller
 
 DOCUMENTATION = """
+short_description: End runs that are not wanted, and follow the controller's jobs
+description:
+  - Reads mcp.control within ansible-rulebook. It gives the rules no event.
+author: The MCP broker authors (@mcpbroker)
 options:
   topic: {description: "The broker's control topic.", default: mcp.control}
+  follow: {description: "Whether to follow the controller's jobs.", type: bool, default: true}
+  follow_s: {description: "How often to look at jobs that are under way.", default: 2}
+  sweep_s: {description: "How often to look for jobs that others have launched.", default: 30}
   left_s: {description: "How old a folder is that no process uses, to be removed.", default: 600}
+  broker_url: {description: "The broker's address. Else MCP_BROKER_URL."}
+  token: {description: "The adapters' token. Else MCP_BROKER_TOKEN."}
+  token_file: {description: "A file with it, read at each report. Else MCP_BROKER_TOKEN_FILE."}
+  ca_file: {description: "Authorities of the broker's certificate. Else MCP_BROKER_CAFILE."}
+  client_cert: {description: "A client's certificate to present. Else MCP_BROKER_CERTFILE."}
+  client_key: {description: "Its key. Else MCP_BROKER_KEYFILE."}
 notes:
   - Kafka's address and credentials as for mcpbroker.eda.kafka; no group.
   - Playbooks are ended on Linux only, by /proc, and folders are removed there only.
@@ -43,17 +59,19 @@ notes:
 
 logger = logging.getLogger("mcpbroker.eda.control")
 
+Act = Callable[[dict[str, Any]], Awaitable[None]]
+CancelJob = Callable[[str, str], Awaitable[bool]]
+
 # A process that starts looks back so far from the newest message that it finds, by the writers' own
 # clocks: a controller's jobs live on while it is away. What comes later counts whatever it says of
 # its time, as no two machines' clocks agree.
 LOOK_BACK_S = 300.0
 LEFT_S = 600.0
 END_S = 10.0
+CALL_END_S = 20.0
+"""An adapter has 15 s to end its work, and then says its last word."""
 POLL_S = 0.1
-JOB_END_S = 60.0
-JOB_POLL_S = 0.5
-TRIES = 8
-ENDED = frozenset({"successful", "failed", "error", "canceled"})
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa: ARG001 the API's
@@ -61,26 +79,60 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:  # noqa
     kafka = runpy.run_path(str(Path(__file__).with_name("kafka.py")))
     args = kafka["given"](args)
     topic = args.get("topic") or "mcp.control"
+    broker = _support("broker")["Reporter"](args)
+    api = _support("controller")["Api"]()
+    cancel_job = partial(_support("jobs")["cancel_job"], api)
+
+    async def act(said: dict[str, Any]) -> None:
+        await _act(said, broker, cancel_job)
+
     # From the beginning, as without a group there is no place to go on from; what is old is passed.
     args |= {"group_id": None, "offset": "earliest"}
     sweeping = asyncio.create_task(_sweep(float(args.get("left_s") or LEFT_S)))
     try:
-        await kafka["keep_reading"](args, lambda consumer: _read(consumer, topic, kafka))
+        async with _following(args, api, broker):
+            await kafka["keep_reading"](args, lambda consumer: _read(consumer, topic, kafka, act))
     finally:
         sweeping.cancel()
+        await api.close()
 
 
-async def _read(consumer: Any, topic: str, kafka: dict[str, Any]) -> None:
+def _support(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(SUPPORT / f"{name}.py"))
+
+
+@contextlib.asynccontextmanager
+async def _following(args: dict[str, Any], api: Any, broker: Any) -> AsyncGenerator[None]:
+    """Inside the block launches and jobs are watched, where there is a controller."""
+    if not api.is_there or str(args.get("follow", True)).lower() in {"false", "no", "0"}:
+        yield
+        return
+    given = {name: float(args[name]) for name in ("follow_s", "sweep_s") if args.get(name)}
+    follower = _support("following")["Follower"](
+        api, broker, every_s=given.get("follow_s", 2.0), sweep_s=given.get("sweep_s", 30.0)
+    )
+    launches = _support("launches")["Launches"](controller, api, follower, broker)
+    launches.watch()
+    following = asyncio.create_task(follower.run())
+    try:
+        yield
+    finally:
+        following.cancel()
+        launches.leave()
+
+
+async def _read(consumer: Any, topic: str, kafka: dict[str, Any], act: Act) -> None:
     acting: set[asyncio.Task[None]] = set()
     try:
         past = Past()
         consumer.subscribe(topics=[topic])
+        print(f"mcpbroker.eda.control: reads {topic}", flush=True)  # it has reached Kafka
         while True:
             record = await kafka["next_record"](consumer)
             if record is None:
                 continue
             for one in await past.due(consumer, record):
-                task = asyncio.create_task(_act(kafka["body_of"](one.value, "utf-8") or {}))
+                task = asyncio.create_task(act(kafka["body_of"](one.value, "utf-8") or {}))
                 acting.add(task)
                 task.add_done_callback(acting.discard)
     finally:
@@ -117,22 +169,30 @@ class Past:
         return []
 
 
-async def _act(said: dict[str, Any]) -> None:
+async def _act(said: dict[str, Any], broker: Any, cancel_job: CancelJob) -> None:
     """End the run that a message names, if it is one of ours, and say so."""
     try:
-        if said.get("action") == "cancel" and await _ended(said):
-            logger.warning("ended the run of command %s", said["correlation_id"])
-            await _report(said)
+        if said.get("action") != "cancel" or not await _ended(said, cancel_job):
+            return
+        logger.warning("ended the run of command %s", said["correlation_id"])
+        # Where the run had said a last word itself, that one holds.
+        error = {"code": "stopped", "message": f"The run was ended: {said.get('reason')}"}
+        body = {"status": "error", "error": error | {"retryable": False}}
+        await broker.report(said["correlation_id"], body | {"attempt": said.get("attempt")})
+    except RuntimeError as error:  # the controller's answers, in one line
+        logger.error("could not end the run of command %s: %s", said.get("correlation_id"), error)  # noqa: TRY400
     except Exception:  # one message must not end the source, and ansible-rulebook with it
         logger.exception("could not end the run of command %s", said.get("correlation_id"))
 
 
-async def _ended(said: dict[str, Any]) -> bool:
+async def _ended(said: dict[str, Any], cancel_job: CancelJob) -> bool:
     match str(said.get("adapter")).split(":"):
         case ["job", job, _] if job.isdecimal() and controller.host:
             return await cancel_job(job, said["correlation_id"])
         case [node, pid, started, _] if node == os.uname().nodename and pid.isdecimal():
             return await asyncio.to_thread(end_tree, int(pid), started)
+        case ["call", node, pid, started, _] if node == os.uname().nodename and pid.isdecimal():
+            return await asyncio.to_thread(end_call, int(pid), started)
     return False
 
 
@@ -162,6 +222,24 @@ def end_tree(pid: int, started: str) -> bool:
         time.sleep(POLL_S)
     _remove_temporary(known)
     return True
+
+
+def end_call(pid: int, started: str) -> bool:
+    """Tell a task's process to end its call; whether it had to be killed, and so has said nothing.
+
+    It asks the broker why, ends what it has begun at its target, and reports.
+    """
+    table = processes()
+    if pid not in table or table[pid][2] != started or not _is_below(pid, os.getpid(), table):
+        return False
+    play = table[pid][0]
+    _signal([pid], signal.SIGTERM)
+    until = time.monotonic() + CALL_END_S
+    while time.monotonic() < until:
+        if processes().get(pid, table[play])[2] != started:
+            return False
+        time.sleep(POLL_S)
+    return end_tree(play, table[play][2])
 
 
 def _kill_ansible(pid: int, started: str) -> dict[int, str]:
@@ -269,77 +347,3 @@ def _in_use() -> str:
             texts.append((process / "cmdline").read_text(errors="replace"))
             texts.append(str((process / "cwd").readlink()))
     return "\n".join(texts)
-
-
-# Jobs
-
-
-async def cancel_job(job: str, correlation_id: str) -> bool:
-    """Cancel a job of the controller; False where it is not this command's, or had ended.
-
-    POST jobs/{id}/cancel/ answers 202, or 405 where there is nothing to cancel (AWX's API v2).
-    """
-    # As ansible-rulebook does: a host with a path is a gateway's.
-    slug = "v2/jobs" if controller.host.rstrip("/").count("/") > 2 else "api/v2/jobs"
-    url = f"{controller.host}{slug}/{job}/"
-    headers = {"Authorization": f"Bearer {controller.token}"} if controller.token else {}
-    auth = None
-    if not controller.token and controller.username:
-        auth = aiohttp.BasicAuth(controller.username, controller.password)
-    async with aiohttp.ClientSession(headers=headers, auth=auth) as session:
-        found = await _json(session, "GET", url)
-        # A claim's name is its adapter's word: no other job is cancelled for it.
-        if found["status"] in ENDED or correlation_id not in str(found.get("extra_vars")):
-            return False
-        await _json(session, "POST", f"{url}cancel/", fine=(200, 202, 405))
-        async with asyncio.timeout(JOB_END_S):
-            while (await _json(session, "GET", url))["status"] not in ENDED:
-                await asyncio.sleep(JOB_POLL_S)
-    return True
-
-
-async def _json(
-    session: aiohttp.ClientSession, method: str, url: str, *, fine: tuple[int, ...] = (200,)
-) -> dict[str, Any]:
-    verify = (controller.verify_ssl or "yes").lower()
-    tls: ssl.SSLContext | bool = True
-    if verify in {"no", "false"}:
-        tls = False
-    elif verify not in {"yes", "true"}:
-        tls = ssl.create_default_context(cafile=controller.verify_ssl)
-    async with session.request(method, url, ssl=tls) as answer:
-        text = await answer.text()
-        if answer.status not in fine:
-            raise RuntimeError(f"the controller answered {answer.status} to {method} {url}")
-        return json.loads(text or "{}")
-
-
-# The broker
-
-
-async def _report(said: dict[str, Any]) -> None:
-    """Say that the run was ended. Where it had said a last word itself, that one holds."""
-    url = os.environ.get("MCP_BROKER_URL", "http://127.0.0.1:8080").rstrip("/")
-    error = {"code": "stopped", "message": f"The run was ended: {said.get('reason')}"}
-    body = {
-        "status": "error",
-        "error": error | {"retryable": False},
-        "attempt": said.get("attempt"),
-    }
-    ca = os.environ.get("MCP_BROKER_CAFILE")
-    tls = ssl.create_default_context(cafile=ca) if ca else True
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=15)) as session:
-        for n in range(TRIES):
-            headers = {"Authorization": f"Bearer {_token()}"}
-            with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
-                path = f"{url}/results/{said['correlation_id']}"
-                async with session.post(path, json=body, headers=headers, ssl=tls) as answer:
-                    if answer.status not in {401, 408, 429, 500, 502, 503, 504}:
-                        return
-            await asyncio.sleep(min(10.0, 0.25 * 2**n))
-    logger.error("the broker took no word about command %s", said["correlation_id"])
-
-
-def _token() -> str:
-    path = os.environ.get("MCP_BROKER_TOKEN_FILE")
-    return Path(path).read_text().strip() if path else os.environ.get("MCP_BROKER_TOKEN", "")

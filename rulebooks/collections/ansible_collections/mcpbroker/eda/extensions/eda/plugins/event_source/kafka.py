@@ -30,6 +30,10 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from aiokafka.helpers import create_ssl_context
 
 DOCUMENTATION = """
+short_description: Commands from the MCP broker as events
+description:
+  - Has the options of ansible.eda.kafka, and drops no record.
+author: The MCP broker authors (@mcpbroker)
 options:
   host: {description: "Broker; with port."}
   port: {description: "Broker's port.", default: 9092}
@@ -40,20 +44,27 @@ options:
   group_id: {description: "Processes of one group share the partitions.", default: mcp-broker-eda}
   offset: {description: "Where a new group starts.", choices: [earliest, latest], default: earliest}
   encoding: {description: "Of headers and values.", default: utf-8}
+  message_format: {description: "What a record is.", choices: [json], default: json}
   metadata_max_age_ms: {description: "How soon new topics and partitions are seen.", default: 5000}
-  security_protocol: {choices: [PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL], default: PLAINTEXT}
+  security_protocol:
+    description: How Kafka is reached.
+    choices: [PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL]
+    default: PLAINTEXT
   cafile: {description: "Authorities of the brokers' certificates."}
   certfile: {description: "This client's certificate."}
   keyfile: {description: "Its key."}
   password: {description: "The key's."}
-  check_hostname: {default: true}
-  verify_mode: {choices: [CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED], default: CERT_REQUIRED}
-  sasl_mechanism: {default: PLAIN}
-  sasl_plain_username: {}
-  sasl_plain_password: {}
+  check_hostname: {description: "Whether a broker's certificate names its host.", default: true}
+  verify_mode:
+    description: Whether a broker has to have a certificate.
+    choices: [CERT_NONE, CERT_OPTIONAL, CERT_REQUIRED]
+    default: CERT_REQUIRED
+  sasl_mechanism: {description: "How to log in, with a SASL protocol.", default: PLAIN}
+  sasl_plain_username: {description: "Who logs in by PLAIN or SCRAM."}
+  sasl_plain_password: {description: "With which password."}
   sasl_plain_password_file: {description: "Read at each start, in place of sasl_plain_password."}
-  sasl_kerberos_service_name: {default: kafka}
-  sasl_kerberos_domain_name: {}
+  sasl_kerberos_service_name: {description: "The brokers' service, for GSSAPI.", default: kafka}
+  sasl_kerberos_domain_name: {description: "Their domain, for GSSAPI."}
   feedback:
     description: Commit when the engine acknowledges; it wants ansible-rulebook's --persistence-id.
     default: false
@@ -221,12 +232,12 @@ def event_of(record: Any, encoding: str = "utf-8") -> dict[str, Any]:
     if body is None:
         logger.error("no command, but something else, at %s", place)
         body = record.value
-    at = datetime.fromtimestamp((record.timestamp or 0) / 1000, tz=timezone.utc)
-    meta = {
-        "headers": headers,
-        "source_offset": place,
-        "produced_at": at.isoformat().replace("+00:00", "Z"),
-    }
+    meta: dict[str, Any] = {"headers": headers, "source_offset": place}
+    try:
+        at = datetime.fromtimestamp((record.timestamp or 0) / 1000, tz=timezone.utc)
+        meta["produced_at"] = at.isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        pass  # whoever writes the record writes its time, and may write any
     try:
         meta["uuid"] = str(uuid.UUID(headers["message_uuid"]))
     except (KeyError, ValueError):

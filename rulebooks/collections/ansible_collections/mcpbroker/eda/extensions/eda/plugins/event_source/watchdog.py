@@ -13,8 +13,10 @@ a minute, and looks for the fact that the rules for it set: no playbook, a few m
       condition: event.mcp_alive is defined
       action: {none: }
 
-An engine that is full of actions is busy, not ill: that time does not count. An event loop that is
-held up by one thing is seen by a thread of faulthandler's, which shows where it is held up.
+An engine that is full of actions is busy, not ill: that time does not count, and an
+ansible-rulebook that would end after an hour of it (--max-back-pressure-timeout, which nobody can
+give an activation) waits for as long as its actions run. An event loop that is held up by one thing
+is seen by a thread of faulthandler's, which shows where it is held up.
 """
 
 import asyncio
@@ -28,6 +30,10 @@ from ansible_rulebook.conf import settings
 from drools import ruleset as rules
 
 DOCUMENTATION = """
+short_description: End a process whose rules answer no more
+description:
+  - Sends a probe through the rules from time to time, and looks for the fact that they set.
+author: The MCP broker authors (@mcpbroker)
 options:
   ruleset: {description: "The ruleset that this source stands in.", default: mcp_commands}
   every_s: {description: "Between an answer and the next probe.", default: 60}
@@ -38,6 +44,8 @@ options:
 logger = logging.getLogger("mcpbroker.eda.watchdog")
 
 POLL_S = 0.25
+# Adapters may run for days. Not for ever: the releases count with it.
+BACK_PRESSURE_S = 365 * 24 * 3600
 TASKS = ("source_reader_task", "action_plan_task")
 """What ansible-rulebook calls the tasks of a ruleset: events to rules, rules to actions."""
 
@@ -49,6 +57,8 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
         float(args.get(name) or default)
         for name, default in (("every_s", 60), ("answer_s", 60), ("blocked_s", 120))
     )
+    if hasattr(settings, "max_back_pressure_timeout"):
+        settings.max_back_pressure_timeout = BACK_PRESSURE_S
     try:
         while True:
             await _wait(every_s, blocked_s)
