@@ -1,6 +1,7 @@
 """Accepting a call, whichever protocol brought it."""
 
 import logging
+import time
 from dataclasses import dataclass
 
 from asyncpg.pool import PoolConnectionProxy
@@ -16,6 +17,7 @@ from app.intake.call import Call
 from app.intake.prepare import CallRequest
 from app.intake.store import Written
 from app.sagas import runs
+from app.traces.context import link_command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ async def accept(
 
     Raises as `submit`.
     """
+    began = time.monotonic()
     if call.saga_role == "step":
         write = _adhoc(broker, call)
     view = await broker.catalog.tenant(who.tenant_id)
@@ -80,6 +83,11 @@ async def accept(
             broker.intake.accept(call) if write is None else broker.intake.accept_with(call, write)
         )
     (metrics.ACCEPTED_NEW if written.new else metrics.ACCEPTED_AGAIN).inc()
+    took_s = time.monotonic() - began
+    how = "new" if written.new else "repeated"
+    metrics.ACCEPT_S.observe(took_s, call.tool, call.method, how, trace=call.traceparent)
+    if not written.new:
+        link_command(written.traceparent, written.id)
     if logger.isEnabledFor(logging.INFO):
         logger.info(
             "accepted" if written.new else "found again",

@@ -42,7 +42,7 @@ async def find(broker: Parts, who: Identity, command_id: UUID) -> Command:
     if command is None or not may_see(who, command.user_id):
         raise NotFoundError(
             f"You have no command {command_id}. command_list shows those you have.",
-            correlation_id=str(command_id),
+            command_id=str(command_id),
         )
     return command
 
@@ -55,6 +55,7 @@ async def listing(
     tool: str | None,
     before: UUID | None,
     limit: int,
+    method: str | None = None,
     everyone: bool = False,
 ) -> list[Command]:
     """The caller's commands, newest first; its tenant's where an operator asks for everyone's."""
@@ -65,6 +66,7 @@ async def listing(
             user_id=whose(who, everyone=everyone),
             states=states,
             tool=tool,
+            method=method,
             before=before,
             limit=limit,
         )

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app import metrics
 from app.config import Settings
+from app.logs import Sparse
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
     head_bytes_max: int
     head_s: float
     connections_max: int
+    sparse: Sparse
 
     _head: int | None = 0
     """Bytes of the request's head so far; None past it."""
@@ -94,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, why: str) -> None:
         if not self.transport.is_closing():
             metrics.REFUSED.labels("head").inc()
-            logger.info("connection closed: %s", why)
+            self.sparse.info(f"connection closed: {why}")
             self.transport.abort()
 
 
@@ -122,5 +124,6 @@ def bounded(settings: Settings, base: type[BoundedProtocol] = BoundedProtocol) -
         "head_bytes_max": settings.head_bytes_max,
         "head_s": settings.head_s,
         "connections_max": settings.connections_max,
+        "sparse": Sparse(logger, period_s=settings.refusals_period_s),
     }
     return type(base.__name__, (base,), limits)

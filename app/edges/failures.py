@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from app import metrics
+from app.edges.auth.dpop import ALGORITHMS, ProofFailedError
 from app.edges.auth.tokens import LoginFailedError
 from app.errors import (
     BadRequestError,
@@ -22,6 +23,7 @@ from app.errors import (
     SlowBodyError,
     UnavailableError,
     UnsupportedEncodingError,
+    problems_of,
 )
 from app.postgres.engine import AWAY, is_away, is_data_error, sqlstate_of
 
@@ -52,11 +54,7 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
     if isinstance(error, SlowBodyError):
         headers["Connection"] = "close"
     if isinstance(error, NotAuthenticatedError):
-        # Where no credential was shown, none is called bad (RFC 6750, 3.1).
-        shown = 'error="invalid_token", ' if isinstance(error, LoginFailedError) else ""
-        headers["WWW-Authenticate"] = (
-            f'Bearer {shown}scope="tools", resource_metadata="{metadata_url}"'
-        )
+        headers |= challenge(error, metadata_url=metadata_url)
     if isinstance(error, ForbiddenError) and "scope" in error.fields:
         headers["WWW-Authenticate"] = (
             f'Bearer error="insufficient_scope", scope="{error.fields["scope"]}",'
@@ -72,6 +70,21 @@ def problem(error: BrokerError, *, metadata_url: str) -> Response:
         media_type="application/problem+json",
         headers=headers,
     )
+
+
+def challenge(error: NotAuthenticatedError, *, metadata_url: str) -> dict[str, str]:
+    """What a 401 says of how to log in (RFC 6750, 3; RFC 9449, 7.1; RFC 9728, 5.1)."""
+    told = f'scope="tools", resource_metadata="{metadata_url}"'
+    # Where no credential was shown, none is called bad (RFC 6750, 3.1).
+    if not isinstance(error, LoginFailedError):
+        return {"WWW-Authenticate": f"Bearer {told}"}
+    told = f'error="{error.code_of_scheme}", error_description="{error.detail}", {told}'
+    if error.scheme == "DPoP":
+        told += f', algs="{" ".join(ALGORITHMS)}"'
+    headers = {"WWW-Authenticate": f"{error.scheme} {told}"}
+    if isinstance(error, ProofFailedError) and error.nonce:
+        headers |= {"DPoP-Nonce": error.nonce, "Cache-Control": "no-store"}
+    return headers
 
 
 def framework_problem(error: HTTPException) -> Response:
@@ -98,11 +111,11 @@ def placed(error: ValidationError, *place: str) -> list[Any]:
 def invalid(error: RequestValidationError | ValidationError) -> BadRequestError:
     """What pydantic found, in words."""
     found = [
-        {"at": "/" + "/".join(str(part) for part in one["loc"]), "problem": one["msg"]}
-        for one in error.errors()
+        ("/" + "/".join(str(part) for part in one["loc"]), one["msg"]) for one in error.errors()
     ]
-    first = found[0] if found else {"at": "/", "problem": "not of the contract's shape"}
-    return BadRequestError(f"{first['at']}: {first['problem']}", problems=found[:10])
+    problems = problems_of(found[:10] or [("/", "not of the contract's shape")])
+    first = problems[0]
+    return BadRequestError(f"{first['at']}: {first['problem']}", problems=problems)
 
 
 def install(

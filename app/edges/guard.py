@@ -8,19 +8,17 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edges import failures, hosts, sse
-from app.edges.auth.certificates import thumbprint
 from app.edges.auth.scopes import ADMINISTER, AUDIT, CALL, OPERATE, RESULTS, need
-from app.edges.auth.tokens import LoginFailedError, bearer
+from app.edges.auth.tokens import LoginFailedError
 from app.edges.bodies import limited
+from app.edges.headers import tidied
 from app.edges.hosts import Doors
 from app.edges.parts import Parts
 from app.errors import (
     BrokerError,
     ForbiddenError,
-    NotAuthenticatedError,
     NotBoundError,
 )
-from app.identity import Identity
 
 PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
 SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {
@@ -57,21 +55,20 @@ class Guard:
             return
         if scope["path"] == f"{MCP}/":
             scope["path"] = MCP
-        # White space around a value is no part of it (RFC 9110, 5.5), and httptools leaves it.
-        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+        scope["headers"] = tidied(scope["headers"])
         connection = HTTPConnection(scope)
         started = False
 
         async def watched(message: Message) -> None:
             nonlocal started
             started = True
-            await told(message)
+            await respond(message)
 
-        told = sse.escaped(send)
+        respond = sse.escaped(send)
         try:
             origin = self._origin(connection)
             if origin is not None:
-                told = hosts.readable(told, origin)
+                respond = hosts.readable(respond, origin)
                 if hosts.is_preflight(scope["method"], connection.headers):
                     await hosts.preflight(origin, connection.headers)(scope, receive, watched)
                     return
@@ -90,7 +87,7 @@ class Guard:
         scope = connection.scope
         path: str = scope["path"]
         if path not in PUBLIC and not path.startswith(METADATA):
-            scope["broker.identity"] = who = await self._identity(connection)
+            scope["broker.identity"] = who = await self.broker.credentials.identity(connection)
             scopes = SCOPES_OF.get(first_part(path), ())
             if scopes and not who.scopes & set(scopes):
                 need(who, scopes[0])
@@ -133,22 +130,6 @@ class Guard:
                 detail=error.detail,
                 path=connection.scope["path"],
             )
-
-    async def _identity(self, connection: HTTPConnection) -> Identity:
-        """Who asks: by the token where there is one, else by the client certificate.
-
-        Raises:
-            NotAuthenticatedError: neither is there, or what is there is not good.
-            IssuerUnavailableError: the token cannot be checked now.
-        """
-        token = bearer(connection)
-        certificate = self.broker.certificates.shown(connection)
-        if token is not None:
-            bound = None if certificate is None else thumbprint(certificate)
-            return await self.broker.verifier.verify(token, certificate=bound)
-        if certificate is not None:
-            return self.broker.certificates.identity(certificate)
-        raise NotAuthenticatedError("Send 'Authorization: Bearer <token>'.")
 
 
 def first_part(path: str) -> str:

@@ -17,12 +17,12 @@ from app.errors import BadRequestError, MisdirectedError, StrangeOriginError
 
 SHOWN: Final = (
     "Mcp-Session-Id, WWW-Authenticate, Retry-After, Location, Idempotent-Replayed,"
-    " Preference-Applied"
+    " Preference-Applied, DPoP-Nonce"
 )
 """Answers' headers that a page may read."""
 TAKEN: Final = (
-    "Authorization, Content-Type, Accept, Last-Event-ID, Idempotency-Key, Prefer, Traceparent,"
-    " Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
+    "Authorization, DPoP, Content-Type, Accept, Last-Event-ID, Idempotency-Key, Prefer,"
+    " Traceparent, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
 )
 """Requests' headers that a page may send, beside the Mcp-Param-* that it asks for."""
 METHODS: Final = "GET, POST, PUT, DELETE"
@@ -68,11 +68,11 @@ class Doors:
         return origins[0]
 
 
-def matches(said: str, allowed: Iterable[str]) -> bool:
+def matches(host: str, allowed: Iterable[str]) -> bool:
     """Whether a host or an origin is one of these; `…:*` is any port of it."""
-    name, _, port = said.rpartition(":")
+    name, _, port = host.rpartition(":")
     return any(
-        said == one or (one.endswith(":*") and port.isascii() and port.isdecimal()
+        host == one or (one.endswith(":*") and port.isascii() and port.isdecimal()
                         and name == one.removesuffix(":*"))
         for one in allowed
     )  # fmt: skip

@@ -10,9 +10,8 @@ from app.commands.reports import ReportBatcher
 from app.commands.results import LeaseTimes
 from app.commands.watch import CommandFeed, announce
 from app.config import Settings
-from app.edges.auth.certificates import Certificates
+from app.edges.auth.credentials import Credentials
 from app.edges.auth.refusals import Refusals
-from app.edges.auth.tokens import Verifier
 from app.edges.stops import Stops
 from app.edges.streams import Streams
 from app.intake.batches import IntakeBatcher
@@ -21,6 +20,7 @@ from app.intake.queues import Queues
 from app.postgres.engine import Database
 from app.postgres.wakeups import Notifier
 from app.supervision import Supervisor
+from app.traces.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class Parts:
     supervisor: Supervisor
     stops: Stops
     streams: Streams
-    verifier: Verifier
-    certificates: Certificates
+    credentials: Credentials
     refusals: Refusals
     random: Random
+    tracing: Tracing | None = None
 
     @property
     def leases(self) -> LeaseTimes:

@@ -51,7 +51,10 @@ PLAN: Final[dict[str, Any]] = {
                         "items": {"type": "string"},
                         "description": "Steps to wait for; left out: the one before. []: none.",
                     },
-                    "kind": {"enum": ["compensatable", "readonly", "pivot", "retriable"]},
+                    "kind": {
+                        "type": "string",
+                        "enum": ["compensatable", "readonly", "pivot", "retriable"],
+                    },
                     "compensate": {
                         "type": "object",
                         "description": "{tool, args}: undoes this step; must bear being repeated.",
@@ -247,8 +250,10 @@ async def settle(
     """
     await find(broker, who, saga_id)
     actor = f"operator:{who.user_id}"
-    said = partial(runs.settle, step=step, verb=verb, outcome=outcome, actor=actor, reason=reason)
-    return await _act(broker, who, saga_id, said)
+    settling = partial(
+        runs.settle, step=step, verb=verb, outcome=outcome, actor=actor, reason=reason
+    )
+    return await _act(broker, who, saga_id, settling)
 
 
 async def _act(

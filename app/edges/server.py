@@ -22,6 +22,8 @@ from app.commands.watch import CommandFeed
 from app.config import Settings
 from app.edges import failures
 from app.edges.auth.certificates import Certificates, TlsProtocol, server_context
+from app.edges.auth.credentials import Credentials
+from app.edges.auth.dpop import ALGORITHMS, Proofs
 from app.edges.auth.refusals import Refusals
 from app.edges.auth.scopes import SCOPES
 from app.edges.auth.tokens import Verifier
@@ -41,15 +43,17 @@ from app.edges.http import (
 from app.edges.http.fast_call import FastCall
 from app.edges.mcp.front import Front
 from app.edges.parts import Parts
+from app.edges.spans import HttpSpans
 from app.edges.stops import Stops
 from app.edges.streams import Streams
 from app.intake.batches import IntakeBatcher
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
-from app.postgres import migrate, wakeups
-from app.postgres.engine import AWAY, WRITES, open_database
+from app.postgres import migrate, pooler, wakeups
+from app.postgres.engine import AWAY, WRITES, Database, direct_of, open_database
 from app.postgres.wakeups import Notifier
 from app.supervision import Supervisor
+from app.traces import tracing as traces
 
 logger = logging.getLogger("app")
 
@@ -76,19 +80,13 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             batch_max=settings.intake_batch_max,
             queue_max=settings.intake_queue_max,
         )
-        handlers: dict[str, Callable[[str], None]] = {
-            wakeups.COMMANDS: feed.notified,
-            wakeups.CATALOG: lambda _: catalog.forget(),
-            wakeups.STOPS: stops.notified,
-        }
         supervisor = Supervisor()
         stack.callback(supervisor.stop)
-        supervisor.start(
-            "listen", lambda: wakeups.listen(database.dsn, handlers, name="broker-app")
+        _start(supervisor, database, notifier, feed, catalog, stops)
+        links = settings.trace_front == "link"
+        tracing = await stack.enter_async_context(
+            traces.running(settings, service="app", links_clients=links)
         )
-        supervisor.start("notifier", notifier.run)
-        supervisor.start("feed", feed.run)
-        supervisor.start("partitions", lambda: partitions.keep(database.pool))
         random = SystemRandom()
         reports = ReportBatcher(
             database.engine,
@@ -100,6 +98,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             random=random,
             batch_max=settings.intake_batch_max,
             queue_max=settings.intake_queue_max,
+            traced=tracing is not None,
         )
         await stack.enter_async_context(intake.running())
         await stack.enter_async_context(reports.running())
@@ -119,11 +118,38 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
                 total_max=settings.listen_streams_max,
                 user_max=settings.listen_streams_per_user_max,
             ),
-            verifier=Verifier(settings),
-            certificates=Certificates(settings),
+            credentials=Credentials(
+                verifier=Verifier(settings),
+                certificates=Certificates(settings),
+                proofs=Proofs(settings),
+            ),
             refusals=refusals,
             random=random,
+            tracing=tracing,
         )
+
+
+def _start(
+    supervisor: Supervisor,
+    database: Database,
+    notifier: Notifier,
+    feed: CommandFeed,
+    catalog: Catalog,
+    stops: Stops,
+) -> None:
+    """The loops in the background of an app process."""
+    handlers: dict[str, Callable[[str], None]] = {
+        wakeups.COMMANDS: feed.notified,
+        wakeups.MOVES: feed.notified_of_moves,
+        wakeups.CATALOG: lambda _: catalog.forget(),
+        wakeups.STOPS: stops.notified,
+    }
+    supervisor.start(
+        "listen", lambda: wakeups.listen(database.direct_dsn, handlers, name="broker-app")
+    )
+    supervisor.start("notifier", notifier.run)
+    supervisor.start("feed", feed.run)
+    supervisor.start("partitions", lambda: partitions.keep(database.pool))
 
 
 def build(settings: Settings, broker: Parts) -> ASGIApp:
@@ -144,9 +170,9 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
         docs_url=None,
         redirect_slashes=False,  # it sends callers to whatever host their Host header names
     )
-    endpoint = front.endpoint(server, mcp_app)
+    endpoint = front.endpoint(mcp_app)
     guard = Guard(FastCall(app, endpoint, broker), broker, Doors.of(settings))
-    for one in (app, mcp_app):  # what is mounted answers for its own errors
+    for one in (app, mcp_app):  # each answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])
     app.add_api_route("/readyz", readyz(broker), methods=["GET"])
@@ -160,8 +186,7 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
     app.include_router(saga_definitions.router(broker))
     app.include_router(sagas.router(broker))
     openapi.install(app)
-    app.mount("/", endpoint)
-    return guard
+    return guard if broker.tracing is None else HttpSpans(guard, broker.tracing)
 
 
 async def healthz() -> dict[str, str]:
@@ -206,6 +231,7 @@ def metadata(settings: Settings) -> Callable[[], Awaitable[dict[str, Any]]]:
             "authorization_servers": [issuer.issuer for issuer in settings.issuers],
             "scopes_supported": list(SCOPES),
             "bearer_methods_supported": ["header"],
+            "dpop_signing_alg_values_supported": list(ALGORITHMS),
             "resource_name": "MCP broker",
         }
 
@@ -237,20 +263,28 @@ def uvicorn_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; calls in acceptance are finished first."""
+    """Serve until SIGTERM or SIGINT; calls in acceptance are finished first.
+
+    Raises:
+        PoolerError: what is between us and PostgreSQL cannot be used so.
+    """
+    url, direct = settings.database_url.get_secret_value(), direct_of(settings)
+    known = await pooler.known(url, direct_url=direct)
     async with open_broker(settings) as broker:
+        if not known:
+            broker.supervisor.start("pooler", lambda: pooler.find_out(url, direct_url=direct))
         config = uvicorn_config(settings, build(settings, broker))
         # What is there now (modules, models, schemas) stays to the end, and a full collection walks
         # all of it: a sixth of the processor time of an MCP call (docs/PERFORMANCE.md).
         gc.collect()
         gc.freeze()
-        said = {
+        options = {
             "host": settings.host,
             "port": settings.port,
             "hosts_served": settings.hosts_served,
             "origins_served": settings.origins_served,
         }
-        logger.info("app listens", extra=said)
+        logger.info("app listens", extra=options)
         with metrics.served(
             settings.metrics_host,
             settings.metrics_port,

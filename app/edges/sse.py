@@ -26,8 +26,8 @@ def escaped(send: Send) -> Send:
         elif streams and message["type"] == "http.response.body" and message.get("body"):
             body = bytes(message["body"])
             if not body.isascii():
-                for said, written in BREAKS.items():
-                    body = body.replace(said, written)
+                for separator, written in BREAKS.items():
+                    body = body.replace(separator, written)
                 message = {**message, "body": body}
         await send(message)
 

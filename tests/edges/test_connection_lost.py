@@ -28,6 +28,8 @@ from tests.support.calls import fetch
 from tests.support.faults import STEPS_MAX
 from tests.support.stack import PostgresServer, listening, wait_for
 
+pytestmark = pytest.mark.thorough
+
 NOBODY = "01a208ca-483f-77da-84f2-da2218258fda"
 CALL = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
 Asked = tuple[str, str, dict[str, Any] | None]

@@ -119,10 +119,10 @@ class Certificates:
             ValueError: it is malformed, or not by our authorities for a client.
         """
         assert self._authorities is not None
-        said = connection.headers.getlist(HEADER)
-        if len(said) != 1:
+        values = connection.headers.getlist(HEADER)
+        if len(values) != 1:
             raise ValueError("more than one Client-Cert")
-        leaf = byte_sequence(said[0])
+        leaf = byte_sequence(values[0])
         chain = connection.headers.getlist(CHAIN_HEADER)
         between = [byte_sequence(one) for line in chain for one in line.split(",")]
         if len(between) > CHAIN_MAX:

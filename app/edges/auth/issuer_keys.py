@@ -1,7 +1,7 @@
 """An issuer's public keys: read from a file, an address or its discovery document, and kept.
 
 Keys that are there are used while newer ones are read behind the callers' backs, and on when the
-issuer does not answer. A token that names no known key makes its caller wait for one reading;
+issuer does not answer. A token that names no known key makes its caller wait for the next reading;
 readings are bounded in number, time and size, whatever callers send.
 """
 
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -30,6 +30,8 @@ FETCH_S: Final = 5.0
 
 BYTES_MAX: Final = 1 << 20
 KEYS_MAX: Final = 100
+WAITING_MAX: Final = 100
+"""Callers that wait for the next reading of an issuer's keys; further ones get 503."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,8 @@ class KeySet:
         self._keys: tuple[Key, ...] = ()
         self._read_at = float("-inf")  # the last that went well
         self._tried_at = float("-inf")
+        self._began_at = float("-inf")
+        self._waiting = 0
         self._reading: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None) -> tuple[Key, ...]:
@@ -80,26 +84,52 @@ class KeySet:
             # Nobody has asked for a while: what an issuer has withdrawn since must not pass once
             # more. One that was asked and does not answer holds nobody up.
             if now - self._read_at > 2 * self._kept_s and self._tried_at <= self._read_at:
-                await self.refresh()
+                before = self._read_at
+                await self._renewed(lambda: self._read_at > before)
                 return self._named(kid)
             return found
-        await self.refresh()
-        if time.monotonic() - self._read_at > self._stale_max_s:
-            raise self._unavailable()
-        found = self._named(kid)
-        if not found and self._tried_at > self._read_at:
-            # It may be a new key of an issuer that does not answer: nobody can say.
-            raise self._unavailable()
-        return found
 
-    async def refresh(self) -> bool:
-        """Read the keys anew, at most once in `issuer_refetch_s`; whether that went well."""
-        before = self._read_at
-        self._start()
-        if self._reading is not None:
-            # Shielded: one caller that goes away takes the others' reading with it otherwise.
-            await asyncio.shield(self._reading)
-        return self._read_at > before
+        def known() -> bool:
+            age_s = time.monotonic() - self._read_at
+            return bool(self._named(kid)) and age_s <= self._stale_max_s
+
+        await self.renew(known)
+        return self._named(kid)
+
+    async def renew(self, enough: Callable[[], bool] = lambda: False) -> None:
+        """Have the keys read by a reading that begins from now on, or until it is enough.
+
+        A key may have been rotated in since the last reading, so who shows one that is not known
+        waits until the next may begin.
+
+        Raises:
+            IssuerUnavailableError: they cannot be read, or too many wait.
+        """
+        if not await self._renewed(enough):
+            raise self._unavailable()
+
+    async def _renewed(self, enough: Callable[[], bool]) -> bool:
+        asked = time.monotonic()
+        while not enough():
+            if self._reading is not None and not self._reading.done():
+                # Shielded: one caller that goes away takes the others' reading with it otherwise.
+                await asyncio.shield(self._reading)
+                continue
+            failed = self._tried_at > self._read_at
+            if self._began_at >= asked:
+                return not failed
+            wait_s = self._tried_at + self._refetch_s - time.monotonic()
+            if wait_s <= 0:
+                self._start()
+                continue
+            if failed or self._waiting >= WAITING_MAX:
+                return False
+            self._waiting += 1
+            try:
+                await asyncio.sleep(wait_s)
+            finally:
+                self._waiting -= 1
+        return True
 
     def _named(self, kid: str | None) -> tuple[Key, ...]:
         return tuple(key for key in self._keys if kid is None or key.kid == kid)
@@ -114,7 +144,8 @@ class KeySet:
     def _start(self) -> None:
         """Begin a reading, unless one runs or the last is too young."""
         running = self._reading is not None and not self._reading.done()
-        if not running and time.monotonic() - self._tried_at > self._refetch_s:
+        if not running and time.monotonic() - self._tried_at >= self._refetch_s:
+            self._began_at = time.monotonic()
             self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
@@ -183,15 +214,15 @@ def usable(document: Mapping[str, Any]) -> tuple[Key, ...]:
     found: list[Key] = []
     for one in listed[:KEYS_MAX] if isinstance(listed, list) else ():
         try:
-            said = Said.model_validate(one)
+            key = Said.model_validate(one)
             # A secret, or a private key that anyone can read, proves nothing about who signs.
-            open_secret = said.kty == "oct" or "d" in one
-            if open_secret or said.use != "sig" or "verify" not in said.key_ops:
+            open_secret = key.kty == "oct" or "d" in one
+            if open_secret or key.use != "sig" or "verify" not in key.key_ops:
                 continue
             public = jwt.PyJWK(one).key
         except (jwt.PyJWTError, ValueError, TypeError):
             continue
-        found.append(Key(kid=said.kid, algorithm=said.alg, public=public))
+        found.append(Key(kid=key.kid, algorithm=key.alg, public=public))
     if not found:
         raise ValueError("the key set has no public signature key")
     return tuple(found)

@@ -26,6 +26,7 @@ from app.audit.store import events
 from app.edges.auth.tokens import LoginFailedError
 from app.identity import Identity
 from app.intake.prepare import CallRequest
+from app.logs import Sparse
 from app.postgres.engine import tenant_transaction
 
 logger = logging.getLogger(__name__)
@@ -111,10 +112,11 @@ class Refusals:
         self._kinds: Counter[str] = Counter()  # by tenant
         self._some = asyncio.Event()
         self._stopping = False
+        self._log = Sparse(logger, period_s=period_s)
 
     def login_failed(self, error: LoginFailedError, *, peer: str) -> None:
         """A credential was not valid."""
-        logger.info("login failed: %s %s", error.reason, error.why, extra={"peer": peer})
+        self._log.info(f"login failed: {error.reason}", error.why, peer=peer)
         kind = Kind(
             tenant_id=LOG,
             type="login.failed",

@@ -11,13 +11,12 @@ from typing import Any, Final
 
 import jwt
 from pydantic import TypeAdapter
-from starlette.requests import HTTPConnection
 
 from app.config import Settings
 from app.contract import Tenant, Text
 from app.edges.auth.issuer_keys import Key, KeySet
 from app.errors import NotAuthenticatedError
-from app.identity import Identity
+from app.identity import ERASED, Identity
 from app.json_values import loads
 from app.trust import EVERY, Issuer
 
@@ -46,6 +45,7 @@ class Reason(StrEnum):
     CLAIMS = "claims"
     BINDING = "binding"
     CERTIFICATE = "certificate"
+    PROOF = "proof"
 
 
 REASONS: Final[Mapping[type[jwt.PyJWTError], Reason]] = {
@@ -61,13 +61,29 @@ REASONS: Final[Mapping[type[jwt.PyJWTError], Reason]] = {
 
 
 class LoginFailedError(NotAuthenticatedError):
-    """A credential was shown and is not valid here; the caller does not learn why."""
+    """A credential was shown and is not valid here.
 
-    def __init__(self, reason: Reason, *, issuer: str | None = None, why: object = "") -> None:
-        super().__init__("The bearer token or certificate is not valid here.")
+    The caller does not learn why, but for a good token whose time is over: it can get a new one.
+    """
+
+    code_of_scheme: str = "invalid_token"
+    """The scheme's own word for it (RFC 6750, 3.1; RFC 9449, 12.2)."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        *,
+        issuer: str | None = None,
+        why: object = "",
+        scheme: str = "Bearer",
+    ) -> None:
+        what = "has expired; get a new one" if reason is Reason.EXPIRED else "is not valid here"
+        shown = "token" if reason is Reason.EXPIRED else "token or certificate"
+        super().__init__(f"The bearer {shown} {what}.")
         self.reason = reason
         self.issuer = issuer
         self.why = why
+        self.scheme = scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +105,17 @@ class Verifier:
             issuer.issuer: (issuer, KeySet(issuer, settings)) for issuer in settings.issuers
         }
         self._skew_s = settings.clock_skew_s
-        self._verified: dict[tuple[bytes, bytes | None], Verified] = {}
+        self._verified: dict[tuple[bytes, bytes | None, str | None], Verified] = {}
 
-    async def verify(self, token: str, *, certificate: bytes | None = None) -> Identity:
+    async def verify(
+        self, token: str, *, certificate: bytes | None = None, key: str | None = None
+    ) -> Identity:
         """Check signature, issuer, audience and times; map the claims.
 
         `certificate` is the client's, as SHA-256 of its DER form: a token that is bound to one
-        (RFC 8705) is good with it only.
+        (RFC 8705) is good with it only. `key` is the thumbprint of the client's, of which it has
+        yet to show a proof (RFC 9449): a token that is bound to one is good with it only, and with
+        one no other token is good.
 
         Raises:
             LoginFailedError: the token is not valid here.
@@ -103,19 +123,19 @@ class Verifier:
         """
         # Checking a signature costs more than accepting a call. What was good stays so while its
         # issuer has the same keys and its time is not over; nothing else of the answer can change.
-        shown = (hashlib.sha256(token.encode()).digest(), certificate)
+        shown = (hashlib.sha256(token.encode()).digest(), certificate, key)
         known = self._verified.get(shown)
         if known is not None and time.time() < known.expires:
             _, keys = self._issuers[known.issuer]
             if await keys.find(known.kid) == known.keys:
                 return known.identity
-        verified = await self._verify(token, certificate)
+        verified = await self._verify(token, certificate, key)
         if len(self._verified) >= VERIFIED_KEPT_MAX:
             self._verified.clear()
         self._verified[shown] = verified
         return verified.identity
 
-    async def _verify(self, token: str, certificate: bytes | None) -> Verified:
+    async def _verify(self, token: str, certificate: bytes | None, key: str | None) -> Verified:
         header, unverified = parts(token)
         named = unverified.get("iss")
         if not isinstance(named, str) or named not in self._issuers:
@@ -125,7 +145,7 @@ class Verifier:
             self._check_header(header, issuer)
             check_times(unverified)
             claims, signers = await self._claims(token, header, issuer, keys)
-            check_binding(claims, certificate)
+            check_binding(claims, certificate, key)
             kid: str | None = header.get("kid")
             return Verified(
                 identity=identity(claims, issuer),
@@ -160,8 +180,9 @@ class Verifier:
             return self._decode(token, header["alg"], issuer, found), found
         except jwt.InvalidSignatureError:
             # Without a key's name only a failure tells that the issuer may have new keys.
-            if kid is not None or not await keys.refresh():
+            if kid is not None:
                 raise
+            await keys.renew()
         found = await keys.find(kid)
         return self._decode(token, header["alg"], issuer, found), found
 
@@ -245,22 +266,24 @@ def check_times(claims: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is no number")
 
 
-def check_binding(claims: Mapping[str, Any], certificate: bytes | None) -> None:
-    """Hold a token that is bound to a key to that key (RFC 7800; RFC 8705, 3.1).
+def check_binding(claims: Mapping[str, Any], certificate: bytes | None, key: str | None) -> None:
+    """Hold a token that is bound to a key to that key (RFC 7800; RFC 8705, 3.1; RFC 9449, 6).
 
     Raises:
         LoginFailedError: it was not shown, or the binding is of a kind that is not served.
     """
-    if "cnf" not in claims:
-        return
-    bound = claims["cnf"]
-    if (
-        certificate is None
-        or not isinstance(bound, dict)
-        or set(bound) != {"x5t#S256"}
-        or bound["x5t#S256"] != base64.urlsafe_b64encode(certificate).rstrip(b"=").decode()
-    ):
-        raise LoginFailedError(Reason.BINDING, issuer=claims["iss"])
+    bound = claims.get("cnf", {})
+    shown = {"jkt": key}
+    if certificate is not None:
+        shown["x5t#S256"] = base64.urlsafe_b64encode(certificate).rstrip(b"=").decode()
+    good = isinstance(bound, dict) and all(
+        name in shown and shown[name] == value is not None for name, value in bound.items()
+    )
+    # A token that is not bound has nothing to prove: by the scheme of those that are, it is none.
+    if not good or ("cnf" in claims and not bound) or (key is not None and "jkt" not in bound):
+        proving = key is not None or (isinstance(bound, dict) and "jkt" in bound)
+        scheme = "DPoP" if proving else "Bearer"
+        raise LoginFailedError(Reason.BINDING, issuer=claims["iss"], scheme=scheme)
 
 
 def identity(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
@@ -272,11 +295,11 @@ def identity(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
     tenant_id = tenant_of(claims, issuer)
     user = USER.validate_python(claim(claims, issuer.user_claim), strict=True)
     named = (claim(claims, name) for name in issuer.client_claims)
-    said = next((one for one in named if isinstance(one, str) and one), None)
+    client_name = next((one for one in named if isinstance(one, str) and one), None)
     # A user may be called as a client is: only its own claim says that a token is that client's.
-    key = user if said is None and issuer.user_is_client else said
+    key = user if client_name is None and issuer.user_is_client else client_name
     client = None if key is None else issuer.clients.get(key)
-    client_id = said or user
+    client_id = client_name or user
     scopes = scopes_of(claims, issuer)
     tenants = strings(claim(claims, issuer.tenants_claim))
     tools = strings(claim(claims, issuer.tools_claim))
@@ -284,9 +307,12 @@ def identity(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
         scopes = scopes if client.scopes is None else client.scopes
         tenants = tenants if client.tenants is None else client.tenants
         tools = tools if client.tools is None else client.tools
+    user_id = USER.validate_python(issuer.user_prefix + user)
+    if user_id == ERASED:
+        raise ValueError("that name stands for persons whose data was erased")
     return Identity(
         tenant_id=tenant_id,
-        user_id=USER.validate_python(issuer.user_prefix + user),
+        user_id=user_id,
         client_id=USER.validate_python(issuer.user_prefix + client_id),
         groups=frozenset(strings(claim(claims, issuer.groups_claim)) or ()),
         scopes=frozenset(scopes),
@@ -303,9 +329,9 @@ def tenant_of(claims: Mapping[str, Any], issuer: Issuer) -> str:
     """
     if issuer.tenant is not None:
         return issuer.tenant
-    said = claim(claims, issuer.tenant_claim)
+    claimed = claim(claims, issuer.tenant_claim)
     tenant_id = TENANT.validate_python(
-        issuer.tenant_map[said] if issuer.tenant_map else said, strict=True
+        issuer.tenant_map[claimed] if issuer.tenant_map else claimed, strict=True
     )
     if issuer.tenants is not None and tenant_id not in issuer.tenants:
         raise KeyError(f"the issuer does not speak for tenant {tenant_id}")
@@ -314,8 +340,8 @@ def tenant_of(claims: Mapping[str, Any], issuer: Issuer) -> str:
 
 def scopes_of(claims: Mapping[str, Any], issuer: Issuer) -> tuple[str, ...]:
     """The token's scopes: a list, or one string of them with spaces between (RFC 8693, 4.2)."""
-    said = claim(claims, issuer.scope_claim)
-    found = tuple(said.split()) if isinstance(said, str) else strings(said) or ()
+    claimed = claim(claims, issuer.scope_claim)
+    found = tuple(claimed.split()) if isinstance(claimed, str) else strings(claimed) or ()
     if issuer.scope_map:
         found = tuple(scope for one in found for scope in issuer.scope_map.get(one, ()))
     if issuer.scopes is not None:
@@ -324,14 +350,14 @@ def scopes_of(claims: Mapping[str, Any], issuer: Issuer) -> tuple[str, ...]:
 
 
 def bound_tenants(
-    tenant_id: str, said: tuple[str, ...] | None, allowed: frozenset[str] | None
+    tenant_id: str, claimed: tuple[str, ...] | None, allowed: frozenset[str] | None
 ) -> frozenset[str] | None:
     """Whose commands an adapter may speak for; None is everyone's. Unsaid, its own tenant's."""
-    if said is None:
+    if claimed is None:
         return frozenset({tenant_id})
-    if EVERY in said:
+    if EVERY in claimed:
         return allowed
-    return frozenset(said) if allowed is None else frozenset(said) & allowed
+    return frozenset(claimed) if allowed is None else frozenset(claimed) & allowed
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Any:
@@ -360,18 +386,3 @@ def strings(value: Any) -> tuple[str, ...] | None:
     if not all(isinstance(item, str) for item in items):
         raise ValueError("a claim is not a list of strings")
     return tuple(items)
-
-
-def bearer(connection: HTTPConnection) -> str | None:
-    """The token of the Authorization header (RFC 6750, 2.1); None if it has none.
-
-    Raises:
-        LoginFailedError: there are two, or one of another scheme.
-    """
-    said = connection.headers.getlist("authorization")
-    if not said:
-        return None
-    scheme, _, token = said[0].partition(" ")
-    if len(said) > 1 or scheme.lower() != "bearer" or not token.strip():
-        raise LoginFailedError(Reason.MALFORMED, why="not one bearer token")
-    return token.strip()

@@ -48,18 +48,18 @@ def router(broker: Parts) -> APIRouter:
         more = None
         if len(found) == limit:
             more = f"{found[-1]['at'].isoformat()}_{found[-1]['event_id']}"
-        told = [{**one, "at": instant(one["at"])} for one in found]
-        return reply(200, {"events": told, "before": more})
+        events_shown = [{**one, "at": instant(one["at"])} for one in found]
+        return reply(200, {"events": events_shown, "before": more})
 
-    @made.get("/auditor/commands/{correlation_id}")
-    async def story(request: Request, correlation_id: UUID) -> Response:
+    @made.get("/auditor/commands/{command_id}")
+    async def story(request: Request, command_id: UUID) -> Response:
         """What happened to one command, oldest first."""
         who = identity_of(request)
         need(who, AUDIT)
         async with tenant_transaction(engine, who.tenant_id) as conn:
-            found = await audit_events.story(conn, correlation_id)
+            found = await audit_events.story(conn, command_id)
         if not found:
-            raise NotFoundError(f"There is no command {correlation_id} in your tenant's trail.")
+            raise NotFoundError(f"There is no command {command_id} in your tenant's trail.")
         return reply(200, {"history": [{**one, "at": instant(one["at"])} for one in found]})
 
     @made.get("/admin/tenant")

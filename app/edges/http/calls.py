@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -25,6 +25,7 @@ from app.edges.parts import Parts
 from app.errors import BadRequestError, ForbiddenError
 from app.identity import Identity
 from app.intake.prepare import CallRequest
+from app.traces.context import traceparent_here
 
 NOTE: Final = "continuing async"
 CALL_PATH: Final = "/mcp/tools/call"
@@ -67,32 +68,32 @@ def router(broker: Parts) -> APIRouter:
         more = str(found[-1].id) if len(found) == limit else None
         return reply(200, {"commands": [view(one) for one in found], "before": more})
 
-    @made.get("/commands/{correlation_id}")
-    async def command(request: Request, correlation_id: UUID) -> Response:
+    @made.get("/commands/{command_id}")
+    async def command(request: Request, command_id: UUID) -> Response:
         """One command."""
-        return reply(200, view(await find(broker, identity_of(request), correlation_id)))
+        return reply(200, view(await find(broker, identity_of(request), command_id)))
 
-    @made.get("/commands/{correlation_id}/events")
+    @made.get("/commands/{command_id}/events")
     async def events(
         request: Request,
-        correlation_id: UUID,
+        command_id: UUID,
         last_event_id: Annotated[str | None, Header()] = None,
     ) -> Response:
         """Progress and the result as server-sent events; resumes after Last-Event-ID."""
         who = identity_of(request)
-        found = await find(broker, who, correlation_id)
+        found = await find(broker, who, command_id)
         after = 0 if last_event_id is None else number(last_event_id)
         if after is None or after > SEQ_MAX:
             raise BadRequestError("Last-Event-ID is the number of an event of this stream.")
         stream = sse(broker, found, after=after)
         return Streamed(stream, broker.streams.room(who))
 
-    @made.post("/commands/{correlation_id}/cancel")
-    async def cancel_(request: Request, correlation_id: UUID, body: CancelBody) -> Response:
+    @made.post("/commands/{command_id}/cancel")
+    async def cancel_(request: Request, command_id: UUID, body: CancelBody) -> Response:
         """Cancel a command: 200 where it has ended by this, 202 where its adapter was asked."""
         who = identity_of(request)
         need(who, CALL)
-        change = await cancel(broker, who, correlation_id, reason=body.reason)
+        change = await cancel(broker, who, command_id, reason=body.reason)
         return reply(200 if change.command.final else 202, view(change.command))
 
     return made
@@ -139,7 +140,10 @@ async def awaited(broker: Parts, who: Identity, accepted: Accepted) -> Response:
     """The answer to an accepted call, after as long a wait as it may have."""
     if accepted.wait_s <= 0:
         return answer(accepted, None)
-    with broker.feed.watch(who.tenant_id, accepted.written.id) as watch:
+    written = accepted.written
+    with broker.feed.watch(
+        who.tenant_id, written.id, end_only=True, just_written=written.new
+    ) as watch:
         ended = await until_final(watch, wait_s=accepted.wait_s)
     return answer(accepted, ended)
 
@@ -152,9 +156,9 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
         BadRequestError: body and header name different idempotency keys.
     """
     for name, mine in (("tenant_id", who.tenant_id), ("user_id", who.user_id)):
-        said = getattr(body, name)
-        if said is not None and said != mine:
-            raise ForbiddenError(f"{name} is {said!r} in the body and another in the token.")
+        value = getattr(body, name)
+        if value is not None and value != mine:
+            raise ForbiddenError(f"{name} is {value!r} in the body and another in the token.")
     if header_key is not None and body.idempotency_key not in {None, header_key}:
         raise BadRequestError("Body and Idempotency-Key header name different keys.")
     return CallRequest(
@@ -172,7 +176,7 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
         saga_id=body.saga_id,
         saga_step=body.saga_step,
         compensation=None if body.compensation is None else body.compensation.model_dump(),
-        traceparent=traceparent(trace),
+        traceparent=traceparent_here(traceparent(trace)),
     )
 
 
@@ -182,29 +186,35 @@ def answer(accepted: Accepted, ended: Command | None) -> Response:
     if accepted.replayed:
         headers["Idempotent-Replayed"] = "true"
     if ended is not None:
-        body = outcome(ended) | ({"deduplicated": True} if accepted.deduplicated else {})
+        body = told(ended) | ({"deduplicated": True} if accepted.deduplicated else {})
         return reply(200, body, **headers)
-    correlation_id = accepted.written.id
-    headers |= {"Location": f"/commands/{correlation_id}", "Retry-After": "2"}
+    command_id = str(accepted.written.id)
+    headers |= {"Location": f"/commands/{command_id}", "Retry-After": "2"}
     body = {
         "status": "accepted",
-        "correlation_id": str(correlation_id),
+        "command_id": command_id,
+        "correlation_id": command_id,
         "note": NOTE,
         "deadline_at": instant(accepted.written.deadline_at),
-        "status_url": f"/commands/{correlation_id}",
-        "events_url": f"/commands/{correlation_id}/events",
+        "status_url": f"/commands/{command_id}",
+        "events_url": f"/commands/{command_id}/events",
     }
     return reply(202, body | ({"deduplicated": True} if accepted.deduplicated else {}), **headers)
+
+
+def told(ended: Command) -> dict[str, Any]:
+    """An outcome over HTTP: the envelope's names, and the one that every answer has."""
+    return {"command_id": str(ended.id), **outcome(ended)}
 
 
 async def sse(broker: Parts, command: Command, *, after: int) -> AsyncGenerator[bytes]:
     """Events `progress` (id: its number) and, last, `result`; comments as heartbeats."""
     heartbeat_s = broker.settings.heartbeat_s
-    said = progress_events(
+    changes = progress_events(
         broker.database.engine, broker.feed, command, after=after, heartbeat_s=heartbeat_s
     )
     try:
-        async for change in said:
+        async for change in changes:
             match change:
                 case None:
                     yield b": still running\n\n"
@@ -218,6 +228,6 @@ async def sse(broker: Parts, command: Command, *, after: int) -> AsyncGenerator[
                     }
                     yield event("progress", change.seq, data)
                 case Command():
-                    yield event("result", change.progress_seq + 1, outcome(change))
+                    yield event("result", change.progress_seq + 1, told(change))
     finally:
-        await said.aclose()
+        await changes.aclose()

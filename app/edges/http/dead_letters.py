@@ -122,21 +122,21 @@ def router(broker: Parts) -> APIRouter:
         more = str(found[-1].id) if len(found) == page.limit else None
         return reply(200, {"dead_letters": [view(one) for one in found], "after": more})
 
-    @made.get("/{correlation_id}")
-    async def dead_one(request: Request, correlation_id: UUID) -> Response:
+    @made.get("/{command_id}")
+    async def dead_one(request: Request, command_id: UUID) -> Response:
         """One command with the history of its attempts, from the audit trail."""
         who = operator_of(request)
-        found = await find(broker, who, correlation_id)
+        found = await find(broker, who, command_id)
         async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
-            story = await events.story(conn, correlation_id)
-        told: list[dict[str, Any]] = [{**one, "at": instant(one["at"])} for one in story]
-        return reply(200, view(found) | {"history": told})
+            story = await events.story(conn, command_id)
+        history: list[dict[str, Any]] = [{**one, "at": instant(one["at"])} for one in story]
+        return reply(200, view(found) | {"history": history})
 
-    @made.post("/{correlation_id}/redrive")
-    async def redrive(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
+    @made.post("/{command_id}/redrive")
+    async def redrive(request: Request, command_id: UUID, body: ReasonBody) -> Response:
         """Give one dead letter a new attempt."""
         who = operator_of(request)
-        return reply(200, view(await redrive_one(broker, who, correlation_id, body.reason)))
+        return reply(200, view(await redrive_one(broker, who, command_id, body.reason)))
 
     @made.post("/redrive")
     async def redrive_many(request: Request, body: RedriveMany) -> Response:
@@ -146,8 +146,8 @@ def router(broker: Parts) -> APIRouter:
         taken, refused = await redrive_each(broker, who, found, body)
         return reply(200, {"dry_run": body.dry_run, "commands": taken, "refused": refused})
 
-    @made.post("/{correlation_id}/discard")
-    async def discard(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
+    @made.post("/{command_id}/discard")
+    async def discard(request: Request, command_id: UUID, body: ReasonBody) -> Response:
         """Settle a dead letter by hand."""
         who = operator_of(request)
 
@@ -155,7 +155,7 @@ def router(broker: Parts) -> APIRouter:
             actor = f"operator:{who.user_id}"
             return await control.discard(conn, command, actor=actor, reason=body.reason)
 
-        change = await act(broker, await find(broker, who, correlation_id), verb)
+        change = await act(broker, await find(broker, who, command_id), verb)
         return reply(200, view(change.command))
 
     return made

@@ -107,14 +107,14 @@ def read(headers: Headers, written: bytes) -> tuple[str | None, CallBody]:
     Raises:
         BadRequestError, InvalidArgumentsError: they are not of the contract's shape.
     """
-    said = headers.get("idempotency-key")
+    given_key = headers.get("idempotency-key")
     value: Any = written
     if is_json(headers.get("content-type")) or not written:
         value = value_of(written)
     found: list[Any] = []
     key: str | None = None
     try:
-        key = None if said is None else KEY.validate_python(said)
+        key = None if given_key is None else KEY.validate_python(given_key)
     except ValidationError as error:
         found += placed(error, "header", "idempotency-key")
     try:
@@ -147,6 +147,6 @@ def replayed(body: bytes) -> Receive:
     return receive
 
 
-def problems(place: tuple[str | int, ...], said: str) -> RequestValidationError:
+def problems(place: tuple[str | int, ...], message: str) -> RequestValidationError:
     """One problem that is not a field's."""
-    return RequestValidationError([{"loc": place, "msg": said}])
+    return RequestValidationError([{"loc": place, "msg": message}])

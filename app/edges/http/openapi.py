@@ -42,7 +42,7 @@ ALWAYS: Final = (400, 401, 403, 404, 413, 503)
 
 MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/mcp/tools/call"): (202, 409, 422, 429),
-    ("post", "/commands/{correlation_id}/cancel"): (202, 409),
+    ("post", "/commands/{command_id}/cancel"): (202, 409),
     ("post", "/sagas/definitions"): (201, 422),
     ("post", "/sagas/dry-run"): (422,),
     ("post", "/sagas"): (202, 409, 422, 429),
@@ -52,12 +52,13 @@ MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/results/{correlation_id}/claim"): (409, 410, 422),
     ("post", "/results/{correlation_id}/progress"): (409, 422),
     ("post", "/results/{correlation_id}/reject"): (409, 422),
+    ("post", "/results/{correlation_id}/run"): (422,),
     ("post", "/results/{correlation_id}"): (409, 422),
 }
 """Beside 200 and what is ALWAYS; an operator's POST adds 409 to any route."""
 
 PUBLIC: Final = {"/healthz": (200,), "/readyz": (200, 503)}
-STREAMS: Final = frozenset({"/commands/{correlation_id}/events"})
+STREAMS: Final = frozenset({"/commands/{command_id}/events"})
 ANSWERED_PLAIN: Final = {("post", "/results/{correlation_id}/claim"): (409, 410)}
 """Statuses that are an ordinary answer there, not a problem."""
 

@@ -49,26 +49,26 @@ def router(broker: Parts) -> APIRouter:
     made = APIRouter(prefix="/operator", route_class=StrictRoute)
 
     async def decided(
-        request: Request, correlation_id: UUID, body: ReasonBody, *, approve: bool
+        request: Request, command_id: UUID, body: ReasonBody, *, approve: bool
     ) -> Response:
         who = operator_of(request)
-        found = await find(broker, who, correlation_id)
+        found = await find(broker, who, command_id)
         actor = f"operator:{who.user_id}"
         change = await decide(broker, found, approve=approve, actor=actor, reason=body.reason)
         return reply(200, view(change.command))
 
-    @made.post("/commands/{correlation_id}/approve")
-    async def approve(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
+    @made.post("/commands/{command_id}/approve")
+    async def approve(request: Request, command_id: UUID, body: ReasonBody) -> Response:
         """Let a command go whose tool asks for an approval."""
-        return await decided(request, correlation_id, body, approve=True)
+        return await decided(request, command_id, body, approve=True)
 
-    @made.post("/commands/{correlation_id}/deny")
-    async def deny(request: Request, correlation_id: UUID, body: ReasonBody) -> Response:
+    @made.post("/commands/{command_id}/deny")
+    async def deny(request: Request, command_id: UUID, body: ReasonBody) -> Response:
         """End a command whose tool asks for an approval."""
-        return await decided(request, correlation_id, body, approve=False)
+        return await decided(request, command_id, body, approve=False)
 
-    @made.post("/commands/{correlation_id}/resolve")
-    async def resolve(request: Request, correlation_id: UUID, body: ResolveBody) -> Response:
+    @made.post("/commands/{command_id}/resolve")
+    async def resolve(request: Request, command_id: UUID, body: ResolveBody) -> Response:
         """Say what a command did that ended in doubt; its ordering key goes on."""
         who = operator_of(request)
 
@@ -81,7 +81,7 @@ def router(broker: Parts) -> APIRouter:
                 reason=body.reason,
             )
 
-        change = await act(broker, await find(broker, who, correlation_id), verb)
+        change = await act(broker, await find(broker, who, command_id), verb)
         return reply(200, view(change.command))
 
     @made.get("/keys/blocked")
@@ -96,10 +96,10 @@ def router(broker: Parts) -> APIRouter:
             found = await heads.list_blocked(
                 conn, tenant_id=who.tenant_id, after=after, limit=limit
             )
-        told = [
+        keys = [
             {
                 "ordering_key": one.ordering_key,
-                "correlation_id": str(one.command_id),
+                "command_id": str(one.command_id),
                 "reason": one.blocked_reason,
                 "blocked_at": instant(one.blocked_at),
                 "waiting": one.waiting,
@@ -107,6 +107,6 @@ def router(broker: Parts) -> APIRouter:
             for one in found
         ]
         more = found[-1].ordering_key if len(found) == limit else None
-        return reply(200, {"keys": told, "after": more})
+        return reply(200, {"keys": keys, "after": more})
 
     return made

@@ -7,189 +7,36 @@ go the same way: into a batch of what arrives together (`app.commands.reports`).
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app import metrics
 from app.commands.report import Answer, Kind, Report
-from app.contract import Method, Name, Tenant
 from app.edges.auth.scopes import RESULTS, need
 from app.edges.failures import invalid, members, placed, translated
 from app.edges.http.replies import identity_of, reply
+from app.edges.http.report_bodies import (
+    Body,
+    ClaimBody,
+    Item,
+    ProgressBody,
+    RejectBody,
+    ResultBody,
+    RunBody,
+)
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import BrokerError, NotBoundError
 from app.identity import Identity
-from app.json_values import KeptObject, KeptValue, PlainText
 from app.postgres.engine import AWAY
 
-ATTEMPT_MAX: Final = 2**31 - 1
 ITEMS_MAX: Final = 500
 PATH: Final = "/results/"
 BATCH_PATH: Final = "/results/batch"
-
-Attempt = Annotated[int, Field(ge=1, le=ATTEMPT_MAX)]
-
-
-class ClaimBody(BaseModel):
-    """One run of an adapter asks for an attempt.
-
-    Tenant, tool and method are those of the event that the adapter acts on: where they are not the
-    command's, the claim is refused (`claim_mismatch`). Adapters should send them.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attempt: Attempt
-    adapter: Annotated[PlainText, Field(min_length=1, max_length=200)] = Field(
-        description="Names this run, uniquely."
-    )
-    tenant_id: Tenant | None = None
-    tool: Name | None = None
-    method: Method | None = None
-
-    @model_validator(mode="after")
-    def whole(self) -> Self:
-        """Tenant, tool and method come together."""
-        if len({self.tenant_id is None, self.tool is None, self.method is None}) > 1:
-            raise ValueError("tenant_id, tool and method come together")
-        return self
-
-    def report(self, who: Identity, command_id: UUID) -> Report:
-        """As the batcher takes it."""
-        named = None
-        if self.tenant_id is not None:
-            named = (self.tenant_id, self.tool or "", self.method or "")
-        return Report(
-            kind=Kind.CLAIM,
-            adapter=who,
-            command_id=command_id,
-            attempt=self.attempt,
-            run=self.adapter,
-            named=named,
-        )
-
-
-class ProgressBody(BaseModel):
-    """How far it is."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    stage: Annotated[PlainText, Field(min_length=1, max_length=100)]
-    percent: float | None = Field(default=None, ge=0, le=100)
-    message: Annotated[PlainText, Field(max_length=2000)] | None = None
-    attempt: Attempt | None = None
-
-    def report(self, who: Identity, command_id: UUID) -> Report:
-        """As the batcher takes it."""
-        return Report(
-            kind=Kind.PROGRESS,
-            adapter=who,
-            command_id=command_id,
-            attempt=self.attempt,
-            stage=self.stage,
-            percent=self.percent,
-            message=self.message,
-        )
-
-
-class ResultBody(BaseModel):
-    """How an attempt ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    status: Literal["ok", "error"]
-    result: KeptValue = None
-    error: KeptObject | PlainText | None = None
-    attempt: Attempt | None = None
-
-    @model_validator(mode="after")
-    def whole(self) -> Self:
-        """An error result says what went wrong."""
-        if self.status == "error" and not self.error:
-            raise ValueError("status 'error' comes with an error")
-        if self.status == "ok" and self.error:
-            raise ValueError("status 'ok' comes without an error")
-        retryable = self.error.get("retryable", True) if isinstance(self.error, dict) else True
-        if not isinstance(retryable, bool):
-            raise ValueError("error.retryable is true or false")  # noqa: TRY004 pydantic's way
-        return self
-
-    def problem(self) -> dict[str, Any] | None:
-        """The error, as an object."""
-        if self.status == "ok":
-            return None
-        if isinstance(self.error, dict):
-            return self.error
-        return {"code": "adapter_error", "message": str(self.error)}
-
-    def report(self, who: Identity, command_id: UUID) -> Report:
-        """As the batcher takes it."""
-        return Report(
-            kind=Kind.RESULT,
-            adapter=who,
-            command_id=command_id,
-            attempt=self.attempt,
-            result=self.result,
-            error=self.problem(),
-        )
-
-
-class RejectBody(BaseModel):
-    """Why no rule takes an attempt that nobody has claimed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attempt: Attempt
-    reason: Annotated[PlainText, Field(min_length=1, max_length=500)]
-
-    def report(self, who: Identity, command_id: UUID) -> Report:
-        """As the batcher takes it."""
-        return Report(
-            kind=Kind.REJECT,
-            adapter=who,
-            command_id=command_id,
-            attempt=self.attempt,
-            reason=self.reason,
-        )
-
-
-Body = ClaimBody | ProgressBody | ResultBody | RejectBody
-
-
-class ClaimItem(ClaimBody):
-    """A claim of a batch."""
-
-    op: Literal["claim"]
-    correlation_id: UUID
-
-
-class ProgressItem(ProgressBody):
-    """Progress of a batch."""
-
-    op: Literal["progress"]
-    correlation_id: UUID
-
-
-class ResultItem(ResultBody):
-    """A result of a batch."""
-
-    op: Literal["result"]
-    correlation_id: UUID
-
-
-class RejectItem(RejectBody):
-    """A rejection of a batch."""
-
-    op: Literal["reject"]
-    correlation_id: UUID
-
-
-Item = Annotated[ClaimItem | ProgressItem | ResultItem | RejectItem, Field(discriminator="op")]
 
 
 class BatchBody(BaseModel):
@@ -213,6 +60,7 @@ BODIES: Final[Mapping[str, TypeAdapter[Body]]] = {
     "progress": TypeAdapter(ProgressBody),
     "": TypeAdapter(ResultBody),
     "reject": TypeAdapter(RejectBody),
+    "run": TypeAdapter(RunBody),
 }
 """By what follows the command in the path."""
 ITEM: Final[TypeAdapter[Item]] = TypeAdapter(Item)
@@ -254,6 +102,11 @@ def router(broker: Parts) -> APIRouter:
     @made.post("/{correlation_id}/reject")
     async def reject(request: Request, correlation_id: UUID, body: RejectBody) -> Response:
         """Say that no rule takes an attempt: its command goes to the dead letters."""
+        return await one(request, correlation_id, body)
+
+    @made.post("/{correlation_id}/run")
+    async def run(request: Request, correlation_id: UUID, body: RunBody) -> Response:
+        """Say how a run fares that was started elsewhere; with an error, it is over."""
         return await one(request, correlation_id, body)
 
     return made
@@ -341,7 +194,7 @@ def count(kind: Kind, answer: Answer) -> None:
     named = str(kind)
     if kind is Kind.CLAIM:
         named = "claim" if answer.body["proceed"] else "claim_refused"
-    elif kind is not Kind.PROGRESS:
+    elif kind not in {Kind.PROGRESS, Kind.RUN}:
         named = "result_repeated" if answer.body["repeated"] else "result"
     metrics.ADAPTER_REPORTS.labels(named).inc()
     if "misfit" in answer.body:

@@ -7,11 +7,13 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.contract import instant
 from app.edges.auth.scopes import CALL, need
+from app.edges.bodies import is_json, parsed
 from app.edges.http.operator import operator_of
 from app.edges.http.replies import identity_of, reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.sagas import Which, definition_for
+from app.json_values import showable
 from app.postgres.engine import tenant_transaction
 from app.sagas import registry
 from app.sagas.parse import load, parse
@@ -21,7 +23,7 @@ from app.sagas.store.definitions import Registered
 
 def shown(one: Registered, *, whole: bool) -> dict[str, Any]:
     """A version of a definition, to a caller."""
-    said: dict[str, Any] = {
+    body: dict[str, Any] = {
         "name": one.name,
         "version": one.version,
         "description": one.definition.get("description", ""),
@@ -29,7 +31,24 @@ def shown(one: Registered, *, whole: bool) -> dict[str, Any]:
         "registered_by": one.registered_by,
         "registered_at": instant(one.registered_at),
     }
-    return said | ({"definition": one.definition} if whole else {"input": one.definition["input"]})
+    # A definition that an earlier release took can be deeper than answers are.
+    named, value = (
+        ("definition", one.definition) if whole else ("input", one.definition.get("input"))
+    )
+    return body | {named: showable(value)}
+
+
+async def written(request: Request) -> Any:
+    """The definition in a body: JSON, where it is said to be, else JSON or YAML.
+
+    Raises:
+        BrokerError: it is none that is taken.
+    """
+    body = await request.body()
+    if is_json(request.headers.get("content-type")):
+        return parsed(body)
+    # A large YAML text takes a second to read, which no other request is to wait for.
+    return await asyncio.to_thread(load, body)
 
 
 def router(broker: Parts) -> APIRouter:
@@ -48,8 +67,7 @@ def router(broker: Parts) -> APIRouter:
     async def register(request: Request) -> Response:
         """Register a definition, JSON or YAML: 201 for a new version, 200 for the newest again."""
         who = operator_of(request)
-        # A large YAML text takes a second to read, which no other request is to wait for.
-        definition = parse(await asyncio.to_thread(load, await request.body()))
+        definition = parse(await written(request))
         done = await registry.register(broker.database.engine, broker.catalog, who, definition)
         return reply(201 if done.new else 200, shown(done.registered, whole=True))
 

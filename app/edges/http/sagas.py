@@ -19,6 +19,7 @@ from app.edges.sagas import Which
 from app.intake.prepare import CallRequest
 from app.sagas import view as saga_view
 from app.sagas.state import State
+from app.traces.context import traceparent_here
 
 
 class RunBody(Which):
@@ -65,7 +66,7 @@ def router(broker: Parts) -> APIRouter:
             idempotency_key=idempotency_key,
             key_source="header",
             deadline_s=None if body.deadline_ms is None else body.deadline_ms / 1000,
-            traceparent=trace_of(traceparent),
+            traceparent=traceparent_here(trace_of(traceparent)),
         )
         accepted = await sagas.run(broker, who, body, asked, wait_s=wait_s(prefer))
         return await awaited(broker, who, accepted)
@@ -117,7 +118,7 @@ def _add_endings(made: APIRouter, broker: Parts) -> None:
     async def settle(request: Request, saga_id: UUID, step: str, body: SettleBody) -> Response:
         """Retry, skip or resolve a step that a stuck or half-undone saga waits for."""
         who = operator_of(request)
-        told = await sagas.settle(
+        saga = await sagas.settle(
             broker,
             who,
             saga_id,
@@ -126,4 +127,4 @@ def _add_endings(made: APIRouter, broker: Parts) -> None:
             outcome=body.outcome,
             reason=body.reason,
         )
-        return reply(200, told)
+        return reply(200, saga)

@@ -18,6 +18,7 @@ from app.edges.parts import Parts
 from app.errors import BadRequestError, BrokerError, UnknownToolError, cut
 from app.identity import Identity
 from app.intake.prepare import CallRequest
+from app.traces.context import traceparent_here
 
 PATH: Final = "/mcp"
 VERSION_HEADER: Final = "mcp-protocol-version"
@@ -86,8 +87,8 @@ async def granted(broker: Parts, who: Identity, name: str) -> Tool:
     request = CallRequest(tool=asked[0], method=asked[1], args={})
     reason = "no such tool" if tool is None else "no grant"
     await broker.refusals.call(who, request, kind="call.denied", reason=reason)
-    said = f"Unknown tool: {cut(name)}. tools/list shows those that you may call."
-    raise MCPError(types.INVALID_PARAMS, said, {"code": UnknownToolError.code})
+    message = f"Unknown tool: {cut(name)}. tools/list shows those that you may call."
+    raise MCPError(types.INVALID_PARAMS, message, {"code": UnknownToolError.code})
 
 
 async def accept(
@@ -116,20 +117,20 @@ def request_of(
         BadRequestError: its idempotency key, or what it says in `_meta`, is malformed.
     """
     key, source = idempotency_key(ctx)
-    said = call_meta(ctx)
+    given = call_meta(ctx)
     request = CallRequest(
         tool=tool.tool,
         method=tool.method,
         args=params.arguments or {},
         idempotency_key=key,
         key_source=source,
-        ordering_key=said.ordering_key,
-        deadline_s=None if said.deadline_ms is None else said.deadline_ms / 1000,
-        priority=said.priority,
+        ordering_key=given.ordering_key,
+        deadline_s=None if given.deadline_ms is None else given.deadline_ms / 1000,
+        priority=given.priority,
         accept_async=True,
-        traceparent=traceparent(meta(ctx).get("traceparent")),
+        traceparent=traceparent_here(traceparent(meta(ctx).get("traceparent"))),
     )
-    return request, said.wait_s
+    return request, given.wait_s
 
 
 def call_meta(ctx: Context) -> CallMeta:

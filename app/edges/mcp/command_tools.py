@@ -1,4 +1,8 @@
-"""The tools that every client has: command_status, command_cancel, command_list."""
+"""The tools that every client has: command_status, command_cancel, command_list.
+
+Clients strip bounds from schemas and cut descriptions, so limits stand in the descriptions, what
+matters most in their first 150 characters, and a number beyond a limit is taken as the limit.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,96 +13,109 @@ import orjson
 from mcp import types
 
 from app.commands.state import State
-from app.commands.store.commands import Command
-from app.commands.view import view
-from app.commands.watch import until_final
+from app.edges import sagas
 from app.edges.commands import cancel, find, listing
-from app.edges.mcp import saga_tools
-from app.edges.mcp.replies import status_reply
+from app.edges.mcp import follow, saga_tools
+from app.edges.mcp.calls import Context
+from app.edges.mcp.shown import Part, listed, status_reply
 from app.edges.parts import Parts
-from app.errors import InvalidArgumentsError, cut
 from app.identity import Identity
+from app.intake.prepare import hold
 
 WAIT_S_MAX: Final = 45
-NO_TASK: Final = types.ToolExecution(task_support="forbidden")
+WAIT_S: Final = 20
+LIST_MAX: Final = 100
+LIST: Final = 20
 ID: Final = {"type": "string", "format": "uuid", "description": "As a call's answer gave it."}
+READS: Final = types.ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
-TOOLS: Final = (
-    types.Tool(
-        name="command_status",
-        title="Ask how a command is doing",
-        description=(
-            "Get the state, progress and, once it has ended, the result of a command that"
-            " answered 'accepted'. Waits up to wait_s seconds for the end, so call it again"
-            " rather than calling the tool again."
-        ),
-        input_schema={
-            "type": "object",
-            "properties": {
-                "command_id": ID,
-                "wait_s": {
-                    "type": "number",
-                    "minimum": 0,
-                    "maximum": WAIT_S_MAX,
-                    "default": 20,
-                    "description": "Seconds to wait for the end.",
-                },
-            },
-            "required": ["command_id"],
-            "additionalProperties": False,
-        },
-        annotations=types.ToolAnnotations(read_only_hint=True, open_world_hint=False),
-        execution=NO_TASK,
+STATUS: Final = types.Tool(
+    name="command_status",
+    title="Ask how a command is doing",
+    description=(
+        "Get the result of a call that answered 'accepted' or timed out, instead of calling its"
+        " tool again. Waits up to wait_s seconds for the end; ask again while `final` is false."
+        " Shows state, progress, result or error, and `next_step`. A result that is too large is"
+        " read in parts, by offset."
     ),
-    types.Tool(
-        name="command_cancel",
-        title="Cancel a command",
-        description=(
-            "Stop a command of yours. One that waits ends at once; one that runs is asked to"
-            " stop, and command_status tells when it has. What it did until then stays done."
-        ),
-        input_schema={
-            "type": "object",
-            "properties": {
-                "command_id": ID,
-                "reason": {"type": "string", "maxLength": 500},
+    input_schema={
+        "type": "object",
+        "properties": {
+            "command_id": ID,
+            "wait_s": {
+                "type": "number",
+                "default": WAIT_S,
+                "description": f"Seconds to wait for the end, 0 to {WAIT_S_MAX}.",
             },
-            "required": ["command_id"],
-            "additionalProperties": False,
-        },
-        annotations=types.ToolAnnotations(
-            read_only_hint=False,
-            destructive_hint=True,
-            idempotent_hint=True,
-            open_world_hint=False,
-        ),
-        execution=NO_TASK,
-    ),
-    types.Tool(
-        name="command_list",
-        title="List your commands",
-        description=(
-            "Your own commands, newest first: finds a call whose command_id was lost, for"
-            " example after a disconnect."
-        ),
-        input_schema={
-            "type": "object",
-            "properties": {
-                "state": {
-                    "type": "array",
-                    "items": {"enum": [str(state) for state in State]},
-                    "description": "Only these states.",
-                },
-                "tool": {"type": "string", "description": "Only this tool, without its method."},
-                "before": {**ID, "description": "Older than this command: the next page."},
-                "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+            "offset": {
+                "type": "integer",
+                "description": "Read the result as JSON text from this character on, 0 for the"
+                " first: an answer's `next_offset` says where to go on.",
             },
-            "additionalProperties": False,
+            "limit": {
+                "type": "integer",
+                "description": "Characters to read from offset on; fewer come where an answer has"
+                " no room for them.",
+            },
         },
-        annotations=types.ToolAnnotations(read_only_hint=True, open_world_hint=False),
-        execution=NO_TASK,
-    ),
+        "required": ["command_id"],
+        "additionalProperties": False,
+    },
+    annotations=READS,
+    execution=saga_tools.NO_TASK,
+    _meta={"anthropic/alwaysLoad": True},  # who is told to use it must have it
 )
+CANCEL: Final = types.Tool(
+    name="command_cancel",
+    title="Cancel a command",
+    description=(
+        "Stop a command of yours. One that waits ends at once; one that runs is asked to stop, and"
+        " command_status tells when it has. What it did until then stays done."
+    ),
+    input_schema={
+        "type": "object",
+        "properties": {
+            "command_id": ID,
+            "reason": saga_tools.REASON,
+        },
+        "required": ["command_id"],
+        "additionalProperties": False,
+    },
+    annotations=types.ToolAnnotations(
+        read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+    ),
+    execution=saga_tools.NO_TASK,
+)
+FIND: Final = types.Tool(
+    name="command_list",
+    title="List your commands",
+    description=(
+        "Find a call whose answer was lost, after a time-out or a disconnect, before calling its"
+        " tool again: your own commands, newest first, each with its tool, arguments and state."
+        " command_status has their results."
+    ),
+    input_schema={
+        "type": "object",
+        "properties": {
+            "state": {
+                "type": "array",
+                "items": {"type": "string", "enum": [str(state) for state in State]},
+                "description": "Only these states.",
+            },
+            "tool": {"type": "string", "description": "Only this tool, by its name in tools/list."},
+            "before": {**ID, "description": "Older than this command: the next page."},
+            "limit": {
+                "type": "integer",
+                "default": LIST,
+                "description": f"How many, 1 to {LIST_MAX}.",
+            },
+        },
+        "additionalProperties": False,
+    },
+    annotations=READS,
+    execution=saga_tools.NO_TASK,
+)
+TOOLS: Final = (STATUS, CANCEL, FIND)
 SCHEMAS: Final = {tool.name: tool.input_schema for tool in TOOLS} | saga_tools.ASKED
 VALIDATORS: Final = {
     name: jsonschema_rs.validator_for(schema, validate_formats=True)
@@ -107,66 +124,69 @@ VALIDATORS: Final = {
 
 
 async def call(
-    broker: Parts, who: Identity, name: str, arguments: Mapping[str, Any]
+    broker: Parts, ctx: Context, who: Identity, name: str, arguments: Mapping[str, Any]
 ) -> types.CallToolResult:
-    """Serve one of the built-in tools.
+    """Serve one of the built-in tools. An argument that is null is one that is not there.
 
     Raises:
         InvalidArgumentsError, NotFoundError
     """
-    for error in VALIDATORS[name].iter_errors(dict(arguments)):
-        raise InvalidArgumentsError(f"{name}: {cut(error.message)}")
+    given = {one: value for one, value in arguments.items() if value is not None}
+    hold(name, VALIDATORS[name], given)
     match name:
         case "command_status":
-            return await _status(broker, who, arguments)
+            return await _status(broker, ctx, who, given)
         case "command_cancel":
-            reason = arguments.get("reason") or "cancelled by the caller"
-            command_id = UUID(arguments["command_id"])
-            change = await cancel(broker, who, command_id, reason=reason)
-            return status_reply(
-                change.command, inline_bytes_max=broker.settings.result_inline_bytes_max
-            )
+            reason = given.get("reason") or "cancelled by the caller"
+            change = await cancel(broker, who, UUID(given["command_id"]), reason=reason)
+            return await status_reply(broker, change.command)
         case "command_list":
-            return await _list(broker, who, arguments)
+            return await _list(broker, who, given)
         case _:
-            return await saga_tools.ask(broker, who, name, arguments)
+            return await saga_tools.ask(broker, ctx, who, name, given)
 
 
 async def _status(
-    broker: Parts, who: Identity, arguments: Mapping[str, Any]
+    broker: Parts, ctx: Context, who: Identity, given: Mapping[str, Any]
 ) -> types.CallToolResult:
-    command = await find(broker, who, UUID(arguments["command_id"]))
-    wait_s = float(arguments.get("wait_s", 20))
+    command = await find(broker, who, UUID(given["command_id"]))
+    wait_s = min(WAIT_S_MAX, float(given.get("wait_s", WAIT_S)))
     if not command.final and wait_s > 0:
-        with broker.feed.watch(who.tenant_id, command.id) as watch:
-            ended = await until_final(watch, wait_s=wait_s)
+        ended = await follow.ended(broker, ctx, who, command.id, wait_s=wait_s)
         command = ended or await find(broker, who, command.id)
-    return status_reply(command, inline_bytes_max=broker.settings.result_inline_bytes_max)
+    part = Part.asked(given.get("offset"), given.get("limit"))
+    return await status_reply(broker, command, part=part)
 
 
-async def _list(broker: Parts, who: Identity, arguments: Mapping[str, Any]) -> types.CallToolResult:
-    states = arguments.get("state")
-    before = arguments.get("before")
-    limit = int(arguments.get("limit", 20))
+async def _list(broker: Parts, who: Identity, given: Mapping[str, Any]) -> types.CallToolResult:
+    states = given.get("state")
+    before = given.get("before")
+    limit = min(LIST_MAX, max(1, int(given.get("limit", LIST))))
+    tool, method = await _paths(broker, given.get("tool"))
     found = await listing(
         broker,
         who,
         states=None if states is None else [State(state) for state in states],
-        tool=arguments.get("tool"),
+        tool=tool,
+        method=method,
         before=None if before is None else UUID(before),
         limit=limit,
     )
-    shown = [
-        {name: value for name, value in view(one).items() if name not in {"result", "error"}}
-        for one in found
-    ]
-    body = {"commands": shown, "before": str(found[-1].id) if len(found) == limit else None}
+    body = {
+        "commands": [await listed(broker, one) for one in found],
+        "before": str(found[-1].id) if len(found) == limit else None,
+    }
     return types.CallToolResult(
         content=[types.TextContent(type="text", text=orjson.dumps(body, default=str).decode())],
         structured_content=body,
     )
 
 
-def as_text(command: Command) -> str:
-    """A command with its whole result, as a resource."""
-    return orjson.dumps(view(command), default=str).decode()
+async def _paths(broker: Parts, name: str | None) -> tuple[str | None, str | None]:
+    """The tool and the method of a name of tools/list; the name of a tool has all its methods."""
+    if name is None:
+        return None, None
+    if name == saga_tools.RUN.name:
+        return sagas.RUN.tool, sagas.RUN.method
+    found = await broker.catalog.by_name(name)
+    return (name, None) if found is None else (found.tool, found.method)

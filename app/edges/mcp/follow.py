@@ -3,7 +3,9 @@
 The wait belongs to the request; the command goes on without it.
 """
 
+from dataclasses import replace
 from typing import Final
+from uuid import UUID
 
 import anyio
 from mcp import types
@@ -13,15 +15,15 @@ from app.commands.store.commands import Command
 from app.commands.watch import Subscription
 from app.edges.calls import Accepted
 from app.edges.commands import cancel, find
-from app.edges.mcp.calls import Context
+from app.edges.mcp.calls import Context, meta
 from app.edges.mcp.replies import (
     JustWritten,
     Standing,
     accepted_reply,
-    line_of,
     outcome_reply,
     protocol_error,
 )
+from app.edges.mcp.words import APPROVAL, line_of
 from app.edges.parts import Parts
 from app.identity import Identity
 
@@ -37,13 +39,40 @@ async def wait(
 ) -> types.CallToolResult:
     """Stream progress until the end or the end of the wait."""
     ended = newest = None
-    if accepted.wait_s > 0:  # a watch has the command read
+    if accepted.wait_s > 0:
         ended, newest = await _watched(broker, ctx, who, accepted)
     if ended is None:
         stands = await _standing(broker, who, accepted, newest)
         if isinstance(stands, JustWritten) or not stands.final:
             return accepted_reply(stands, accepted)
         ended = stands  # before it was called again
+    return await _told(broker, ended, accepted)
+
+
+async def soon(
+    broker: Parts, ctx: Context, who: Identity, accepted: Accepted
+) -> types.CallToolResult | None:
+    """The outcome of a call that may be a task and ends before it is made one.
+
+    What may have to be asked of a person is a task at once.
+    """
+    policy = accepted.tool.policy
+    after_s = policy.task_after_s
+    if after_s is None:
+        after_s = broker.settings.task_after_s
+    wait_s = min(after_s, accepted.wait_s)
+    if policy.task == "required" or policy.approval != "none" or wait_s <= 0:
+        return None
+    ended, _ = await _watched(broker, ctx, who, replace(accepted, wait_s=wait_s))
+    return None if ended is None else await _told(broker, ended, accepted)
+
+
+async def _told(broker: Parts, ended: Command, accepted: Accepted) -> types.CallToolResult:
+    """How it ended.
+
+    Raises:
+        MCPError: its adapter ended it so.
+    """
     broken = protocol_error(ended)
     if broken is not None:
         raise MCPError.from_error_data(broken)
@@ -54,8 +83,12 @@ async def _watched(
     broker: Parts, ctx: Context, who: Identity, accepted: Accepted
 ) -> tuple[Command | None, Command | None]:
     """The command's end, if the wait saw it, and the newest that the wait saw."""
+    # Who asked for progress is shown at once where a call stands, so that is read.
+    just_written = accepted.written.new and not hears(ctx)
     try:
-        with broker.feed.watch(who.tenant_id, accepted.written.id) as watch:
+        with broker.feed.watch(
+            who.tenant_id, accepted.written.id, just_written=just_written
+        ) as watch:
             return await _follow(broker, ctx, watch, accepted.wait_s), watch.newest
     except anyio.get_cancelled_exc_class():
         if accepted.tool.policy.on_disconnect == "cancel":
@@ -69,9 +102,23 @@ async def _standing(
 ) -> Standing:
     """Where a call stands whose end was not seen, by what is known here; else it is read."""
     written = accepted.written
-    if newest is None and written.new:
+    # A call that may wait for a person is told so, and that is read.
+    if newest is None and written.new and accepted.tool.policy.approval == "none":
         return JustWritten(id=written.id, deadline_at=written.deadline_at)
     return newest or await find(broker, who, written.id)
+
+
+async def ended(
+    broker: Parts, ctx: Context, who: Identity, command_id: UUID, *, wait_s: float
+) -> Command | None:
+    """The end of a command that was accepted before, with its progress; None after the wait."""
+    with broker.feed.watch(who.tenant_id, command_id, end_only=not hears(ctx)) as watch:
+        return await _follow(broker, ctx, watch, wait_s)
+
+
+def hears(ctx: Context) -> bool:
+    """Whether the client of a request asked for progress."""
+    return "progressToken" in meta(ctx)
 
 
 async def _follow(
@@ -79,7 +126,8 @@ async def _follow(
 ) -> Command | None:
     """Report progress as it comes; a heartbeat where none does. Numbers strictly increase."""
     now = anyio.current_time()
-    until, reported_at, reported = now + wait_s, now - SILENCE_S, -0.1
+    until, reported_at = now + wait_s, now - SILENCE_S
+    reported: float | None = None
     newest: Command | None = None
     pending, reported_seq = False, 0
     while now < until:
@@ -103,14 +151,17 @@ async def _follow(
     return None
 
 
-def above(reported: float, command: Command | None) -> float:
+def above(reported: float | None, command: Command | None) -> float:
     """The next number: the adapter's percent; where it gives none, or no more, a little more."""
-    percent = 0.0 if command is None else command.percent or 0.0
-    return max(reported + (100 - reported) / 1000, min(percent, PERCENT_MAX))
+    percent = min(PERCENT_MAX, 0.0 if command is None else command.percent or 0.0)
+    if reported is None:
+        return percent
+    return max(reported + (100 - reported) / 1000, percent)
 
 
 def message_of(command: Command | None) -> str | None:
     """A short line for a person: stage and message."""
     if command is None:
         return "still running"
-    return line_of(command.stage, command.message) or str(command.state)
+    waits = APPROVAL if command.awaits_approval else None
+    return line_of(waits, command.stage, command.message) or str(command.state)

@@ -17,16 +17,17 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from app import assets
-from app.contract import KEY_META
 from app.edges.auth.scopes import CALL, need
+from app.edges.calls import Accepted
 from app.edges.failures import translated
 from app.edges.mcp import (
     command_tools,
-    fast_call,
+    events,
     follow,
     listen,
     resources,
     saga_tools,
+    spans,
     tasks,
 )
 from app.edges.mcp.asking import approval, dialogue
@@ -56,10 +57,11 @@ from app.identity import Identity
 from app.postgres.engine import AWAY
 
 INSTRUCTIONS: Final = (
-    "Tools here start durable work: once a call is accepted it runs to its end even if you"
-    " disconnect. If a call answers 'accepted, still running', do not call the tool again: use"
-    " command_status with the command_id. Lost a command_id? command_list shows your calls. To"
-    f" retry safely send the same _meta key '{KEY_META}' again."
+    "Tools here start durable work: once a call is accepted it runs to its end, even if its answer"
+    " is lost. After a time-out or an interruption look in command_list for the call; do not call"
+    " the tool again. If a call answers 'accepted', use command_status with its command_id. What"
+    " waits for an operator's approval waits for a person: tell the user. Each answer says in"
+    " next_step what to do, and whether the work may have had an effect."
 )
 
 
@@ -94,13 +96,16 @@ class Front:
         )
         self._tasks.install(server)
         settings = self._broker.settings
+        if settings.mcp_events:
+            events.Events(self._broker).install(server)
         boundary = approval.boundary(settings.request_state_keys, ttl_s=settings.approval_wait_s)
         legacy_tasks = legacy.LegacyTasks(self._broker)
+        spans.install(server, self._broker.tracing, lambda name: self._schema(name) is not None)
         server.middleware += [plainly, boundary, legacy_tasks]
         return server
 
     def app(self, server: Server[Any]) -> Starlette:
-        """The ASGI app, to be mounted at the root."""
+        """The SDK's ASGI app, which serves one path."""
         return server.streamable_http_app(
             streamable_http_path=PATH,
             stateless_http=True,
@@ -108,11 +113,10 @@ class Front:
             transport_security=self._security,
         )
 
-    def endpoint(self, server: Server[Any], app: ASGIApp) -> ASGIApp:
-        """The same app with a way past its transport, and with the older era's sessions."""
-        fast = fast_call.FastCalls(app, server, self._broker, self._security)
+    def endpoint(self, app: ASGIApp) -> ASGIApp:
+        """The same app, with one reading of messages and with the older era's sessions."""
         changes = stream.SessionStream(self._broker, self._security)
-        return Messages(Sessions(fast, changes, self._broker.stops))
+        return Messages(Sessions(app, changes, self._broker.stops))
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
         if name == saga_tools.RUN.name:
@@ -126,7 +130,7 @@ class Front:
         who = identity_of(ctx)
         need(who, CALL)
         visible = await self._broker.catalog.visible(who)
-        tools = [shown_tool(tool) for tool in visible]
+        tools = [shown_tool(tool) for tool in visible.tools]
         tools = sorted(
             [*tools, *command_tools.TOOLS, *saga_tools.TOOLS], key=lambda tool: tool.name
         )
@@ -146,13 +150,13 @@ class Front:
             need(who, CALL)
             if params.name in command_tools.SCHEMAS:
                 return await command_tools.call(
-                    self._broker, who, params.name, params.arguments or {}
+                    self._broker, ctx, who, params.name, params.arguments or {}
                 )
             if params.name == saga_tools.RUN.name:
                 return await self._run_saga(ctx, who, params)
             tool = await granted(self._broker, who, params.name)
             if tool.policy.task == "required":
-                tasks.need_declared(ctx)
+                tasks.need_declared(ctx, tool.name)
             request, wait_s = request_of(ctx, tool, params)
             as_task = tasks.declared(ctx) and tool.policy.task != "forbidden"
             approves = tool.policy.approval == "ask" and not as_task
@@ -165,12 +169,17 @@ class Front:
                 request = asked
             accepted = await accept(self._broker, who, request, wait_s=wait_s)
             if as_task:
-                return await self._tasks.started(ctx, accepted)
+                return await self._as_task(ctx, who, accepted)
             return await follow.wait(self._broker, ctx, who, accepted)
         except (BrokerError, *AWAY) as error:
             if not isinstance(error, BrokerError):
                 error = translated(error, path=f"tools/call {params.name}")
             return problem_reply(error)
+
+    async def _as_task(self, ctx: Context, who: Identity, accepted: Accepted) -> Any:
+        """The outcome of a call that ends soon, as its client shows that at once; else its task."""
+        ended = await follow.soon(self._broker, ctx, who, accepted)
+        return ended or await self._tasks.started(ctx, accepted)
 
     async def _run_saga(
         self, ctx: Context, who: Identity, params: types.CallToolRequestParams
@@ -181,7 +190,7 @@ class Front:
         if isinstance(accepted, types.CallToolResult):
             return accepted
         if tasks.declared(ctx):
-            return await self._tasks.started(ctx, accepted)
+            return await self._as_task(ctx, who, accepted)
         return await follow.wait(self._broker, ctx, who, accepted)
 
 

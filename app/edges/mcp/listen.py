@@ -18,9 +18,9 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from app.edges.auth.scopes import CALL, need
 from app.edges.commands import find
 from app.edges.mcp.calls import Context, identity_of
-from app.edges.mcp.replies import URI
 from app.edges.mcp.tasks import Tasks, need_declared
 from app.edges.mcp.tool_changes import tools_changed, tools_seen
+from app.edges.mcp.words import URI
 from app.edges.parts import Parts
 from app.edges.streams import TooManyStreamsError
 from app.errors import BrokerError
@@ -85,8 +85,8 @@ class Listener:
             with self._broker.streams.room(who):
                 yield
         except TooManyStreamsError as error:
-            said = "Too many streams are open; poll instead."
-            raise MCPError(types.INTERNAL_ERROR, said) from error
+            message = "Too many streams are open; poll instead."
+            raise MCPError(types.INTERNAL_ERROR, message) from error
 
     async def _own(self, who: Identity, command_id: str) -> UUID | None:
         """The id of a command of the caller's; None for anything else, known or not."""
@@ -107,8 +107,8 @@ class Listener:
             while True:
                 command = await watch.change(self._broker.settings.heartbeat_s)
                 if command is not None:
-                    told = await self._tasks.detailed(ctx, command)
-                    await send.send(("notifications/tasks", told))
+                    task_state = await self._tasks.detailed(ctx, command)
+                    await send.send(("notifications/tasks", task_state))
                     if command.final:
                         return
 
@@ -126,5 +126,5 @@ class Listener:
                 first = first and command is None
 
     async def _tell(self, ctx: Context, method: str, params: dict[str, Any]) -> None:
-        said = types.Notification[dict[str, Any], str](method=method, params=params)
-        await ctx.session.send_notification(said, related_request_id=ctx.request_id)  # pyright: ignore[reportArgumentType]
+        notification = types.Notification[dict[str, Any], str](method=method, params=params)
+        await ctx.session.send_notification(notification, related_request_id=ctx.request_id)  # pyright: ignore[reportArgumentType]

@@ -12,7 +12,13 @@ from typing import Any, Final
 import anyio
 import orjson
 from mcp.shared.inbound import NAME_BEARING_METHODS
-from mcp_types.jsonrpc import HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR
+from mcp_types.jsonrpc import (
+    HEADER_MISMATCH,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+)
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -28,6 +34,8 @@ MESSAGE: Final = "broker.message"
 BATCHES: Final = frozenset({None, "2025-03-26"})
 """Versions whose clients may send a batch; who names none is of that version."""
 BATCH_MAX: Final = 50
+METHOD_MAX: Final = 128
+"""Characters of a method's name; the SDK would quote one that it does not know as it came."""
 SERVED_IN_JSON: Final = ("*/*", "application/*", "application/json")
 SERVED_IN_SSE: Final = ("*/*", "text/*", "text/event-stream")
 
@@ -35,8 +43,8 @@ SERVED_IN_SSE: Final = ("*/*", "text/*", "text/event-stream")
 class NoMessageError(Exception):
     """What came is refused, by a JSON-RPC error of this code."""
 
-    def __init__(self, code: int, said: str, *, status: int = 400, data: Any = None) -> None:
-        super().__init__(said)
+    def __init__(self, code: int, text: str, *, status: int = 400, data: Any = None) -> None:
+        super().__init__(text)
         self.code = code
         self.status = status
         self.data = data
@@ -51,60 +59,65 @@ class Messages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request whose message is one; say what is wrong with another."""
         headers = Headers(scope=scope)
-        if scope["method"] != "POST" or not is_json(headers.get("content-type")):
+        if scope["method"] != "POST":
             await self.app(scope, receive, send)
+            return
+        if not is_json(headers.get("content-type")):
+            words = "Send the message as JSON, with 'Content-Type: application/json'."
+            answer = refusal(NoMessageError(INVALID_REQUEST, words, status=415), None)
+            await answer(scope, receive, send)
             return
         messages = await read(receive)
         if messages[-1]["type"] != "http.request":
             return  # gone in the middle of the body
         body = b"".join(message.get("body", b"") for message in messages)
-        said: Any = None
+        decoded: Any = None
         try:
             check_accept(headers)
-            said = value_of(body)
-            if isinstance(said, list) and headers.get(VERSION_HEADER) in BATCHES:
-                answer = await self._batch(scope, said)  # pyright: ignore[reportUnknownArgumentType]
+            decoded = value_of(body)
+            if isinstance(decoded, list) and headers.get(VERSION_HEADER) in BATCHES:
+                answer = await self._batch(scope, decoded)  # pyright: ignore[reportUnknownArgumentType]
             else:
-                check(said, headers)
-                scope[MESSAGE] = said
+                check(decoded, headers)
+                scope[MESSAGE] = decoded
                 await self.app(scope, replayed(messages, receive), send)
                 return
         except NoMessageError as error:
-            answer = refusal(error, said if said is not None else guessed(body))
+            answer = refusal(error, decoded if decoded is not None else guessed(body))
         await answer(scope, receive, send)
 
-    async def _batch(self, scope: Scope, said: list[Any]) -> Response:
+    async def _batch(self, scope: Scope, batch: list[Any]) -> Response:
         """Serve each message of a batch by itself, all at once; their answers in one body."""
-        if not 0 < len(said) <= BATCH_MAX:
+        if not 0 < len(batch) <= BATCH_MAX:
             raise NoMessageError(INVALID_REQUEST, f"A batch has 1 to {BATCH_MAX} messages.")
-        answers: list[Any] = [None] * len(said)
+        answers: list[Any] = [None] * len(batch)
 
         async def serve(place: int, one: Any) -> None:
             answers[place] = await self._answer_of(scope, one)
 
         async with anyio.create_task_group() as group:
-            for place, one in enumerate(said):
+            for place, one in enumerate(batch):
                 group.start_soon(serve, place, one)
-        told = [one for one in answers if one is not None]
-        if not told:
+        answered = [one for one in answers if one is not None]
+        if not answered:
             return Response(status_code=202)
-        return Response(orjson.dumps(told), media_type="application/json")
+        return Response(orjson.dumps(answered), media_type="application/json")
 
-    async def _answer_of(self, scope: Scope, said: Any) -> Any:
+    async def _answer_of(self, scope: Scope, decoded: Any) -> Any:
         """The answer to one message of a batch; None for what has none."""
         try:
-            check(said, Headers(scope=scope))
+            check(decoded, Headers(scope=scope))
         except NoMessageError as error:
-            return told_of(error, said)
+            return told_of(error, decoded)
         begun: list[Message] = [
-            {"type": "http.request", "body": orjson.dumps(said), "more_body": False}
+            {"type": "http.request", "body": orjson.dumps(decoded), "more_body": False}
         ]
         sent: list[Message] = []
 
         async def keep(message: Message) -> None:
             sent.append(message)
 
-        await self.app({**scope, MESSAGE: said}, replayed(begun, never), keep)
+        await self.app({**scope, MESSAGE: decoded}, replayed(begun, never), keep)
         return answer_in(b"".join(message.get("body", b"") for message in sent))
 
 
@@ -146,8 +159,8 @@ def check_accept(headers: Headers) -> None:
     Raises:
         NoMessageError: it does not take both.
     """
-    said = headers.get("accept", "")
-    kinds = {one.partition(";")[0].strip().lower() for one in said.split(",")}
+    accept = headers.get("accept", "")
+    kinds = {one.partition(";")[0].strip().lower() for one in accept.split(",")}
     if kinds.isdisjoint(SERVED_IN_JSON) or kinds.isdisjoint(SERVED_IN_SSE):
         wanted = "application/json, text/event-stream"
         raise NoMessageError(
@@ -155,15 +168,15 @@ def check_accept(headers: Headers) -> None:
         )
 
 
-def check(said: Any, headers: Headers) -> None:
+def check(message: Any, headers: Headers) -> None:
     """Hold what came to the form of a message, and of a call.
 
     Raises:
         NoMessageError: it has another.
     """
-    match said:
+    match message:
         case {"jsonrpc": "2.0", "method": str(method)}:
-            check_request(said, method, headers)
+            check_request(message, method, headers)
         case {"jsonrpc": "2.0", **rest} if rest.keys() & {"result", "error"}:
             pass  # an answer, to what nobody asked
         case dict():
@@ -177,14 +190,16 @@ def check(said: Any, headers: Headers) -> None:
             )
 
 
-def check_request(said: Mapping[str, Any], method: str, headers: Headers) -> None:
+def check_request(message: Mapping[str, Any], method: str, headers: Headers) -> None:
     """Hold a request or a notification to its form.
 
     Raises:
         NoMessageError: it has another.
     """
-    if "id" in said:
-        known = isinstance(said["id"], str | int) and not isinstance(said["id"], bool)
+    if len(method) > METHOD_MAX:
+        raise NoMessageError(METHOD_NOT_FOUND, f"Method not found: {cut(method)}.")
+    if "id" in message:
+        known = isinstance(message["id"], str | int) and not isinstance(message["id"], bool)
         if not known:
             raise NoMessageError(
                 INVALID_REQUEST, "The id of a request is a string or an integer. Nothing was done."
@@ -193,11 +208,11 @@ def check_request(said: Mapping[str, Any], method: str, headers: Headers) -> Non
         raise NoMessageError(
             INVALID_REQUEST, f"{cut(method)} is a request: send it with an id. Nothing was done."
         )
-    params = said.get("params")
+    params = message.get("params")
     if not isinstance(params, dict | None):
         raise bad_params("params is an object", headers)
     modern = is_modern(headers)
-    if modern and "id" in said and "mcp-method" not in headers:
+    if modern and "id" in message and "mcp-method" not in headers:
         raise NoMessageError(
             HEADER_MISMATCH, f"The header Mcp-Method is missing: send 'Mcp-Method: {cut(method)}'."
         )
@@ -227,10 +242,10 @@ def check_call(params: Mapping[str, Any], headers: Headers) -> None:
         raise bad_params("params._meta is an object", headers)
 
 
-def bad_params(said: str, headers: Headers) -> NoMessageError:
+def bad_params(text: str, headers: Headers) -> NoMessageError:
     """A request that is one, with parameters that are none of its method's."""
     status = 400 if is_modern(headers) else 200
-    return NoMessageError(INVALID_PARAMS, f"{said}. Nothing was started.", status=status)
+    return NoMessageError(INVALID_PARAMS, f"{text}. Nothing was started.", status=status)
 
 
 def is_modern(headers: Headers) -> bool:
@@ -247,16 +262,16 @@ def guessed(body: bytes) -> Any:
         return None
 
 
-def told_of(error: NoMessageError, said: Any) -> dict[str, Any]:
+def told_of(error: NoMessageError, message: Any) -> dict[str, Any]:
     """The JSON-RPC error, with the id of what it answers where that has one."""
-    found = said.get("id") if isinstance(said, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    found = message.get("id") if isinstance(message, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     known = isinstance(found, str | int) and not isinstance(found, bool)
     body: dict[str, Any] = {"code": error.code, "message": str(error)}
     return {"jsonrpc": "2.0", "id": found if known else None, "error": body}
 
 
-def refusal(error: NoMessageError, said: Any) -> Response:
+def refusal(error: NoMessageError, message: Any) -> Response:
     """The answer to what is no message."""
     metrics.REFUSED.labels("bad_request").inc()
-    body = json.dumps(told_of(error, said))  # escapes what is no character
+    body = json.dumps(told_of(error, message))  # escapes what is no character
     return Response(body, status_code=error.status, media_type="application/json")

@@ -12,29 +12,37 @@ from pydantic import ValidationError
 from app import metrics
 from app.commands.state import State
 from app.commands.store.commands import Command
-from app.commands.view import PURGED, view
+from app.commands.view import PURGED
 from app.contract import instant
 from app.edges.calls import Accepted
+from app.edges.mcp.shown import link
+from app.edges.mcp.words import (
+    APPROVAL,
+    FAILED_NEXT,
+    LINE_MAX,
+    URI,
+    failure_text,
+    large_next,
+    next_step_of,
+    running_next,
+)
 from app.edges.parts import Parts
 from app.errors import BrokerError
 
 META: Final = "dev.mcpbroker/command"
-URI: Final = "command://"
 POLL_MS: Final = 2000
-REASON_MAX: Final = 2000
-"""Characters of an adapter's reason in an answer's text."""
-LINE_MAX: Final = 200
-"""Characters of a line that says how a command is doing."""
 MISFIT: Final = (
     "The work is done, and its result is not of the shape that the tool lists: do not call the tool"
     " again."
 )
-FAILED_NEXT: Final = "It has ended so: call again only after what caused this is corrected."
+JOINED: Final = "This call joined an identical one of yours: the work is done once."
 AGAIN: Final = "Try again soon; with the same idempotency key nothing is done twice."
 NEXT_STEPS: Final = {
     "bad_request": "Correct the call and send it again.",
     "invalid_arguments": "Correct the arguments and call again.",
     "invalid_definition": "Correct the saga and send it again.",
+    "declined": "Do not call it again unless the user asks for it.",
+    "unanswered": "Give these arguments yourself if you know them, or ask the user for them.",
     "oversize": "Nothing was started: send less, or a reference to it.",
     "unknown_tool": "Nothing was started: use tools/list to see what you may call.",
     "idempotency_conflict": "Nothing new was started: use a new key for a new request.",
@@ -60,41 +68,29 @@ class JustWritten:
 Standing = Command | JustWritten
 
 
-def line_of(*parts: str | None) -> str:
-    """One short line for a person, of the parts that say anything."""
-    return ": ".join(part for part in parts if part)[:LINE_MAX]
-
-
-def link(command: Standing) -> types.ResourceLink:
-    """Where the whole result can be read."""
-    return types.ResourceLink(
-        type="resource_link",
-        uri=f"{URI}{command.id}",
-        name=f"command {command.id}",
-        mime_type="application/json",
-    )
-
-
-def accepted_reply(command: Standing, accepted: Accepted | None) -> types.CallToolResult:
+def accepted_reply(command: Standing, accepted: Accepted) -> types.CallToolResult:
     """A normal result that says: it runs, do not call again."""
-    next_step = (
-        "Do not call this tool again for the same work: call command_status with command_id"
-        f" {command.id} to get the result."
-    )
+    approval = isinstance(command, Command) and command.awaits_approval
+    next_step = running_next(command.id, approval=approval)
+    text = f"Accepted; it {APPROVAL}." if approval else "Accepted, still running."
+    if accepted.deduplicated:
+        next_step = f"{JOINED} {next_step}"
     body = {
         "status": "accepted",
         "command_id": str(command.id),
         "state": str(command.state),
-        "deadline_at": command.deadline_at.isoformat(),
+        "waiting_for": "approval by an operator" if approval else None,
+        "deduplicated": accepted.deduplicated or None,
+        "stage": command.stage,
+        "percent": command.percent,
+        "deadline_at": instant(command.deadline_at),
         "poll_after_ms": POLL_MS,
+        "result_uri": f"{URI}{command.id}",
         "next_step": next_step,
     }
-    if command.stage is not None:
-        body |= {"stage": command.stage, "percent": command.percent}
-    text = f"Accepted, still running (state {command.state}). {next_step}"
     return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text), link(command)],
-        structured_content=body,
+        content=[types.TextContent(type="text", text=f"{text} {next_step}")],
+        structured_content={name: value for name, value in body.items() if value is not None},
         _meta={META: about(command, accepted)},
     )
 
@@ -102,7 +98,7 @@ def accepted_reply(command: Standing, accepted: Accepted | None) -> types.CallTo
 def about(command: Standing, accepted: Accepted | None) -> dict[str, Any]:
     """What a machine may want to know of the command behind a result."""
     made: dict[str, Any] = {
-        "id": str(command.id),
+        "command_id": str(command.id),
         "state": str(command.state),
         "attempt": command.attempt,
     }
@@ -122,6 +118,8 @@ async def outcome_reply(
         inline_bytes_max=broker.settings.result_inline_bytes_max,
     )
     made.meta = {META: about(command, accepted)}
+    if accepted is not None and accepted.deduplicated:
+        made.content.append(types.TextContent(type="text", text=JOINED))
     return made
 
 
@@ -138,19 +136,17 @@ def final_reply(command: Command, *, output: Any, inline_bytes_max: int) -> type
     result = command.result if isinstance(command.result, dict) else {"result": command.result}
     written = orjson.dumps(result)
     if len(written) > inline_bytes_max:
-        next_step = f"Read the resource {URI}{command.id}; do not call the tool again."
+        next_step = large_next(command.id)
         note = (
             f"Succeeded. The result has {len(written)} bytes, too many to inline. {next_step}"
             f" It begins: {written.decode()[:500]}"
         )
-        return _done(
-            command,
-            note,
-            next_step,
-            truncated=True,
-            result_bytes=len(written),
-            result_uri=f"{URI}{command.id}",
+        uri = f"{URI}{command.id}"
+        done = _done(
+            command, note, next_step, truncated=True, result_bytes=len(written), result_uri=uri
         )
+        done.content.append(link(command))
+        return done
     native = native_content(result)
     if native is not None:
         return native if fits(output, native) else _reshaped(command, native)
@@ -165,10 +161,9 @@ def final_reply(command: Command, *, output: Any, inline_bytes_max: int) -> type
 def _done(command: Command, text: str, next_step: str, **more: Any) -> types.CallToolResult:
     """A success in our own shape: no error, as the work was done."""
     shown = {"status": "succeeded", "command_id": str(command.id), "next_step": next_step}
-    content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
-    if "result" not in more:
-        content.append(link(command))
-    return types.CallToolResult(content=content, structured_content=shown | more)
+    return types.CallToolResult(
+        content=[types.TextContent(type="text", text=text)], structured_content=shown | more
+    )
 
 
 def _reshaped(command: Command, native: types.CallToolResult) -> types.CallToolResult:
@@ -224,55 +219,20 @@ def failed_reply(command: Command, *, inline_bytes_max: int) -> types.CallToolRe
     """An end without a result: the reason, and what to do, in words and as fields."""
     next_step = next_step_of(command)
     error: dict[str, Any] = command.error or {"code": str(command.state)}
-    if len(orjson.dumps(error)) > inline_bytes_max:
-        error = {"code": str(error.get("code"))[:LINE_MAX], "truncated": True}
-    shown = {
+    shown: dict[str, Any] = {
         "status": str(command.state),
         "command_id": str(command.id),
         "error": error,
+        "outcome_unknown": command.outcome_unknown,
         "next_step": next_step,
     }
-    return types.CallToolResult(
-        content=[
-            types.TextContent(type="text", text=f"{failure_text(command)} {next_step}"),
-            link(command),
-        ],
-        structured_content=shown,
-        is_error=True,
-    )
-
-
-def failure_text(command: Command) -> str:
-    """What went wrong, for a model to read."""
-    error = command.error or {}
-    if command.purged_at is not None:
-        return f"The command ended {command.state} ({error.get('code')}). {PURGED}"
-    said = str(error.get("message") or error.get("code") or "no reason given")[:REASON_MAX]
-    match command.state:
-        case State.FAILED:
-            text = f"The tool failed: {said}"
-        case State.CANCELLED:
-            text = f"The command was cancelled: {said}"
-        case State.TIMED_OUT:
-            text = f"The command did not end by its deadline: {said}"
-        case _:
-            text = f"The command was given up and an operator can see it: {said}"
-    return f"{text} (command {command.id}, attempt {command.attempt})."
-
-
-def next_step_of(command: Command) -> str:
-    """What to do about an end without a result, for a model to read."""
-    if command.outcome_unknown:
-        return "Whether it had an effect is unknown; check before you repeat it."
-    match command.state:
-        case State.FAILED:
-            return FAILED_NEXT
-        case State.CANCELLED:
-            return "What it did until then stays done; call again only if it is wanted again."
-        case State.TIMED_OUT:
-            return "Nothing was done; call again only if it is still wanted."
-        case _:
-            return "Do not call again: an operator has to look at it. Tell the user."
+    text = f"{failure_text(command)} {next_step}"
+    content: list[types.ContentBlock] = [types.TextContent(type="text", text=text)]
+    if len(orjson.dumps(error)) > inline_bytes_max:
+        shown["error"] = {"code": str(error.get("code"))[:LINE_MAX], "truncated": True}
+        shown["result_uri"] = f"{URI}{command.id}"
+        content.append(link(command))
+    return types.CallToolResult(content=content, structured_content=shown, is_error=True)
 
 
 def problem_reply(error: BrokerError) -> types.CallToolResult:
@@ -287,19 +247,4 @@ def problem_reply(error: BrokerError) -> types.CallToolResult:
             "next_step": next_step,
         },
         is_error=True,
-    )
-
-
-def status_reply(command: Command, *, inline_bytes_max: int) -> types.CallToolResult:
-    """A command's state as a tool's result: structured, never an error in itself."""
-    shown = view(command)
-    text = orjson.dumps(shown, default=str).decode()
-    if len(text.encode()) > inline_bytes_max:
-        for large in ("result", "error"):
-            shown.pop(large, None)
-        shown["result_uri"] = f"{URI}{command.id}"
-        text = orjson.dumps(shown, default=str).decode()
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text), link(command)],
-        structured_content=shown,
     )

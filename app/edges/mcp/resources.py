@@ -7,8 +7,8 @@ from mcp.shared.exceptions import MCPError
 
 from app.edges.commands import find
 from app.edges.mcp.calls import Context, identity_of, one_page
-from app.edges.mcp.command_tools import as_text
-from app.edges.mcp.replies import URI
+from app.edges.mcp.shown import as_text
+from app.edges.mcp.words import URI
 from app.edges.parts import Parts
 from app.errors import BadRequestError, BrokerError, cut
 
@@ -53,6 +53,6 @@ class Resources:
                 f"Resource not found: {cut(uri)}. Resources are command://<command_id>.",
                 {"uri": cut(uri)},
             ) from error
-        text = as_text(command)
+        text = await as_text(self._broker, command)
         contents = types.TextResourceContents(uri=uri, mime_type="application/json", text=text)
         return types.ReadResourceResult(contents=[contents], cache_scope="private")

@@ -9,12 +9,13 @@ import orjson
 from mcp import types
 from pydantic import ValidationError
 
-from app.commands.watch import until_final
 from app.edges import sagas
 from app.edges.calls import Accepted
 from app.edges.commands import find as find_command
-from app.edges.mcp.replies import line_of
+from app.edges.mcp import follow
+from app.edges.mcp.calls import Context
 from app.edges.mcp.shapes import shown_tool
+from app.edges.mcp.words import line_of, next_step_of
 from app.edges.parts import Parts
 from app.errors import InvalidArgumentsError
 from app.identity import Identity
@@ -23,27 +24,40 @@ from app.sagas import registry
 from app.sagas import view as saga_view
 
 WAIT_S_MAX: Final = 45
+WAIT_S: Final = 20
 ID: Final = {
     "type": "string",
     "format": "uuid",
     "description": "The command_id that saga_run answered, or your own saga_id.",
 }
+REASON: Final = {
+    "type": "string",
+    "maxLength": 500,
+    "description": "Why, in at most 500 characters; it is audited.",
+}
+"""Of a cancel, a saga's or a command's."""
+GOES_ON: Final = "It goes on: ask saga_status again; do not run the saga again."
+WAITS: Final = "A person has to decide: tell the user, and do not run the saga again."
 NO_TASK: Final = types.ToolExecution(task_support="forbidden")
 
 STATUS: Final = types.Tool(
     name="saga_status",
     title="Ask how a saga is doing",
     description=(
-        "The state of a saga and of each of its steps: what is done, what is being undone, and why."
-        " Waits up to wait_s seconds for the end. `compensated` means that it failed and everything"
-        " was undone; `needs_operator` means that a person has to decide, so tell the user and do"
-        " not run it again."
+        "Ask how a saga is doing instead of running it again: its state and each step's, what is"
+        " done, what is being undone, and why. Waits up to wait_s seconds for the end."
+        " `compensated` means that it failed and everything was undone; `needs_operator` means that"
+        " a person has to decide, so tell the user and do not run it again."
     ),
     input_schema={
         "type": "object",
         "properties": {
             "saga_id": ID,
-            "wait_s": {"type": "number", "minimum": 0, "maximum": WAIT_S_MAX, "default": 20},
+            "wait_s": {
+                "type": "number",
+                "default": WAIT_S,
+                "description": f"Seconds to wait for the end, 0 to {WAIT_S_MAX}.",
+            },
         },
         "required": ["saga_id"],
         "additionalProperties": False,
@@ -61,7 +75,10 @@ CANCEL: Final = types.Tool(
     ),
     input_schema={
         "type": "object",
-        "properties": {"saga_id": ID, "reason": {"type": "string", "maxLength": 500}},
+        "properties": {
+            "saga_id": ID,
+            "reason": REASON,
+        },
         "required": ["saga_id"],
         "additionalProperties": False,
     },
@@ -83,15 +100,15 @@ async def run(
     Raises:
         BrokerError: as `sagas.run`; nothing was started.
     """
-    args = dict(request.args)
+    args = {name: value for name, value in request.args.items() if value is not None}
     dry_run = args.pop("dry_run", False)
     try:
         which = sagas.Which.model_validate(args)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        said = line_of(at, first["msg"])
-        raise InvalidArgumentsError(f"saga_run: {said}. Nothing was started.") from error
+        problem = line_of(at, first["msg"])
+        raise InvalidArgumentsError(f"saga_run: {problem}. Nothing was started.") from error
     if dry_run:
         definition = await sagas.definition_for(broker, who, which)
         return _said(registry.dry_run(definition, which.input))
@@ -103,7 +120,7 @@ async def run(
 
 
 async def ask(
-    broker: Parts, who: Identity, name: str, arguments: Mapping[str, Any]
+    broker: Parts, ctx: Context, who: Identity, name: str, arguments: Mapping[str, Any]
 ) -> types.CallToolResult:
     """Serve saga_status or saga_cancel; their arguments have been checked.
 
@@ -115,18 +132,19 @@ async def ask(
         reason = arguments.get("reason") or "cancelled by the caller"
         return _said(await sagas.stop(broker, who, saga_id, reason=reason))
     saga, steps = await sagas.find(broker, who, saga_id)
-    wait_s = float(arguments.get("wait_s", 20))
+    wait_s = min(WAIT_S_MAX, float(arguments.get("wait_s", WAIT_S)))
     if saga.kind == "declared" and saga.finished_at is None and wait_s > 0:
-        with broker.feed.watch(who.tenant_id, saga_id) as watch:
-            await until_final(watch, wait_s=wait_s)
+        await follow.ended(broker, ctx, who, saga_id, wait_s=wait_s)
         saga, steps = await sagas.find(broker, who, saga_id)
     body = saga_view.view(saga, steps)
     if saga.kind == "declared":
         command = await find_command(broker, who, saga_id)
         if command.final:
             body |= {"result": command.result, "error": command.error}
+            body["next_step"] = next_step_of(command)
         else:
             body["message"] = command.message
+            body["next_step"] = WAITS if body["needs_operator"] else GOES_ON
     return _said({name: value for name, value in body.items() if value is not None})
 
 

@@ -9,13 +9,13 @@ from mcp.shared.exceptions import MCPError
 
 from app.commands.state import State
 from app.commands.store.commands import Command
-from app.commands.view import waiting_for
 from app.contract import instant
 from app.edges.calls import Accepted
 from app.edges.commands import cancel, find
 from app.edges.mcp.asking.tasks import answer, asked
 from app.edges.mcp.calls import Context, identity_of
-from app.edges.mcp.replies import META, POLL_MS, about, line_of, outcome_reply, protocol_error
+from app.edges.mcp.replies import META, POLL_MS, about, outcome_reply, protocol_error
+from app.edges.mcp.words import ended_line, line_of, state_line
 from app.edges.parts import Parts
 from app.errors import BrokerError
 from app.identity import Identity
@@ -23,6 +23,7 @@ from app.identity import Identity
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 MISSING_CAPABILITY: Final = -32021
 HEADER_MISMATCH: Final = -32020
+ASKS: Final = "waits for the user's approval, or an operator's"
 
 
 class TaskParams(types.RequestParams):
@@ -58,6 +59,8 @@ class Tasks:
 
     def _shown(self, command: Command, *, waits: bool = False) -> dict[str, Any]:
         shown = described(command, "input_required" if waits else status(command))
+        if waits:
+            shown["statusMessage"] = ASKS
         return shown | {"ttlMs": kept_ms(self._broker), "pollIntervalMs": POLL_MS}
 
     async def _find(self, ctx: Context, params: TaskParams) -> tuple[Identity, Command]:
@@ -115,14 +118,14 @@ async def own_task(broker: Parts, who: Identity, task_id: str) -> Command:
 
 def described(command: Command, status: str, note: str | None = None) -> dict[str, Any]:
     """What both versions of tasks tell of a command alike."""
-    told: dict[str, Any] = {
+    task_fields: dict[str, Any] = {
         "taskId": str(command.id),
         "status": status,
         "createdAt": instant(command.created_at),
         "lastUpdatedAt": instant(command.finished_at or command.started_at or command.created_at),
     }
-    line = line_of(note, waiting_for(command), command.stage, command.message)
-    return told | ({"statusMessage": line} if line else {})
+    line = ended_line(command) if command.final else line_of(note, state_line(command))
+    return task_fields | ({"statusMessage": line} if line else {})
 
 
 def kept_ms(broker: Parts) -> int:
@@ -136,15 +139,22 @@ def declared(ctx: Context) -> bool:
     return bool(capabilities and capabilities.extensions and EXTENSION in capabilities.extensions)
 
 
-def need_declared(ctx: Context) -> None:
-    """Refuse a client that did not declare the extension.
+def need_declared(ctx: Context, tool: str | None = None) -> None:
+    """Refuse a client that did not declare the extension, in words for a model.
 
     Raises:
         MCPError: it did not; the error names the capability.
     """
     if not declared(ctx):
         wanted = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
-        raise MCPError(MISSING_CAPABILITY, f"Declare the extension {EXTENSION}", wanted)
+        what = "Tasks are" if tool is None else f"{tool} runs as a task only: it is"
+        instead = (
+            "command_status tells the same of a command."
+            if tool is None
+            else "Nothing was started; do not call it again from here, and tell the user."
+        )
+        words = f"{what} for clients that declare the extension {EXTENSION}. {instead}"
+        raise MCPError(MISSING_CAPABILITY, words, wanted)
 
 
 def status(command: Command) -> str:

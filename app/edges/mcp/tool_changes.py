@@ -1,7 +1,5 @@
 """What a stream tells of the tools that its caller may call."""
 
-import hashlib
-
 import anyio
 
 from app.edges.parts import Parts
@@ -10,10 +8,7 @@ from app.identity import Identity
 
 async def tools_seen(broker: Parts, who: Identity) -> str:
     """A digest of what tools/list shows the caller; the same at each replica."""
-    digest = hashlib.sha256()
-    for tool in await broker.catalog.visible(who):
-        digest.update(tool.name.encode() + b"\0" + tool.digest)
-    return digest.hexdigest()[:32]
+    return (await broker.catalog.visible(who)).digest
 
 
 async def tools_changed(broker: Parts, who: Identity, known: str) -> str:

@@ -24,9 +24,9 @@ from devstack.tokens import DevIssuer
 from tests.conftest import settings_of
 from tests.edges.auth.conftest import bearer, serving
 from tests.edges.auth.forge import b64
-from tests.edges.auth.pki import Authority, Identity
 from tests.edges.conftest import auth
 from tests.support.calls import fetch
+from tests.support.pki import Authority, Identity
 from tests.support.stack import wait_for
 
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}

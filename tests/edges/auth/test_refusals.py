@@ -72,6 +72,31 @@ async def test_a_flood_of_failed_logins_is_a_few_events_with_their_count(
 
 
 @pytest.mark.guarantee("identity:audited")
+async def test_a_flood_of_failed_logins_is_a_line_a_reason_and_period(
+    database: Dsns, issuer: DevIssuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [one.getMessage() for one in caplog.records if "login failed" in one.getMessage()]
+
+    expired = issuer.token(tenant="demo", user="ada", scopes=["tools"], life_s=-3600)
+    with caplog.at_level("INFO"):
+        async with serving(settings_of(database.app, issuer)) as http:
+            for n in range(40):
+                await http.get("/commands", headers=bearer(expired))
+                await http.get("/commands", headers=bearer(f"{n}"))
+    assert sorted(line.split()[2] for line in said()) == ["expired", "malformed"]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        async with serving(settings_of(database.app, issuer, refusals_period_s=0.01)) as http:
+
+            async def again() -> bool:
+                await http.get("/commands", headers=bearer(expired))
+                return len(said()) >= 2
+
+            await wait_for(again)
+
+
+@pytest.mark.guarantee("identity:audited")
 async def test_a_period_ends_and_the_next_begins(database: Dsns, issuer: DevIssuer) -> None:
     async with serving(settings_of(database.app, issuer, refusals_period_s=0.2)) as http:
 

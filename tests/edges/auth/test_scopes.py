@@ -1,5 +1,6 @@
 """Scopes over HTTP: every route has its own, and what auditors and administrators see."""
 
+import re
 import uuid
 from typing import Any
 
@@ -42,7 +43,7 @@ async def test_every_route_refuses_a_token_without_its_scope(
                 continue
             needed = SCOPES_OF[path.split("/")[1]]
             wrong = [scope for scope in SCOPES if scope not in needed]
-            there = path.replace("{correlation_id}", str(uuid.uuid4()))
+            there = re.sub(r"\{(correlation|command)_id\}", str(uuid.uuid4()), path)
             answer = await http.request(method, there, json={}, headers=auth(issuer, "ada", *wrong))
             assert answer.status_code == 403, f"{method} {path}: {answer.text}"
             assert f'scope="{needed[0]}"' in answer.headers["www-authenticate"]

@@ -71,6 +71,8 @@ def test_an_app_that_others_could_reach_does_not_start_with_it(
         ({"issuers": [ONE | {"algorithms": []}]}, "algorithms"),
         ({"issuers": [ONE, ONE | {"user_prefix": "b"}]}, "there twice"),
         ({"issuers": [ONE, TWO]}, "user_prefix"),
+        ({"issuers": [ONE, TWO | {"user_prefix": "id:"}]}, "user_prefix"),
+        ({"issuers": [ONE | {"user_prefix": "id"}, TWO | {"user_prefix": "id:"}]}, "user_prefix"),
         ({"issuers": [ONE | {"tenants": ["a", "b"]}, TWO | {"tenant": "b"}]}, "user_prefix"),
         ({"issuers": [ONE | {"tenant": "_broker"}]}, "tenant"),
         ({"issuers": [ONE | {"tenant": "a", "tenants": ["b"]}]}, "stands alone"),
@@ -91,6 +93,17 @@ def test_an_app_that_others_could_reach_does_not_start_with_it(
 )
 def test_what_could_not_be_safe_is_refused(values: dict[str, Any], said: str) -> None:
     assert said.lower() in refused(**values).lower()
+
+
+@pytest.mark.guarantee("identity:several-issuers")
+def test_issuers_whose_users_cannot_be_mistaken_are_taken() -> None:
+    for one, two in (
+        ({"user_prefix": "a:"}, {"user_prefix": "b:"}),
+        ({"tenants": ["a"]}, {"tenant": "b"}),
+    ):
+        issuers = [ONE | one, TWO | two]
+        values = {"database_url": "postgresql://x", "issuers": issuers}
+        assert len(Settings.model_validate(values).issuers) == 2
 
 
 def test_any_setting_comes_from_a_file_and_a_secret_shows_nowhere(

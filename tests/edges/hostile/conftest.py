@@ -1,27 +1,25 @@
-"""The whole app in the test's process, with the MCP transport's own tasks running."""
+"""The world of the hostile tests, one for all of a worker's."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
-from app.config import Settings
-from app.edges.parts import Parts
-from app.edges.server import build
 from devstack.tokens import DevIssuer
-from tests.edges.conftest import auth
-from tests.support.stack import listening
+from tests.edges.hostile.world import Served, World, calling, serve
+from tests.support import stack
+from tests.support.stack import PostgresServer
+
+
+@pytest.fixture(scope="package")
+async def served(
+    template: PostgresServer, issuer: DevIssuer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    dsns = await stack.clone(template.superuser_dsn)
+    async with serve(tmp_path_factory.mktemp("hostile"), dsns, issuer) as made:
+        yield made
 
 
 @pytest.fixture
-async def mcp_http(
-    settings: Settings, broker: Parts, issuer: DevIssuer
-) -> AsyncGenerator[httpx.AsyncClient]:
-    """A caller of tenant demo, over a real connection."""
-    async with (
-        listening(build(settings, broker), lifespan="auto") as port,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers=auth(issuer, "ada"), timeout=20
-        ) as client,
-    ):
-        yield client
+async def world(served: Served) -> AsyncIterator[World]:
+    async with calling(served) as made:
+        yield made

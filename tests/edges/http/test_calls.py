@@ -40,7 +40,7 @@ async def test_a_call_that_ends_in_time_answers_its_result(
     async def listed() -> Any:
         return (await http.get("/commands")).json()["commands"]
 
-    one = (await wait_for(listed))[0]["correlation_id"]
+    one = (await wait_for(listed))[0]["command_id"]
     base, headers = f"/results/{one}", adapter(issuer)
     claim = await http.post(f"{base}/claim", json={"attempt": 1, "adapter": "run"}, headers=headers)
     assert (claim.status_code, claim.json()["proceed"]) == (200, True)

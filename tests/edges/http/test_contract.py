@@ -5,6 +5,7 @@ the document does not name. The examples are schemathesis's, from a fixed seed.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,8 @@ from tests.conftest import settings_of
 from tests.support.calls import accept, claim, echo, finish
 from tests.support.served import ADAPTER, OPERATOR, served
 
+pytestmark = pytest.mark.thorough
+
 EXAMPLES = 6
 CHECKS = [
     not_a_server_error,
@@ -33,7 +36,8 @@ CHECKS = [
     checks.content_type_conformance,
     checks.response_schema_conformance,
 ]
-NEVER_ENDS = "/commands/{correlation_id}/events"
+NEVER_ENDS = "/commands/{command_id}/events"
+IDS = ("command_id", "correlation_id")
 
 
 @pytest.fixture
@@ -81,8 +85,9 @@ async def test_no_example_meets_a_server_error_or_an_answer_that_is_not_in_the_d
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
                 await asyncio.to_thread(run, ask, strategy(found, mode))
                 named = ids[:1] if found.path == NEVER_ENDS else (ids[0], ids[3])
-                for one in named if "{correlation_id}" in found.path else ():
-                    given_id = {"correlation_id": str(one)}
+                by_id = [name for name in IDS if f"{{{name}}}" in found.path]
+                for one, name in product(named, by_id):
+                    given_id = {name: str(one)}
                     await asyncio.to_thread(
                         run, ask, strategy(found, mode, path_parameters=given_id)
                     )

@@ -55,7 +55,7 @@ async def test_a_filter_takes_what_fits_all_of_it_and_a_redrive_no_more_than_tha
     async def listed(**wanted: Any) -> list[str]:
         answer = await http.get(LETTERS, params=wanted, headers=operator)
         assert answer.status_code == 200, answer.text
-        return [one["correlation_id"] for one in answer.json()["dead_letters"]]
+        return [one["command_id"] for one in answer.json()["dead_letters"]]
 
     assert set(await listed()) == {str(old), str(other), str(new)}
     assert await listed(code="boom", older_than_s=60) == [str(old)]
@@ -77,7 +77,7 @@ async def test_pages_go_through_the_list_once_while_it_shrinks(
     wanted: dict[str, Any] = {"limit": 2}
     while True:
         page = (await http.get(LETTERS, params=wanted, headers=operator)).json()
-        seen += [one["correlation_id"] for one in page["dead_letters"]]
+        seen += [one["command_id"] for one in page["dead_letters"]]
         if page["after"] is None:
             break
         # What the cursor names may leave the list meanwhile.
@@ -117,7 +117,7 @@ async def test_a_key_that_waits_for_an_outcome_goes_on_when_an_operator_says_it(
     after = (await accept(broker, echo("b", ordering_key="k"))).written.id
     blocked = (await http.get("/operator/keys/blocked", headers=operator)).json()
     [key] = blocked["keys"]
-    assert (key["ordering_key"], key["correlation_id"], key["waiting"]) == ("k", str(one), 1)
+    assert (key["ordering_key"], key["command_id"], key["waiting"]) == ("k", str(one), 1)
     answer = await http.post(f"{LETTERS}/{one}/discard", json=WHY, headers=operator)
     assert answer.status_code == 409, "a discard says nothing of what was done"
     assert "resolve" in answer.json()["detail"]

@@ -47,7 +47,7 @@ async def told(client: httpx.AsyncClient, content: Any, headers: dict[str, str])
     """Status, body and the headers that say anything, without what differs by command."""
     answer = await client.post(PATH, content=content, headers={"Prefer": "respond-async"} | headers)
     body = answer.json()
-    for name in ("correlation_id", "status_url", "events_url", "deadline_at"):
+    for name in ("command_id", "correlation_id", "status_url", "events_url", "deadline_at"):
         body.pop(name, None)
     names = ("content-type", "www-authenticate", "retry-after", "idempotent-replayed")
     return answer.status_code, body, [answer.headers.get(name) for name in names]

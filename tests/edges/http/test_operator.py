@@ -53,7 +53,7 @@ async def test_a_redriven_command_keeps_its_key_and_makes_a_new_attempt(
 ) -> None:
     one = await dead(broker, idempotency_key="mine")
     listed = (await http.get("/operator/dead-letters", headers=operator)).json()["dead_letters"]
-    assert [each["correlation_id"] for each in listed] == [str(one)]
+    assert [each["command_id"] for each in listed] == [str(one)]
     told = (await http.get(f"/operator/dead-letters/{one}", headers=operator)).json()
     assert [step["what"] for step in told["history"]] == [
         "command.accepted",

@@ -23,6 +23,7 @@ from devstack.stack import AppProcess, Dsns
 from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE
 from tests.support import stack as servers
+from tests.support.calls import fetch
 from tests.support.stack import PostgresServer
 
 ERAS = ["2026-07-28", "legacy"]
@@ -80,13 +81,13 @@ class Front:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def newest(self, user: str = "ada") -> str:
+    async def newest(self, user: str = "ada", *, tenant: str = "demo") -> str:
         """The user's newest command, once there is one that is open."""
-        async with asyncio.timeout(5), self.http(user) as http:
+        async with asyncio.timeout(5), self.http(user, tenant=tenant) as http:
             while True:
                 found = (await http.get("/commands", params={"state": "queued"})).json()["commands"]
                 if found:
-                    return found[0]["correlation_id"]
+                    return found[0]["command_id"]
                 await asyncio.sleep(0.02)
 
 
@@ -108,10 +109,11 @@ async def offer(owner_dsn: str, tools: Path) -> None:
         await catalog_file.apply(engine, catalog_file.parse(tools), prune=False)
 
 
-@pytest.fixture(scope="module")
-def front(
+@pytest.fixture(scope="session")
+def standing(
     template: PostgresServer, issuer: DevIssuer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
+    """An app that all modules of a worker share, as its start takes seconds."""
     home = tmp_path_factory.mktemp("front")
     dsns = asyncio.run(servers.clone(template.superuser_dsn))
     asyncio.run(offer(dsns.owner, Path(__file__).with_name("tools.yml")))
@@ -120,9 +122,17 @@ def front(
 
 
 @pytest.fixture(scope="module")
-def twin(front: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def front(standing: Front) -> Front:
+    """That app, without the calls of other modules."""
+    emptied = "TRUNCATE commands, outbox, ordering_heads CASCADE"
+    asyncio.run(fetch(standing.dsns.owner, emptied))
+    return standing
+
+
+@pytest.fixture(scope="session")
+def twin(standing: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """Another replica of the same broker."""
-    with served(tmp_path_factory.mktemp("twin"), front.dsns, front.issuer) as made:
+    with served(tmp_path_factory.mktemp("twin"), standing.dsns, standing.issuer) as made:
         yield made
 
 
@@ -133,6 +143,7 @@ def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
         "MCP_BROKER_ISSUERS": issuer.setting(),
         "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
         "MCP_BROKER_INLINE_WAIT_S": "1",
+        "MCP_BROKER_TASK_AFTER_S": "0",
         "MCP_BROKER_HEARTBEAT_S": "0.2",
         "MCP_BROKER_REQUEST_STATE_KEYS": f'["{"k" * 32}"]',
         "MCP_BROKER_RESULT_INLINE_BYTES_MAX": "1000",
@@ -140,6 +151,7 @@ def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
         "MCP_BROKER_LISTEN_STREAMS_PER_USER_MAX": str(STREAMS_PER_USER_MAX),
         # What is told of a change of tools is told by its announcement, not by reading again.
         "MCP_BROKER_CATALOG_KEPT_S": "3600",
+        "MCP_BROKER_MCP_EVENTS": "true",
     }
     app = AppProcess(home=home, env=env, port=free_port(), name="app")
     app.start()

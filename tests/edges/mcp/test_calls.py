@@ -39,7 +39,7 @@ async def test_a_key_is_taken_from_meta_header_or_params(front: Front, place: st
         first = (await calling)["result"]
         again = (await call(http, "probe_echo", {"text": "k"}, **sent))["result"]
         other = (await call(http, "probe_echo", {"text": "other"}, **sent))["result"]
-        assert again["_meta"][META]["id"] == first["_meta"][META]["id"] == one
+        assert again["_meta"][META]["command_id"] == first["_meta"][META]["command_id"] == one
         assert again["_meta"][META]["replayed"]
         assert not first["_meta"][META]["replayed"]
         assert other["isError"]
@@ -80,6 +80,11 @@ async def test_the_same_call_without_a_key_joins_the_unfinished_one_and_says_so(
         assert {result["structuredContent"]["command_id"] for result in accepted} == {one}
         joined = [result["_meta"][META]["deduplicated"] for result in accepted]
         assert sorted(joined) == [False, True]
+        for result, again in zip(accepted, joined, strict=True):
+            told = result["structuredContent"]
+            assert told.get("deduplicated", False) == again
+            assert ("This call joined" in told["next_step"]) == again
+            assert told["next_step"] in result["content"][0]["text"]
         await call(http, "command_cancel", {"command_id": one})
         calling = asyncio.create_task(call(http, "git_delete", args))
         assert await front.newest("joins") != one
@@ -97,7 +102,7 @@ async def test_anothers_command_is_not_listed_shown_or_read(front: Front) -> Non
         one = accepted.structured_content["command_id"]
         for stranger in (bob, namesake):
             listed = (await stranger.call_tool("command_list", {})).structured_content
-            assert one not in {found["correlation_id"] for found in listed["commands"]}
+            assert one not in {found["command_id"] for found in listed["commands"]}
             for command_id in (one, str(uuid4())):
                 shown = await stranger.call_tool("command_status", {"command_id": command_id})
                 assert shown.is_error
@@ -105,7 +110,7 @@ async def test_anothers_command_is_not_listed_shown_or_read(front: Front) -> Non
                 with pytest.raises(MCPError, match="Resource not found"):
                     await stranger.read_resource(f"command://{command_id}")
         listed = (await ada.call_tool("command_list", {"limit": 1})).structured_content
-        assert listed["commands"][0]["correlation_id"] == one
+        assert listed["commands"][0]["command_id"] == one
         with pytest.raises(MCPError, match="Resource not found"):
             await ada.read_resource("command://not-an-id")
         await ada.call_tool("command_cancel", {"command_id": one})

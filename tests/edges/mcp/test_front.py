@@ -8,12 +8,19 @@ import jsonschema_rs
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from app.catalog import store as catalog_store
+from app.catalog.policy import Grant
 from app.contract import KEY_META
-from tests.edges.mcp.conftest import ERAS, Front
-from tests.edges.mcp.wire import call
+from tests.edges.mcp.conftest import ERAS, Front, operating
+from tests.edges.mcp.wire import call, message, send
 from tests.support.calls import fetch
+from tests.support.stack import wait_for
 
 KEY = "dev.mcpbroker/command"
+
+DENIED = """
+    SELECT tool FROM audit.events WHERE type = 'call.denied' AND user_id = 'mallory'
+"""
 
 
 def text(result: Any) -> str:
@@ -41,21 +48,24 @@ async def test_the_list_is_sorted_private_and_says_that_output_may_be_accepted(
 async def test_a_tool_without_a_grant_is_neither_listed_nor_told_from_one_that_is_not_there(
     front: Front,
 ) -> None:
-    await fetch(
-        front.dsns.owner,
-        "INSERT INTO grants VALUES ('other', 'user', 'mallory', 'git/*', 'deny', now())",
-    )
+    denied_git = Grant(subject_kind="user", subject="mallory", pattern="git/*", effect="deny")
+    async with operating(front.dsns.owner) as conn:
+        await catalog_store.grant(conn, "other", [denied_git])
     async with front.client("mallory", tenant="other") as client:
-        names = {tool.name for tool in (await client.list_tools()).tools}
-        assert "git_clone" not in names
-        assert "probe_echo" in names
+
+        async def hidden() -> bool:
+            names = {tool.name for tool in (await client.list_tools()).tools}
+            assert "probe_echo" in names
+            return "git_clone" not in names
+
+        await wait_for(hidden)  # replicas are told of a grant once it is there
     async with front.http("mallory", tenant="other") as http:
         denied = (await call(http, "git_delete", {"dest": "x"}))["error"]
         unknown = (await call(http, "git_deletf", {"dest": "x"}))["error"]
     assert denied["message"].replace("delete", "deletf") == unknown["message"]
     assert (denied["code"], denied.get("data")) == (unknown["code"], unknown.get("data"))
-    rows = await fetch(front.dsns.owner, "SELECT tool FROM audit.events WHERE type = 'call.denied'")
-    assert [row["tool"] for row in rows] == ["git", "git_deletf"]
+    rows = await fetch(front.dsns.owner, DENIED)
+    assert {row["tool"] for row in rows} == {"git", "git_deletf"}
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -92,8 +102,8 @@ async def test_a_call_that_outlives_the_wait_is_recovered_by_command_status(
         assert body["status"] == "accepted"
         assert "Do not call this tool again" in text(accepted)
         one = body["command_id"]
-        links = [part.uri for part in accepted.content if part.type == "resource_link"]
-        assert links == [f"command://{one}"]
+        assert body["result_uri"] == f"command://{one}"
+        assert {part.type for part in accepted.content} == {"text"}, "a link is no result"
         waiting = asyncio.create_task(
             client.call_tool("command_status", {"command_id": one, "wait_s": 10})
         )
@@ -104,9 +114,20 @@ async def test_a_call_that_outlives_the_wait_is_recovered_by_command_status(
             {"path": "d", "deleted": True},
         )
         listed = (await client.call_tool("command_list", {"limit": 1})).structured_content
-        assert listed["commands"][0]["correlation_id"] == one
+        assert listed["commands"][0]["command_id"] == one
         resource = await client.read_resource(f"command://{one}")
         assert '"deleted":true' in str(resource.contents[0])
+
+
+async def test_the_instructions_say_what_a_model_can_do(front: Front) -> None:
+    async with front.client(mode="legacy") as client, front.http("ada") as http:
+        told = {client.instructions}
+        discovered = message(await send(http, "server/discover", {}))["result"]
+    [said] = told | {discovered["instructions"]}
+    assert said is not None
+    assert "After a time-out or an interruption look in command_list" in said
+    assert "do not call the tool again" in said
+    assert "_meta" not in said, "no model can set it"
 
 
 async def test_a_failure_is_an_error_with_the_reason(front: Front) -> None:
@@ -143,7 +164,7 @@ async def test_a_key_in_meta_replays_and_refuses_in_words_for_a_model(front: Fro
         again = await client.call_tool("probe_echo", {"text": "a"}, meta=key)
         assert again.structured_content == first.structured_content
         assert (again.meta or {})[KEY]["replayed"]
-        assert (again.meta or {})[KEY]["id"] == one
+        assert (again.meta or {})[KEY]["command_id"] == one
         other = await client.call_tool("probe_echo", {"text": "b"}, meta=key)
     assert other.is_error
     assert "new key" in text(other)
@@ -165,7 +186,8 @@ async def test_a_large_result_has_succeeded_and_comes_by_link(front: Front) -> N
         "truncated": True,
         "result_bytes": len('{"text":""}') + 5000,
         "result_uri": links[0],
-        "next_step": f"Read the resource {links[0]}; do not call the tool again.",
+        "next_step": f"Read it in parts by command_status with command_id {one} and offset 0, or as"
+        f" the resource {links[0]}; do not call the tool again.",
     }
     assert "x" * 5000 in str(whole.contents[0])
 

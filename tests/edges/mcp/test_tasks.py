@@ -1,5 +1,6 @@
 """The tasks extension (SEP-2663), as a client that declares it sends it over plain HTTP."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -24,11 +25,29 @@ async def test_a_task_is_durable_polled_and_completed(front: Front) -> None:
         await front.say(one, "/claim", attempt=1, adapter="run")
         await front.say(one, "/progress", stage="half", percent=50, message="way")
         working = (await task(http, "get", one))["result"]
-        assert (working["status"], working["statusMessage"]) == ("working", "half: way")
+        assert (working["status"], working["statusMessage"]) == ("working", "half: way (50 %)")
         await front.say(one, "", status="ok", result={"text": "task"})
         done = (await task(http, "get", one))["result"]
-    assert done["status"] == "completed"
+    assert (done["status"], done["statusMessage"]) == ("completed", "succeeded")
     assert done["result"]["structuredContent"] == {"text": "task"}
+
+
+@pytest.mark.guarantee("mcp:tasks-soon")
+async def test_a_call_that_ends_soon_is_no_task_and_one_that_does_not_is(front: Front) -> None:
+    """This tool's call waits for two seconds before it is a task."""
+    async with front.http("soon") as http:
+        ends = asyncio.create_task(call(http, "policy_soon", {"what": "a"}, extensions=(TASKS,)))
+        one = await front.newest("soon")
+        await front.say(one, "", status="ok", result={"done": "a"})
+        result = (await ends)["result"]
+        assert (result["resultType"], result["structuredContent"]) == ("complete", {"done": "a"})
+        asked = {"extensions": (TASKS,)}
+        goes_on = (await call(http, "policy_soon", {"what": "b"}, **asked))["result"]
+        assert (goes_on["resultType"], goes_on["status"]) == ("task", "working")
+        meta = {"dev.mcpbroker/wait_s": 0}
+        async with asyncio.timeout(1.5):
+            at_once = (await call(http, "policy_soon", {"what": "c"}, meta=meta, **asked))["result"]
+        assert at_once["resultType"] == "task"
 
 
 async def test_a_failed_tool_is_a_completed_task_with_an_error(front: Front) -> None:
@@ -38,6 +57,7 @@ async def test_a_failed_tool_is_a_completed_task_with_an_error(front: Front) -> 
         await front.say(one, "", status="error", error=error)
         done = (await task(http, "get", one))["result"]
     assert (done["status"], done["result"]["isError"]) == ("completed", True)
+    assert "boom" in done["statusMessage"]
 
 
 async def test_a_task_is_cancelled_and_stays_so(front: Front) -> None:
@@ -73,6 +93,9 @@ async def test_a_client_that_did_not_declare_tasks_gets_none(front: Front) -> No
             error = message(sent)["error"]
             assert error["code"] == -32021
             assert TASKS in error["data"]["requiredCapabilities"]["extensions"]
+            if method == "tools/call":
+                assert "policy_task_only runs as a task only" in error["message"]
+                assert "Nothing was started" in error["message"]
     assert await fetch(front.dsns.owner, "SELECT count(*) AS n FROM commands") == before
 
 

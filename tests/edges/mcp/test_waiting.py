@@ -46,11 +46,13 @@ async def test_silence_is_filled_by_heartbeats_that_increase_also_after_a_hundre
     front: Front, mode: str
 ) -> None:
     heard = Heard()
-    async with front.client(mode=mode) as client:
+    tenant = f"quiet-{len(mode)}"
+    await front.allow(tenant, inline_wait_s=3)  # ten heartbeats, on an idle machine
+    async with front.client(mode=mode, tenant=tenant) as client:
         calling = asyncio.create_task(
             client.call_tool("probe_echo", {"text": f"quiet {mode}"}, progress_callback=heard)
         )
-        one = await front.newest()
+        one = await front.newest(tenant=tenant)
         await front.say(one, "/claim", attempt=1, adapter="run")
         await front.say(one, "/progress", stage="done, nearly", percent=100)
         accepted = await calling

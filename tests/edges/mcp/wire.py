@@ -30,6 +30,15 @@ async def send(
     return await http.post("/mcp", json=body, headers=sent)
 
 
+async def send_old(
+    http: httpx2.AsyncClient, version: str, method: str, params: Mapping[str, Any]
+) -> Any:
+    """One request of an older version, to its JSON-RPC response."""
+    headers = {"MCP-Protocol-Version": version, "Accept": "application/json, text/event-stream"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params)}
+    return message(await http.post("/mcp", json=body, headers=headers))
+
+
 def framed(
     method: str,
     params: Mapping[str, Any],

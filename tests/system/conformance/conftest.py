@@ -50,6 +50,7 @@ async def url(
         "MCP_BROKER_ISSUERS": issuer.setting(),
         "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),
         "MCP_BROKER_INLINE_WAIT_S": "20",
+        "MCP_BROKER_TASK_AFTER_S": "0",
     }
     home = tmp_path_factory.mktemp("conformance")
     app = AppProcess(home=home, env=env, port=free_port(), name="app")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.edges.mcp.adapter import serving
-from tests.edges.mcp.conftest import Front, front, offer
+from tests.edges.mcp.conftest import Front, front, offer, standing
 from tests.system.interop.jobs import Jobs
 
-__all__ = ["front"]
+__all__ = ["front", "standing"]
 
 
 @pytest.fixture(scope="module")

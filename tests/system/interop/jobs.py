@@ -15,6 +15,7 @@ ERRORS: dict[str, dict[str, Any]] = {
     "odd error": {"message": ["not", "a", "text"], "status": 7},
     "large error": {"message": "m" * 5000},
     "cancelled": {"message": "stopped"},
+    "unknown": {"message": "cut off", "outcome_unknown": True},
 }
 RESULTS: dict[str, Any] = {
     "fits": {"done": "all"},
@@ -50,6 +51,7 @@ class Jobs:
             "interop/tied": self._work,
             "interop/release": self._release,
             "interop/ends": self._ends,
+            "interop/asked": self._release,
         }
 
     async def _work(self, work: Work) -> Any:

@@ -180,7 +180,7 @@ class Player:
             listed = self._curl.call("command_list", {"state": UNFINISHED})["commands"]
             if listed:
                 [one] = listed
-                return one["correlation_id"]
+                return one["command_id"]
         raise TimeoutError
 
     def gives_up(self) -> tuple[bool, dict[str, Any]]:
@@ -202,7 +202,7 @@ class Player:
     def drops(self) -> dict[str, Any]:
         self.drop("interop_tied", "drop")
         [one] = self._curl.call("command_list", {"limit": 1})["commands"]
-        return self.outcome(one["correlation_id"])
+        return self.outcome(one["command_id"])
 
     def drop(self, tool: str, name: str) -> None:
         """Call, and hang up once the job runs."""

@@ -153,7 +153,7 @@ class Player:
                 listed = await self.call("command_list", {"state": UNFINISHED})
                 if listed["commands"]:
                     [one] = listed["commands"]
-                    return one["correlation_id"]
+                    return one["command_id"]
 
     async def gives_up(self) -> tuple[bool, dict[str, Any]]:
         job = self.job("time-out")
@@ -175,7 +175,7 @@ class Player:
     async def drops(self) -> dict[str, Any]:
         await self.drop("interop_tied", self.job("drop"))
         [one] = (await self.call("command_list", {"limit": 1}))["commands"]
-        return await self.outcome(one["correlation_id"])
+        return await self.outcome(one["command_id"])
 
     async def drop(self, tool: str, job: dict[str, Any]) -> None:
         """Call, and abort the call once its job runs."""

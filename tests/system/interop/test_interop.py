@@ -32,7 +32,7 @@ def check(story: Story, user: str) -> None:
     assert story.heard[-1] >= PERCENT
     assert story.result == {"done": f"{user} progress"}
     assert story.accepted["status"] == "accepted"
-    assert story.recovered["correlation_id"] == story.accepted["command_id"]
+    assert story.recovered["command_id"] == story.accepted["command_id"]
     assert story.recovered["result"] == {"done": f"{user} slow"}
     assert story.gave_up
     assert (story.found["state"], story.found["result"]) == (

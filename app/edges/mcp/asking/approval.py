@@ -7,6 +7,7 @@ command, as the state carries the command's idempotency key (`dialogue.py`).
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from secrets import token_hex
 from typing import Any, Final
 
@@ -77,17 +78,53 @@ def question(
     )
 
 
-def decision(responses: Mapping[str, Any] | None, key: str = QUESTION) -> bool | None:
+class Decision(StrEnum):
+    """What became of a question: MCP's three answers are three things."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
+    DISMISSED = "dismissed"
+
+
+SAID: Final = {
+    Decision.APPROVED: "the person behind the client said yes",
+    Decision.DECLINED: "the person behind the client said no",
+    Decision.DISMISSED: "the question was dismissed without an answer",
+}
+"""As it is audited."""
+
+
+def decision(responses: Mapping[str, Any] | None, key: str = QUESTION) -> Decision | None:
     """What the person said; None where there is no answer to this question.
 
     Raises:
         MCPError: the answer is not of the shape that was asked for.
     """
-    said = None if responses is None else responses.get(key)
-    if said is None:
+    answer = answer_in(responses, key)
+    if answer is None:
+        return None
+    content = answer.content or {}
+    match answer.action:
+        case "accept" if not content:  # a form that was closed without a look at it
+            return Decision.DISMISSED
+        case "accept" if content.get(CONFIRM) is True:
+            return Decision.APPROVED
+        case "accept" | "decline":
+            return Decision.DECLINED
+        case "cancel":  # also what clients say that nobody sits at
+            return Decision.DISMISSED
+
+
+def answer_in(responses: Mapping[str, Any] | None, key: str) -> types.ElicitResult | None:
+    """The answer to a question; None where there is none.
+
+    Raises:
+        MCPError: what is there is no answer.
+    """
+    response = None if responses is None else responses.get(key)
+    if response is None:
         return None
     try:
-        answer = ANSWER.validate_python(said, from_attributes=True)
+        return ANSWER.validate_python(response, from_attributes=True)
     except ValidationError as error:
         raise MCPError(types.INVALID_PARAMS, f"inputResponses.{key} is no answer") from error
-    return answer.action == "accept" and (answer.content or {}).get(CONFIRM) is True

@@ -11,18 +11,18 @@ from uuid import uuid4
 
 import jsonschema_rs
 from mcp import types
-from mcp.shared.exceptions import MCPError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.catalog.policy import Question, Tool
-from app.edges.mcp.asking.approval import ANSWER, QUESTION, decision
+from app.edges.mcp.asking.approval import QUESTION, SAID, Decision, answer_in, decision
 from app.edges.mcp.asking.approval import question as approval_question
 from app.edges.parts import Parts
-from app.errors import ForbiddenError
+from app.errors import DeclinedError, UnansweredError
 from app.identity import Identity
 from app.intake.prepare import CallRequest
 
 DECLINED: Final = "call.declined"
+DISMISSED: Final = "call.dismissed"
 
 
 class Dialogue(BaseModel):
@@ -62,16 +62,18 @@ async def ask(
     """The next question, or the call with all that its person has said.
 
     Raises:
-        ForbiddenError: the person said no; it is audited.
+        DeclinedError: the person said no; it is audited.
+        UnansweredError: nobody gave the arguments that are asked for; it is audited.
         BrokerError: as `Catalog.prepare` says.
     """
     so_far = Dialogue.of(params.request_state)
     question = missing(tool, {**request.args, **so_far.given})
     if question is not None and so_far.asked == question.key:
-        said = answered(question, tool, params.input_responses)
-        if said is None:
-            await _refuse(broker, who, tool, request)
-        so_far = so_far.model_copy(update={"given": {**so_far.given, **(said or {})}})
+        answer = answered(question, tool, params.input_responses)
+        if isinstance(answer, Decision):
+            await audit(broker, who, request, answer)
+            raise refused(tool, answer, question)
+        so_far = so_far.model_copy(update={"given": {**so_far.given, **answer}})
         question = missing(tool, {**request.args, **so_far.given})
     if question is not None:
         return so_far.asking(question.key, elicitation(question, tool))
@@ -89,23 +91,39 @@ async def _approved(
     request: CallRequest,
     so_far: Dialogue,
 ) -> types.InputRequiredResult | CallRequest:
-    """The call with its person's approval, or the question; a repeat is not asked again."""
+    """The call with its person's approval, or the question; a repeat is not asked again.
+
+    A question that was dismissed is an operator's: the call waits for an approval.
+    """
     call, _ = await broker.preparer.prepare(who, request)
-    said = decision(params.input_responses) if so_far.asked == QUESTION else None
-    if said is None:
+    answer = decision(params.input_responses) if so_far.asked == QUESTION else None
+    if answer is None:
         if await broker.intake.earlier(call) is not None:
             return request
         return so_far.asking(QUESTION, approval_question(tool, request.args))
-    if not said:
-        await _refuse(broker, who, tool, request)
-    return so_far.keyed(replace(request, approved=True))
+    if answer is not Decision.APPROVED:
+        await audit(broker, who, request, answer)
+    if answer is Decision.DECLINED:
+        raise refused(tool, answer)
+    return so_far.keyed(replace(request, approved=answer is Decision.APPROVED))
 
 
-async def _refuse(broker: Parts, who: Identity, tool: Tool, request: CallRequest) -> None:
-    await broker.refusals.call(
-        who, request, kind=DECLINED, reason="the person behind the client said no"
+async def audit(broker: Parts, who: Identity, request: CallRequest, answer: Decision) -> None:
+    """Have it in the audit trail that a question was not answered by a yes."""
+    kind = DECLINED if answer is Decision.DECLINED else DISMISSED
+    await broker.refusals.call(who, request, kind=kind, reason=SAID[answer])
+
+
+def refused(
+    tool: Tool, answer: Decision, question: Question | None = None
+) -> DeclinedError | UnansweredError:
+    """Why nothing was started, in words for a model."""
+    if answer is Decision.DECLINED or question is None:
+        return DeclinedError(f"The user does not allow {tool.name}. Nothing was started.")
+    asked = ", ".join(question.arguments)
+    return UnansweredError(
+        f"{tool.name} asks for {asked}, and the question was dismissed. Nothing was started."
     )
-    raise ForbiddenError(f"{tool.name} was not allowed. Nothing was started.")
 
 
 def missing(tool: Tool, args: Mapping[str, Any]) -> Question | None:
@@ -135,23 +153,17 @@ def elicitation(question: Question, tool: Tool) -> types.ElicitRequest:
 
 def answered(
     question: Question, tool: Tool, responses: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """The arguments that the person gave: none where the answer is missing; None for a no.
+) -> dict[str, Any] | Decision:
+    """The arguments that the person gave, none where the answer is missing; or why there are none.
 
     Raises:
         MCPError: what is there is no answer.
     """
-    said = None if responses is None else responses.get(question.key)
-    if said is None:
+    answer = answer_in(responses, question.key)
+    if answer is None:
         return {}
-    try:
-        answer = ANSWER.validate_python(said, from_attributes=True)
-    except ValidationError as error:
-        raise MCPError(
-            types.INVALID_PARAMS, f"inputResponses.{question.key} is no answer"
-        ) from error
     if answer.action != "accept":
-        return None
+        return Decision.DECLINED if answer.action == "decline" else Decision.DISMISSED
     content = {name: (answer.content or {}).get(name) for name in question.arguments}
     good = jsonschema_rs.validator_for(form(question, tool)).is_valid(content)
     return content if good else {}

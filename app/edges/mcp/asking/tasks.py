@@ -14,11 +14,13 @@ from mcp import types
 from app.commands.store import commands
 from app.commands.store.commands import Command
 from app.edges.commands import decide
-from app.edges.mcp.asking.approval import QUESTION, can_ask, decision, question
+from app.edges.mcp.asking.approval import QUESTION, SAID, Decision, can_ask, decision, question
+from app.edges.mcp.asking.dialogue import audit
 from app.edges.mcp.calls import Context
 from app.edges.parts import Parts
 from app.errors import NotCancellableError
 from app.identity import Identity
+from app.intake.prepare import CallRequest
 from app.postgres.engine import tenant_transaction
 from app.sagas.store import sagas
 from app.sagas.store.sagas import SagaRow
@@ -40,26 +42,32 @@ async def asked(broker: Parts, ctx: Context, task: Command) -> dict[str, Asked]:
 
 
 async def answer(
-    broker: Parts, ctx: Context, who: Identity, task: Command, said: Mapping[str, Any] | None
+    broker: Parts, ctx: Context, who: Identity, task: Command, responses: Mapping[str, Any] | None
 ) -> None:
     """Take a person's answers; one that nothing waits for is ignored, as the spec says.
+
+    What was dismissed stays open, for an operator or for the person to come back to.
 
     Raises:
         MCPError: an answer is not of the shape that was asked for.
     """
     answered = [
-        (one.command, approve)
+        (one.command, found)
         for key, one in (await asked(broker, ctx, task)).items()
-        if (approve := decision(said, key)) is not None
+        if (found := decision(responses, key)) is not None
     ]
-    for command, approve in answered:
+    for command, found in answered:
+        if found is Decision.DISMISSED:
+            request = CallRequest(tool=command.tool, method=command.method, args={})
+            await audit(broker, who, request, found)
+            continue
         with contextlib.suppress(NotCancellableError):  # somebody else was first
             await decide(
                 broker,
                 command,
-                approve=approve,
+                approve=found is Decision.APPROVED,
                 actor=f"user:{who.user_id}",
-                reason="answered by the person behind the client",
+                reason=SAID[found],
             )
 
 

@@ -59,9 +59,9 @@ class Sessions:
 
         await self.app(scope, receive, told)
         # Form and version of the message were checked by whom it went through.
-        said = scope[MESSAGE]
-        if statuses == [202] and said.get("method") == CANCELLED:
-            request_id = (said.get("params") or {}).get("requestId")
+        decoded = scope[MESSAGE]
+        if statuses == [202] and decoded.get("method") == CANCELLED:
+            request_id = (decoded.get("params") or {}).get("requestId")
             name = call_name(scope["broker.identity"], session, request_id)
             if name is not None:
                 self.stops.stop(name)

@@ -59,8 +59,8 @@ class SessionStream:
                     scope, receive, send
                 )
         except TooManyStreamsError:
-            said = {"error": "too many streams are open; list the tools again instead"}
-            refused = JSONResponse(said, status_code=429, headers={"Retry-After": str(RETRY_S)})
+            problem = {"error": "too many streams are open; list the tools again instead"}
+            refused = JSONResponse(problem, status_code=429, headers={"Retry-After": str(RETRY_S)})
             await refused(scope, receive, send)
 
     async def _events(self, who: Identity, request: Request) -> AsyncGenerator[str]:

@@ -72,9 +72,14 @@ class LegacyTasks:
         need(who, CALL)
         tool = await granted(self._broker, who, params.name)
         if params.task is None:
-            raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is called as a task only")
+            words = (
+                f"{tool.name} runs as a task only, and this call has no `task`. Nothing was"
+                " started; do not call it again from a client without tasks, and tell the user."
+            )
+            raise MCPError(types.METHOD_NOT_FOUND, words)
         if tool.policy.task == "forbidden":
-            raise MCPError(types.METHOD_NOT_FOUND, f"{tool.name} is not called as a task")
+            words = f"{tool.name} does not run as a task: call it without. Nothing was started."
+            raise MCPError(types.METHOD_NOT_FOUND, words)
         request, _ = request_of(ctx, tool, params)
         accepted = await accept(self._broker, who, request)
         command = await find(self._broker, who, accepted.written.id)
@@ -103,7 +108,7 @@ class LegacyTasks:
         """The outcome; waits for it, as the spec says."""
         command = await self._find(ctx)
         if not command.final:
-            with self._broker.feed.watch(command.tenant_id, command.id) as watch:
+            with self._broker.feed.watch(command.tenant_id, command.id, end_only=True) as watch:
                 while not command.final:
                     ended = await until_final(watch, wait_s=self._broker.settings.inline_wait_s)
                     command = ended or command

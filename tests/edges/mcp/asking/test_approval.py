@@ -63,12 +63,65 @@ async def test_a_person_who_says_no_leaves_an_audit_event_and_no_command(front: 
             asked = (await ask(http))["result"]
             told = (await ask(http, params=answering(asked, no)))["result"]
             assert told["isError"]
+            assert "The user said no" in told["content"][0]["text"]
             assert "Nothing was started" in told["content"][0]["text"]
+            assert told["structuredContent"]["error"]["code"] == "declined"
     assert await commands(front) == before
     rows = await fetch(
         front.dsns.owner, "SELECT actor FROM audit.events WHERE type = 'call.declined'"
     )
     assert [row["actor"] for row in rows[-2:]] == ["user:ada"] * 2
+
+
+@pytest.mark.guarantee("approval:dismissed")
+@pytest.mark.parametrize("answer", [{"action": "cancel"}, {"action": "accept"}])
+async def test_a_question_that_nobody_answers_is_an_operators_and_no_persons_no(
+    front: Front, answer: Any
+) -> None:
+    """A client that nobody sits at says `cancel`."""
+    async with front.http("headless") as http, front.http("olga", "operator") as operator:
+        args = {"what": f"headless {answer}"}
+        asked = (await ask(http, args))["result"]
+        told = (await ask(http, args, params=answering(asked, {"approve": answer})))["result"]
+        assert not told.get("isError")
+        for words in (told["content"][0]["text"], told["structuredContent"]["next_step"]):
+            assert "waits for an operator's approval" in words
+            assert "still running" not in words
+        one = told["structuredContent"]["command_id"]
+        status = await call(http, "command_status", {"command_id": one, "wait_s": 0})
+        shown = status["result"]["structuredContent"]
+        assert shown["waiting_for"] == "approval by an operator"
+        assert "operator's approval" in shown["next_step"]
+        said = await operator.post(f"/operator/commands/{one}/approve", json={"reason": "fine"})
+        assert said.status_code == 200
+    assert (await front.say(one, "/claim", attempt=1, adapter="run"))["proceed"]
+    assert await audited(front, "headless") == {"call.dismissed"}
+
+
+async def audited(front: Front, user: str) -> set[str]:
+    """What is audited of a user's answers."""
+    rows = await fetch(
+        front.dsns.owner,
+        "SELECT type FROM audit.events WHERE actor = $1"
+        " AND type IN ('call.declined', 'call.dismissed', 'command.denied', 'command.approved')",
+        f"user:{user}",
+    )
+    return {row["type"] for row in rows}
+
+
+@pytest.mark.guarantee("approval:dismissed")
+async def test_a_tasks_question_that_is_dismissed_stays_open_for_an_operator(front: Front) -> None:
+    async with front.http("away") as http, front.http("olga", "operator") as operator:
+        made = (await ask(http, {"what": "away"}, extensions=(TASKS,)))["result"]
+        one = made["taskId"]
+        await task(http, "update", one, asks=True, inputResponses={"approve": {"action": "cancel"}})
+        waits = (await task(http, "get", one, asks=True))["result"]
+        assert waits["status"] == "input_required"
+        assert waits["statusMessage"] == "waits for the user's approval, or an operator's"
+        said = await operator.post(f"/operator/commands/{one}/approve", json={"reason": "fine"})
+        assert said.status_code == 200
+        assert (await task(http, "get", one, asks=True))["result"]["status"] == "working"
+    assert await audited(front, "away") == {"call.dismissed"}
 
 
 @pytest.mark.guarantee("approval:bound")

@@ -207,7 +207,7 @@ async def test_each_older_version_is_served_by_whatever_replica_is_asked(
     async with front.http(session.user) as http:
         params = {"name": "command_status", "arguments": {"command_id": one, "wait_s": 0}}
         asked = await session.post(http, id=8, method="tools/call", params=params)
-    assert message(asked)["result"]["structuredContent"]["correlation_id"] == one
+    assert message(asked)["result"]["structuredContent"]["command_id"] == one
 
 
 async def test_a_tool_that_goes_on_is_only_waited_for_no_longer(front: Front) -> None:

@@ -65,7 +65,7 @@ async def test_a_task_is_made_polled_listed_and_its_result_waited_for(front: Fro
         waiting = asyncio.create_task(say(http, "tasks/result", {"taskId": one}))
         await front.say(one, "/progress", stage="half", percent=50, message="way")
         assert (await say(http, "tasks/get", {"taskId": one}))["result"]["statusMessage"] == (
-            "half: way"
+            "half: way (50 %)"
         )
         assert not waiting.done()
         await front.say(one, "", status="ok", result={"text": "legacy"})
@@ -108,7 +108,9 @@ async def test_foreign_and_unknown_tasks_are_not_found_in_the_same_words(front: 
 async def test_a_tool_is_a_task_only_where_it_and_its_version_say_so(front: Front) -> None:
     async with front.http("ada") as http:
         only = {"name": "policy_task_only", "arguments": {}}
-        assert (await say(http, "tools/call", only))["error"]["code"] == -32601
+        refused = (await say(http, "tools/call", only))["error"]
+        assert refused["code"] == -32601
+        assert "Nothing was started" in refused["message"]
         made = (await say(http, "tools/call", {**only, "task": {}}))["result"]["task"]
         assert made["status"] == "working"
         never = {"name": "policy_no_task", "arguments": {}, "task": {}}

@@ -23,9 +23,9 @@ async function connect() {
 const client = await connect();
 await client.listTools(); // from here on it validates
 const answers = {};
-for (const { kind, name, arguments: args } of JSON.parse(calls)) {
+for (const { kind, name, arguments: args, meta } of JSON.parse(calls)) {
   try {
-    answers[kind] = await client.callTool({ name, arguments: args });
+    answers[kind] = await client.callTool({ name, arguments: args, _meta: meta });
   } catch (error) {
     answers[kind] = { threw: String(error) };
   }

@@ -63,7 +63,7 @@ async function unfinished() {
   while (Date.now() < until) {
     const { commands } = await call("command_list", { state: UNFINISHED });
     if (commands.length > 1) throw new Error(JSON.stringify(commands));
-    if (commands.length === 1) return commands[0].correlation_id;
+    if (commands.length === 1) return commands[0].command_id;
   }
   throw new Error("no command of ours runs");
 }
@@ -114,7 +114,7 @@ async function drop(tool, name) {
 async function drops() {
   await drop("interop_tied", "drop");
   const { commands } = await call("command_list", { limit: 1 });
-  return { dropped: await outcome(commands[0].correlation_id) };
+  return { dropped: await outcome(commands[0].command_id) };
 }
 
 async function cancels() {
