@@ -13,11 +13,13 @@ from app.json_values import KeptObject, PlainText
 VERSION: Final = "1.0"
 
 COMMANDS: Final = "mcp.commands"
+WORKER_COMMANDS: Final = "mcp.commands.worker"
+"""Of tools whose adapter runs in the worker."""
 RESULTS: Final = "mcp.results"
 CONTROL: Final = "mcp.control"
 DEADLETTER: Final = "mcp.deadletter"
 AUDIT: Final = "mcp.audit"
-TOPICS: Final = (COMMANDS, RESULTS, CONTROL, DEADLETTER, AUDIT)
+TOPICS: Final = (COMMANDS, WORKER_COMMANDS, RESULTS, CONTROL, DEADLETTER, AUDIT)
 
 META_PREFIX: Final = "dev.mcpbroker/"
 KEY_META: Final = f"{META_PREFIX}idempotency_key"

@@ -1,5 +1,7 @@
 """Every deliberate error: a stable code, an HTTP status (RFC 9457), a sentence on what to do."""
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, ClassVar, Final
 
 
@@ -38,6 +40,22 @@ class ForbiddenError(BrokerError):
     code = "forbidden"
     status = 403
     title = "This token does not allow that"
+
+
+class DeclinedError(BrokerError):
+    """The person behind the client said no."""
+
+    code = "declined"
+    status = 403
+    title = "The user said no"
+
+
+class UnansweredError(BrokerError):
+    """A question was dismissed: nobody said yes or no."""
+
+    code = "unanswered"
+    status = 422
+    title = "Nobody answered"
 
 
 class UnknownToolError(BrokerError):
@@ -199,7 +217,18 @@ QUOTED_MAX: Final = 200
 """Characters that an error quotes of what came in."""
 
 
+PROBLEMS_MAX: Final = 50
+"""Problems that one error tells of."""
+
+
 def cut(text: str) -> str:
     """A text as an error may quote it: its beginning and, as reasons stand there, its end."""
     half = QUOTED_MAX // 2
     return text if len(text) <= QUOTED_MAX else f"{text[:half]}…{text[-half:]}"
+
+
+def problems_of(problems: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Problems as an error tells them, of very many the first: (place, what is wrong)."""
+    return [
+        {"at": cut(at), "problem": cut(problem)} for at, problem in islice(problems, PROBLEMS_MAX)
+    ]

@@ -23,6 +23,9 @@ and the strictest of those readers stops at 128.
 """
 BODY_DEPTH_MAX: Final = DEPTH_MAX + 8
 """Levels of a request's body, so that it can carry a value of the greatest depth."""
+SHOWN_DEPTH_MAX: Final = DEPTH_MAX + 16
+"""Levels of a value that is shown: a few more than what is taken, as a saga's result holds its
+steps' and an audit event what it tells of."""
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
 INTEGER_DIGITS: Final = len(str(INTEGER_MAX))
@@ -32,6 +35,16 @@ AT_MAX: Final = 200
 INTEGRAL: Final = re.compile(rb"[0-9](?:\.0(?![0-9])|e[+0-9])")
 """What a float that is a whole number has in JSON text, and some strings have too."""
 SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+ROUND: Final = bytes.maketrans(b"[{]}", b"(())")
+NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
+NOT_SHOWN: Final = (
+    f"This value is nested deeper than {SHOWN_DEPTH_MAX} levels, which is not taken any more, and"
+    " which not every reader can read. The database has it as it was."
+)
+"""What stands in answers for a value that an earlier release kept."""
 
 
 class JsonRefusedError(ValueError):
@@ -47,7 +60,7 @@ class JsonUnreadableError(ValueError):
     """This is no JSON text in UTF-8."""
 
 
-def loads(body: bytes) -> Any:
+def loads(body: bytes, *, depth_max: int = BODY_DEPTH_MAX) -> Any:
     """The value of a JSON text, where it is one that is kept as it was sent.
 
     Raises:
@@ -66,10 +79,10 @@ def loads(body: bytes) -> Any:
         at = f"line {error.lineno} column {error.colno}"
         raise JsonUnreadableError(f"the body is not JSON: {error.msg}, {at}") from error
     except RecursionError as error:
-        raise _too_deep(BODY_DEPTH_MAX) from error
+        raise _too_deep(depth_max) from error
     # Nothing that reads the text can make these, but for what it escapes or how deep it is.
-    if "\\u" in text or _brackets(body) > BODY_DEPTH_MAX:
-        _check(value, BODY_DEPTH_MAX)
+    if "\\u" in text or _brackets(body) > depth_max:
+        _check(value, depth_max)
     return value
 
 
@@ -96,6 +109,26 @@ def integral(value: Any, written: bytes) -> Any:
     `written` is its text. What does not fit 64 bits stays a float.
     """
     return _integral(value) if INTEGRAL.search(written) else value
+
+
+def showable(value: Any) -> Any:
+    """The value, or what is shown for one that readers would break at: early releases kept those.
+
+    Of an error its code and message are shown still.
+    """
+    try:
+        written = orjson.dumps(value)
+    except TypeError:  # 254 levels are too many for the writer
+        return _not_shown(value)
+    return _not_shown(value) if _is_deeper(written, SHOWN_DEPTH_MAX) else value
+
+
+def read(text: str | bytes) -> Any:
+    """A value that the database keeps, or what is shown for one that is too deep to be read."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # PostgreSQL holds more than the reader's 1024 levels
+        return {"not_shown": NOT_SHOWN}
 
 
 def plain(text: str) -> str:
@@ -157,8 +190,8 @@ def _problem(name: Any, value: Any) -> str | None:
             problem = None if fits else "an integer of more than 64 bits; send it as a string"
         case _:
             problem = None
-    if problem is None and isinstance(name, str) and (told := _text_problem(name)):
-        return f"its name: {told}"
+    if problem is None and isinstance(name, str) and (problem_of_name := _text_problem(name)):
+        return f"its name: {problem_of_name}"
     return problem
 
 
@@ -185,6 +218,24 @@ def _brackets(written: bytes) -> int:
     return written.count(b"[") + written.count(b"{")
 
 
+def _is_deeper(written: bytes, depth_max: int) -> bool:
+    """Whether a JSON text nests deeper; without a walk through its values."""
+    if _brackets(written) <= depth_max:
+        return False
+    left = STRING.sub(b"", written).translate(ROUND, NO_BRACKETS)
+    for _ in range(depth_max):
+        left = left.replace(b"()", b"")  # the innermost level
+    return bool(left)
+
+
+def _not_shown(value: Any) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    if isinstance(value, dict):
+        said: Mapping[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        kept = {name: said[name] for name in ("code", "message") if isinstance(said.get(name), str)}
+    return kept | {"not_shown": NOT_SHOWN}
+
+
 def _integral(value: Any) -> Any:
     match value:
         case dict():
@@ -207,22 +258,22 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _no_constant(said: str) -> None:
-    raise JsonRefusedError(f"{said} is not JSON; leave it out or send null")
+def _no_constant(literal: str) -> None:
+    raise JsonRefusedError(f"{literal} is not JSON; leave it out or send null")
 
 
-def _number(said: str) -> float:
-    number = float(said)
+def _number(literal: str) -> float:
+    number = float(literal)
     if not isfinite(number):
-        raise JsonRefusedError(f"the number {said[:AT_MAX]} is beyond what JSON readers hold")
+        raise JsonRefusedError(f"the number {literal[:AT_MAX]} is beyond what JSON readers hold")
     return number
 
 
-def _integer(said: str) -> int:
+def _integer(literal: str) -> int:
     # The digits first: to read a million of them takes a while.
-    number = int(said) if len(said) <= INTEGER_DIGITS + 1 else INTEGER_MAX + 1
+    number = int(literal) if len(literal) <= INTEGER_DIGITS + 1 else INTEGER_MAX + 1
     if not INTEGER_MIN <= number <= INTEGER_MAX:
-        shown = said if len(said) <= AT_MAX else f"{said[:AT_MAX]}…"
+        shown = literal if len(literal) <= AT_MAX else f"{literal[:AT_MAX]}…"
         raise JsonRefusedError(f"the integer {shown} has more than 64 bits; send it as a string")
     return number
 

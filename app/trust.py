@@ -1,8 +1,9 @@
 """Whom a deployment trusts: token issuers, client certificates, Kafka's peers; settings only."""
 
+import ssl
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -192,6 +193,29 @@ class KafkaSecurity(BaseModel):
         if self.sasl_password_file is not None:
             return self.sasl_password_file.read_text(encoding="utf-8").strip()
         return None if self.sasl_password is None else self.sasl_password.get_secret_value()
+
+    def client_options(self) -> dict[str, Any]:
+        """Aiokafka's options for TLS and SASL; files are read now, so at each connection.
+
+        Raises:
+            OSError: a file cannot be read (ssl.SSLError: or is no certificate).
+        """
+        if self.security_protocol == "PLAINTEXT":
+            return {}
+        # It checks the broker's name against its certificate; no setting leaves that out.
+        context = ssl.create_default_context(cafile=self.cafile)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.certfile is not None:
+            word = self.key_password
+            context.load_cert_chain(
+                self.certfile, self.keyfile, None if word is None else word.get_secret_value()
+            )
+        made: dict[str, Any] = {"security_protocol": self.security_protocol, "ssl_context": context}
+        if self.security_protocol == "SASL_SSL":
+            made["sasl_mechanism"] = self.sasl_mechanism
+            made["sasl_plain_username"] = self.sasl_username
+            made["sasl_plain_password"] = self.password()
+        return made
 
 
 def is_loopback(host: str | None) -> bool:

@@ -1,17 +1,16 @@
-"""Kafka: how the relay is let in, and the topics."""
+"""Kafka: the topics, and what one that is away looks like."""
 
 import logging
-import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
-from aiokafka.helpers import create_ssl_context
 
 from app.config import Settings
 from app.contract import AUDIT, TOPICS
-from app.trust import KafkaSecurity
 
 logger = logging.getLogger(__name__)
 
@@ -26,39 +25,21 @@ AUDIT_RETENTION: Final = {"retention.ms": "-1"}
 """Checkpoints anchor the audit trail, so they are kept."""
 
 
-def security(settings: KafkaSecurity) -> dict[str, Any]:
-    """The client options for TLS and SASL; files are read now, so at each connection.
-
-    Raises:
-        OSError: a file cannot be read (ssl.SSLError: or is no certificate).
-    """
-    protocol = settings.security_protocol
-    if protocol == "PLAINTEXT":
-        return {}
-    key_password = settings.key_password
-    # It checks the broker's name against its certificate; there is no setting to leave that out.
-    context = create_ssl_context(
-        cafile=settings.cafile,
-        certfile=settings.certfile,
-        keyfile=settings.keyfile,
-        password=None if key_password is None else key_password.get_secret_value(),
+@asynccontextmanager
+async def _administering(settings: Settings) -> AsyncGenerator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap, **settings.kafka_security.client_options()
     )
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    made: dict[str, Any] = {"security_protocol": protocol, "ssl_context": context}
-    if protocol == "SASL_SSL":
-        made["sasl_mechanism"] = settings.sasl_mechanism
-        made["sasl_plain_username"] = settings.sasl_username
-        made["sasl_plain_password"] = settings.password()
-    return made
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()
 
 
 async def create_topics(settings: Settings) -> None:
     """Create the topics that are missing; refused by Kafka's access rules, it goes on without."""
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap, **security(settings.kafka_security)
-    )
-    try:
-        await admin.start()
+    async with _administering(settings) as admin:
         known = set(await admin.list_topics())
         for topic in TOPICS:
             if topic in known:
@@ -69,30 +50,30 @@ async def create_topics(settings: Settings) -> None:
                 settings.kafka_replication,
                 topic_configs=AUDIT_RETENTION if topic == AUDIT else {},
             )
-            told: list[Any] = (await admin.create_topics([made])).to_object()["topic_errors"]
-            error = for_code(told[0]["error_code"])
+            topic_errors: list[Any] = (await admin.create_topics([made])).to_object()[
+                "topic_errors"
+            ]
+            error = for_code(topic_errors[0]["error_code"])
             if error is NoError:
                 logger.info("topic created", extra={"topic": topic})
             elif error is not TopicAlreadyExistsError:  # another relay was first
                 # The other topics' events go on.
                 logger.warning("topic not created: %s", error.__name__, extra={"topic": topic})
-    finally:
-        await admin.close()
+
+
+async def topics(settings: Settings) -> set[str]:
+    """The topics that there are; asking for one by name could make it, with others' settings."""
+    async with _administering(settings) as admin:
+        return set(await admin.list_topics())
 
 
 async def topic_limits(settings: Settings) -> dict[str, int]:
     """`max.message.bytes` of each of our topics that may be read."""
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap, **security(settings.kafka_security)
-    )
     asked = [
         ConfigResource(ConfigResourceType.TOPIC, topic, {MESSAGE_BYTES: None}) for topic in TOPICS
     ]
-    try:
-        await admin.start()
+    async with _administering(settings) as admin:
         answers = await admin.describe_configs(asked)
-    finally:
-        await admin.close()
     found: dict[str, int] = {}
     for answer in answers:
         resources: list[Any] = answer.to_object()["resources"]

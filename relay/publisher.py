@@ -25,7 +25,7 @@ from aiokafka.errors import (
 )
 
 from app.config import Settings
-from relay.kafka import KAFKA_AWAY, create_topics, security, tell_limits
+from relay.kafka import KAFKA_AWAY, create_topics, tell_limits
 
 logger = logging.getLogger(__name__)
 
@@ -150,8 +150,8 @@ class Publisher:
             failed = error
         if records and not any(outcomes):
             reasons = {repr(one.exception()) for one in sending.values() if one.done()}
-            told = repr(failed) if failed is not None else ", ".join(sorted(reasons))
-            raise PublishError(f"Kafka did not acknowledge: {told}") from failed
+            reason = repr(failed) if failed is not None else ", ".join(sorted(reasons))
+            raise PublishError(f"Kafka did not acknowledge: {reason}") from failed
         return outcomes
 
     async def _send(
@@ -201,8 +201,8 @@ class Publisher:
                 continue
             error = future.exception()
             if error is None:
-                told = future.result()
-                outcomes[n] = Place(told.partition, told.offset)
+                metadata = future.result()
+                outcomes[n] = Place(metadata.partition, metadata.offset)
             elif isinstance(error, (*OF_THE_RECORD, UnknownError)):
                 doubted.append(n)
             elif isinstance(error, OF_THE_TOPIC):
@@ -221,7 +221,7 @@ class Publisher:
             for n in doubted:
                 record = records[n]
                 try:
-                    told = await producer.send_and_wait(
+                    metadata = await producer.send_and_wait(
                         record.topic, value=record.value, key=record.key, headers=record.headers
                     )
                 except OF_THE_RECORD as error:
@@ -231,7 +231,7 @@ class Publisher:
                 except OF_THE_TOPIC as error:
                     outcomes[n] = self._shut_topic(record.topic, repr(error))
                 else:
-                    outcomes[n] = Place(told.partition, told.offset)
+                    outcomes[n] = Place(metadata.partition, metadata.offset)
         finally:
             await _stop(producer)
 
@@ -281,7 +281,7 @@ class Publisher:
             linger_ms=LINGER_MS,
             # The topic's own limit decides.
             max_request_size=self._settings.result_bytes_max + (1 << 20),
-            **security(self._settings.kafka_security),
+            **self._settings.kafka_security.client_options(),
         )
         try:
             await producer.start()

@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.catalog.cache import Tools
+from app.commands import measures
 from app.commands.store import ticks
 from app.config import Settings
-from app.postgres.engine import AWAY, is_lost
+from app.postgres.engine import AWAY, each_by_itself, is_lost
 from app.postgres.wakeups import Notifier
 from app.sagas import conductor
 from relay import waits
@@ -53,7 +54,7 @@ class Conductor:
 
     async def tick(self) -> int:
         """Take the ticks that are due, some at once; returns how many moved something."""
-        async with self._engine.connect() as conn:
+        async with each_by_itself(self._engine) as conn:
             due = await ticks.due_ticks(conn, limit=BATCH_MAX)
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -81,6 +82,7 @@ class Conductor:
             return False
         if change is None:
             return False
+        measures.count(change)
         self._notifier.commands(change.woken)
         self._notifier.outbox()
         return True

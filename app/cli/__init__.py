@@ -1,32 +1,49 @@
-"""`broker`: serve, migrate, catalog, tenant, audit, config, dead-letters, outbox, saga."""
+"""`broker`: serve and migrate; call, commands, approve, deny; and what operators administer."""
 
-from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 import uvloop
+from alembic.util import CommandError
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from app import config, logs
-from app.catalog import file as catalog_file
-from app.cli import audit_retention, dead_letters, outbox, saga, tenant
-from app.cli import settings as settings_
-from app.cli.common import AsJson, DatabaseUrl, fail, run
-from app.postgres import migrate
-
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+from app.cli import (
+    audit_retention,
+    call,
+    catalog,
+    commands,
+    dead_letters,
+    outbox,
+    saga,
+    status,
+    target,
+    tenant,
+    trace,
 )
-catalogs = typer.Typer(no_args_is_help=True, help="The tools that are offered.")
-app.add_typer(catalogs, name="catalog")
+from app.cli import settings as settings_
+from app.cli.common import DatabaseUrl, fail, run
+from app.postgres import migrate
+from app.postgres.pooler import PoolerError
+from app.traces.tracing import ExtraMissingError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(target.app, name="target")
 app.add_typer(audit_retention.app, name="audit")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(dead_letters.app, name="dlq", hidden=True)  # its earlier name
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(saga.app, name="saga")
+app.add_typer(commands.app, name="commands")
 app.command("config")(settings_.show)
+app.command()(call.call)
+app.command()(commands.approve)
+app.command()(commands.deny)
+app.command()(trace.trace)
+app.command()(status.status)
 
 
 @app.command()
@@ -36,10 +53,13 @@ def serve() -> None:
 
     try:
         settings = config.load()
-    except ValidationError as error:
+    except (ValidationError, SettingsError) as error:
         raise fail(f"settings: {error}") from error
     logs.configure(level=settings.log_level, json=settings.log_json)
-    uvloop.run(serve_app(settings))
+    try:
+        uvloop.run(serve_app(settings))
+    except (PoolerError, ExtraMissingError) as error:
+        raise fail(f"{error.title}. {error}") from error
 
 
 @app.command("migrate")
@@ -53,40 +73,11 @@ def migrate_(
         for line in run(migrate.plan(database_url)):
             typer.echo(line)
         return
-    run(migrate.upgrade(database_url, revision))
+    try:
+        run(migrate.upgrade(database_url, revision))
+    except CommandError as error:  # there is no such revision
+        raise fail(f"--revision: {error}") from error
     typer.echo(f"schema is at {revision if revision != 'head' else migrate.head()}")
-
-
-@catalogs.command("apply")
-def catalog_apply(
-    file: Path,
-    database_url: DatabaseUrl,
-    prune: Annotated[bool, typer.Option(help="Take out of service what the file lacks.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Put a catalog file in force; running apps follow within seconds."""
-
-    async def work() -> dict[str, list[str]]:
-        async with migrate.connected(database_url) as engine:
-            return await catalog_file.apply(engine, catalog_file.parse(file), prune=prune)
-
-    done = run(work())
-    if as_json:
-        typer.echo(orjson.dumps(done).decode())
-        return
-    typer.echo(f"applied: {', '.join(done['applied']) or 'nothing new'}")
-    if done["retired"]:
-        typer.echo(f"retired: {', '.join(done['retired'])}")
-
-
-@catalogs.command("check")
-def catalog_check(file: Path) -> None:
-    """Check a catalog file without a database."""
-
-    async def work() -> int:
-        return len(catalog_file.parse(file).tools)
-
-    typer.echo(f"{run(work())} tools, all well formed")
 
 
 def main() -> None:

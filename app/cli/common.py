@@ -1,6 +1,7 @@
 """What the commands share: where the database is, how they end, and say what went wrong."""
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +23,13 @@ def database_option(role: str) -> Any:
 
 DatabaseUrl = Annotated[str, database_option("a role that is a member of broker_owner")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def finite(value: float | None) -> float | None:
+    """A number that bounds something; NaN and infinity, which floats may be, bound nothing."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
 
 
 def fail(message: str) -> typer.Exit:

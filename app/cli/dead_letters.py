@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.common import AsJson, fail
+from app.cli.common import AsJson, fail, finite
 from app.cli.http import LOCAL, Reason, Token, Url, ask, echo, known
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -25,8 +25,13 @@ Unknown = Annotated[
     bool | None,
     typer.Option("--unknown/--known", help="Whose outcome is unknown, or is not."),
 ]
-Older = Annotated[float | None, typer.Option(help="Given up longer ago than this, in seconds.")]
-Newer = Annotated[float | None, typer.Option(help="Given up since so many seconds.")]
+Older = Annotated[
+    float | None,
+    typer.Option(callback=finite, help="Given up longer ago than this, in seconds."),
+]
+Newer = Annotated[
+    float | None, typer.Option(callback=finite, help="Given up since so many seconds.")
+]
 
 
 def show_letters(found: list[dict[str, Any]]) -> None:
@@ -34,12 +39,12 @@ def show_letters(found: list[dict[str, Any]]) -> None:
     table = Table("Id", "Tool", "Attempts", "Error", "Given up")
     for one in found:
         error = one.get("error") or {}
-        said = error.get("code") or error.get("message") or ""
+        reason = error.get("code") or error.get("message") or ""
         table.add_row(
-            one["correlation_id"],
+            one["command_id"],
             f"{one['tool']}/{one['method']}",
             str(one["attempt"]),
-            f"{said}{' (outcome unknown)' if one.get('outcome_unknown') else ''}",
+            f"{reason}{' (outcome unknown)' if one.get('outcome_unknown') else ''}",
             one.get("finished_at", ""),
         )
     Console().print(table)
@@ -104,7 +109,9 @@ def redrive(
     older_than_s: Older = None,
     newer_than_s: Newer = None,
     limit: int = 100,
-    per_s: Annotated[float | None, typer.Option(help="At most so many a second.")] = None,
+    per_s: Annotated[
+        float | None, typer.Option(callback=finite, help="At most so many a second.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; else a dry run.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -187,7 +194,7 @@ def blocked(
     table = Table("Key", "Waits for", "Since", "Commands behind it")
     for one in body["keys"]:
         since, behind = one["blocked_at"], str(one["waiting"])
-        table.add_row(one["ordering_key"], one["correlation_id"], since, behind)
+        table.add_row(one["ordering_key"], one["command_id"], since, behind)
     Console().print(table)
     if body["after"] is not None:
         typer.echo(f"more: --after {body['after']}")

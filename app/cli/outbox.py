@@ -11,7 +11,6 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.cli.common import AsJson, database_option, fail, run
 from app.cli.http import Reason
@@ -58,12 +57,8 @@ def redrive(
     every: All = False,
 ) -> None:
     """Have parked rows go to Kafka again, once what refused them is mended."""
-    _chosen(rows, topic, every)
-
-    async def verb(conn: AsyncConnection) -> list[int]:
-        return await parked.redrive(conn, ids=rows or None, topic=topic, reason=reason)
-
-    typer.echo(f"{len(run(_within(database_url, verb)))} go again")
+    count = _settle(parked.redrive, database_url, rows, topic, every, reason)
+    typer.echo(f"{count} go again")
 
 
 @app.command()
@@ -75,21 +70,24 @@ def discard(
     every: All = False,
 ) -> None:
     """Drop parked events for good. Commands are not dropped: cancel them."""
-    _chosen(rows, topic, every)
-
-    async def verb(conn: AsyncConnection) -> list[int]:
-        return await parked.discard(conn, ids=rows or None, topic=topic, reason=reason)
-
-    typer.echo(f"{len(run(_within(database_url, verb)))} dropped")
+    count = _settle(parked.discard, database_url, rows, topic, every, reason)
+    typer.echo(f"{count} dropped")
 
 
-def _chosen(rows: list[int] | None, topic: str | None, every: bool) -> None:
+def _settle(
+    verb: Callable[..., Awaitable[list[int]]],
+    database_url: str,
+    rows: list[int] | None,
+    topic: str | None,
+    every: bool,
+    reason: str,
+) -> int:
+    """Do one thing with the rows that were chosen, in one transaction; how many there were."""
     if sum((bool(rows), topic is not None, every)) != 1:
         raise fail("Name rows, or a --topic, or --all.")
 
+    async def work() -> int:
+        async with connected(database_url) as engine, engine.begin() as conn:
+            return len(await verb(conn, ids=rows or None, topic=topic, reason=reason))
 
-async def _within(
-    database_url: str, verb: Callable[[AsyncConnection], Awaitable[list[int]]]
-) -> list[int]:
-    async with connected(database_url) as engine, engine.begin() as conn:
-        return await verb(conn)
+    return run(work())

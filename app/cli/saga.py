@@ -14,15 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.common import AsJson, fail
-from app.cli.http import LOCAL, Url, ask, echo, known
+from app.cli.http import LOCAL, Caller, Url, ask, echo, known
 from app.errors import InvalidDefinitionError
 from app.sagas.parse import load
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
-
-Token = Annotated[
-    str, typer.Option("--token", envvar="MCP_BROKER_TOKEN", help="Yours.", show_default=False)
-]
 
 
 class Verb(StrEnum):
@@ -61,7 +57,7 @@ def parsed(text: str | bytes, source: str) -> Any:
 
 
 @app.command()
-def register(file: Path, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
+def register(file: Path, token: Caller, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Register a definition, YAML or JSON; a changed one becomes a new version."""
     body = ask(url, token, "POST", "/sagas/definitions", content=read(file))
     echo(body) if as_json else typer.echo(f"{body['name']} is at version {body['version']}")
@@ -69,7 +65,7 @@ def register(file: Path, token: Token, url: Url = LOCAL, as_json: AsJson = False
 
 @app.command()
 def definitions(
-    token: Token,
+    token: Caller,
     url: Url = LOCAL,
     after: Annotated[str | None, typer.Option(help="Go on after this name.")] = None,
     limit: int = 50,
@@ -90,7 +86,7 @@ def definitions(
 
 
 @app.command()
-def definition(name: str, token: Token, url: Url = LOCAL, version: Version = None) -> None:
+def definition(name: str, token: Caller, url: Url = LOCAL, version: Version = None) -> None:
     """One definition, as JSON."""
     path = f"/sagas/definitions/{name}"
     echo(ask(url, token, "GET", path, params=known(version=version)))
@@ -99,23 +95,23 @@ def definition(name: str, token: Token, url: Url = LOCAL, version: Version = Non
 @app.command()
 def plan(
     name: Annotated[str, typer.Argument(help="Of a registered saga, or a definition's file.")],
-    token: Token,
+    token: Caller,
     url: Url = LOCAL,
     given: Annotated[str, typer.Option("--input", help="The run's input, as JSON.")] = "{}",
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
     """What a run would do, and how it would be undone; nothing is started."""
-    told = ask(url, token, "POST", "/sagas/dry-run", json=which(name, given, version))
+    answer = ask(url, token, "POST", "/sagas/dry-run", json=which(name, given, version))
     if as_json:
-        echo(told)
+        echo(answer)
         return
-    for number, wave in enumerate(told["plan"], 1):
+    for number, wave in enumerate(answer["plan"], 1):
         for step in wave:
             typer.echo(f"{number}. {said(step)}  [{step['kind']}]")
-    for step in told["undo_plan"]:
+    for step in answer["undo_plan"]:
         typer.echo(f"undo {step['undoes']}: {said(step)}")
-    typer.echo(told["note"])
+    typer.echo(answer["note"])
 
 
 def which(name: str, given: str, version: int | None) -> dict[str, Any]:
@@ -136,7 +132,7 @@ def said(call: dict[str, Any]) -> str:
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="Of a registered saga, or a definition's file.")],
-    token: Token,
+    token: Caller,
     url: Url = LOCAL,
     given: Annotated[str, typer.Option("--input", help="The run's input, as JSON.")] = "{}",
     version: Version = None,
@@ -146,19 +142,19 @@ def run(
     """Run a saga and wait for its outcome for a while."""
     body = which(name, given, version)
     headers = {} if key is None else {"Idempotency-Key": key}
-    told = ask(url, token, "POST", "/sagas", json=body, headers=headers)
+    answer = ask(url, token, "POST", "/sagas", json=body, headers=headers)
     if as_json:
-        echo(told)
-    elif told.get("status") == "accepted":
-        typer.echo(f"accepted, still running: broker saga show {told['correlation_id']}")
+        echo(answer)
+    elif answer.get("status") == "accepted":
+        typer.echo(f"accepted, still running: broker saga show {answer['command_id']}")
     else:
-        typer.echo(f"{told['correlation_id']} ended {told['state']}")
-        echo(told["result"] if told["error"] is None else told["error"])
+        typer.echo(f"{answer['command_id']} ended {answer['state']}")
+        echo(answer["result"] if answer["error"] is None else answer["error"])
 
 
 @app.command("list")
 def list_(
-    token: Token,
+    token: Caller,
     url: Url = LOCAL,
     state: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
     everyone: Annotated[bool, typer.Option(help="The whole tenant's, as an operator.")] = False,
@@ -182,7 +178,7 @@ def list_(
 
 
 @app.command()
-def show(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
+def show(saga_id: str, token: Caller, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """One saga with its steps."""
     body = ask(url, token, "GET", f"/sagas/{saga_id}")
     echo_saga(body, as_json=as_json)
@@ -191,7 +187,7 @@ def show(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) 
 @app.command()
 def cancel(
     saga_id: str,
-    token: Token,
+    token: Caller,
     reason: Annotated[str, typer.Option(help="For the audit trail.")] = "cancelled by the caller",
     url: Url = LOCAL,
     as_json: AsJson = False,
@@ -202,7 +198,7 @@ def cancel(
 
 
 @app.command()
-def commit(saga_id: str, token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
+def commit(saga_id: str, token: Caller, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Say that an ad hoc saga has all its steps."""
     body = ask(url, token, "POST", f"/sagas/{saga_id}/commit")
     echo_saga(body, as_json=as_json)
@@ -213,7 +209,7 @@ def settle(
     saga_id: str,
     step: str,
     verb: Annotated[Verb, typer.Argument(help="What is to become of the step.")],
-    token: Token,
+    token: Caller,
     reason: Annotated[str, typer.Option(help="For the audit trail.")],
     outcome: Annotated[Outcome | None, typer.Option(help="What resolve found out.")] = None,
     url: Url = LOCAL,
@@ -221,8 +217,8 @@ def settle(
 ) -> None:
     """Retry, skip or resolve a step that a saga waits for."""
     path = f"/operator/sagas/{saga_id}/steps/{step}"
-    said = known(outcome=outcome) | {"verb": verb, "reason": reason}
-    body = ask(url, token, "POST", path, json=said)
+    request = known(outcome=outcome) | {"verb": verb, "reason": reason}
+    body = ask(url, token, "POST", path, json=request)
     echo_saga(body, as_json=as_json)
 
 

@@ -13,9 +13,10 @@ from app.config import DEPLOYMENTS, PREFIX
 from app.config.field import change_of, unit_of
 
 TITLES: Final = {
-    "both": "Both deployments, with the same values",
+    "both": "App and relay, with the same values",
     "app": "The app",
     "relay": "The relay",
+    "worker": "The worker, which reads those of Kafka, metrics and logs above, too",
 }
 
 
@@ -24,11 +25,11 @@ def show(as_json: AsJson = False) -> None:
 
     Each is an environment variable; <VARIABLE>_FILE names a file to read it from.
     """
-    rows = [
-        _row(deployment, name, field)
-        for deployment, kind in DEPLOYMENTS.items()
-        for name, field in kind.model_fields.items()
-    ]
+    fields: dict[str, tuple[str, FieldInfo]] = {}
+    for deployment, kind in DEPLOYMENTS.items():
+        for name, field in kind.model_fields.items():
+            fields.setdefault(name, (deployment, field))
+    rows = [_row(deployment, name, field) for name, (deployment, field) in fields.items()]
     if as_json:
         typer.echo(orjson.dumps(rows).decode())
         return

@@ -15,14 +15,18 @@ from rich.table import Table
 from app.catalog import store as catalog_store
 from app.catalog.policy import Grant
 from app.catalog.store import UNSETTABLE, Limits
-from app.cli.common import AsJson, DatabaseUrl, fail, run
+from app.cli.common import AsJson, DatabaseUrl, fail, finite, run
 from app.postgres.migrate import connected
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
 Patterns = list[str] | None
 Allow = Annotated[
-    Patterns, typer.Option(help="[user:U=|group:G=]tool/method, * and ? match; repeatable.")
+    Patterns,
+    typer.Option(
+        help="[user:U=|group:G=]tool/method; * and ? match, and nothing else is"
+        " special; repeatable."
+    ),
 ]
 Deny = Annotated[Patterns, typer.Option(help="As --allow; deny wins.")]
 
@@ -36,13 +40,15 @@ def put(
         int | None, typer.Option(min=1, max=1000, help="Its share of dispatches; 1 if new.")
     ] = None,
     rate_per_s: Annotated[
-        float | None, typer.Option(min=0.001, help="Dispatches a second; no limit if new.")
+        float | None,
+        typer.Option(min=0.001, callback=finite, help="Dispatches a second; no limit if new."),
     ] = None,
     rate_burst: Annotated[int | None, typer.Option(min=1, help="100 if new.")] = None,
     in_flight_max: Annotated[int | None, typer.Option(min=1, help="100 if new.")] = None,
     queued_max: Annotated[int | None, typer.Option(min=1, help="100000 if new.")] = None,
     inline_wait_s: Annotated[
-        float | None, typer.Option(min=0, help="How long its calls wait; the app's if new.")
+        float | None,
+        typer.Option(min=0, callback=finite, help="How long its calls wait; the app's if new."),
     ] = None,
     unset: Annotated[
         list[str] | None, typer.Option(help=f"To have no value: {', '.join(UNSETTABLE)}.")
@@ -81,7 +87,7 @@ def grant(
     tenant_id: str, database_url: DatabaseUrl, allow: Allow = None, deny: Deny = None
 ) -> None:
     """Add grants; those that are there stay. `--deny 'user:bob=*'` shuts one user out at once."""
-    made = parsed(allow, deny)
+    made = parsed(allow, deny, new=True)
     changed = run(granted(database_url, tenant_id, made, add=True))
     typer.echo(f"tenant {tenant_id}: {changed} grants added, {len(made) - changed} were there")
 
@@ -91,7 +97,7 @@ def revoke(
     tenant_id: str, database_url: DatabaseUrl, allow: Allow = None, deny: Deny = None
 ) -> None:
     """Take grants away, each as it was written."""
-    lost = parsed(allow, deny)
+    lost = parsed(allow, deny, new=False)
     changed = run(granted(database_url, tenant_id, lost, add=False))
     typer.echo(f"tenant {tenant_id}: {changed} grants gone")
     if changed < len(lost):
@@ -111,15 +117,15 @@ def show(tenant_id: str, database_url: DatabaseUrl, as_json: AsJson = False) -> 
         listed = [asdict(one) for one in grants]
         return asdict(found) | {"grants": sorted(listed, key=lambda one: tuple(one.values()))}
 
-    told = run(work())
+    tenant = run(work())
     if as_json:
-        typer.echo(orjson.dumps(told).decode())
+        typer.echo(orjson.dumps(tenant).decode())
         return
     table = Table("Limit or grant", "Value")
-    for name, value in told.items():
+    for name, value in tenant.items():
         if name != "grants":
             table.add_row(name, "-" if value is None else str(value))
-    for one in told["grants"]:
+    for one in tenant["grants"]:
         table.add_row(f"{one['effect']} {one['subject_kind']}:{one['subject']}", one["pattern"])
     Console().print(table)
 
@@ -140,22 +146,24 @@ def unknown(tenant_id: str) -> typer.Exit:
     return fail(f"There is no tenant {tenant_id!r}; `broker tenant put {tenant_id}` makes it.")
 
 
-def parsed(allow: Patterns, deny: Patterns) -> list[Grant]:
+def parsed(allow: Patterns, deny: Patterns, *, new: bool) -> list[Grant]:
     """The grants that both options name, at least one."""
-    grants = [written(text, "allow") for text in allow or ()]
-    grants += [written(text, "deny") for text in deny or ()]
+    grants = [written(text, "allow", new=new) for text in allow or ()]
+    grants += [written(text, "deny", new=new) for text in deny or ()]
     if not grants:
         raise fail("give --allow or --deny")
     return grants
 
 
-def written(text: str, effect: str) -> Grant:
-    """`pattern`, `user:U=pattern` or `group:G=pattern`."""
+def written(text: str, effect: str, *, new: bool) -> Grant:
+    """`pattern`, `user:U=pattern` or `group:G=pattern`; one that is there may be of before."""
     who, found, pattern = text.rpartition("=")
     kind, _, subject = who.partition(":")
     named = found or text.startswith(("user:", "group:"))
     if not pattern or (named and (kind not in {"user", "group"} or not subject)):
         raise fail(f"{text!r}: write PATTERN, user:NAME=PATTERN or group:NAME=PATTERN")
+    if new and "[" in pattern:
+        raise fail(f"{text!r}: no tool's name has a [; in a pattern * and ? are special")
     if not found:
         return Grant(subject_kind="tenant", subject="*", pattern=pattern, effect=effect)
     return Grant(subject_kind=kind, subject=subject, pattern=pattern, effect=effect)

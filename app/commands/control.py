@@ -13,7 +13,7 @@ from app.commands.attempts import Change, blocked_reason, end
 from app.commands.state import Event, State
 from app.commands.store import commands, dead_letters, heads, moves, outbox, ticks
 from app.commands.store.commands import Command
-from app.contract import COMMANDS, CONTROL
+from app.contract import CONTROL
 from app.errors import NotCancellableError
 
 FOREVER_S: Final = 1e9
@@ -85,7 +85,7 @@ async def stop(
     if asked.saga_role == "saga":
         await ticks.enqueue_tick_of(conn, asked)
         return Change(command=asked, cancel_requested=True, woken=(asked.id,))
-    said = {
+    message = {
         "action": "cancel",
         "correlation_id": str(asked.id),
         "tenant_id": asked.tenant_id,
@@ -95,7 +95,7 @@ async def stop(
         "adapter": asked.adapter,
         "reason": reason,
     }
-    await outbox.append(conn, asked, kind="control", topic=CONTROL, payload=said)
+    await outbox.append(conn, asked, kind="control", topic=CONTROL, payload=message)
     return Change(command=asked, cancel_requested=True, woken=(asked.id,), outbox=True)
 
 
@@ -157,7 +157,7 @@ async def redrive(
         held=command.ordering_key is not None,
     )
     assert queued is not None, "the row is locked and its state was read under the lock"
-    await outbox.append_attempt(conn, queued, topic=COMMANDS, pause_s=pause_s)
+    await outbox.append_attempt(conn, queued, pause_s=pause_s)
     # Its number is lower than that of whatever waits, so it is the next of its key.
     released = await _go_on(conn, command)
     return Change(command=queued, woken=(queued.id, *released), outbox=True)

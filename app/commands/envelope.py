@@ -15,8 +15,9 @@ def partition_key(tenant_id: str, ordering_key: str | None, correlation_id: UUID
 def envelope(row: Mapping[str, Any], *, by_reference: bool) -> dict[str, Any]:
     """The command as Kafka carries it: the seed's fields, and which attempt this is.
 
-    `row` is a row of `commands`. Without args where policy says by_reference. The fence is
-    the attempt's number: public, not a secret; the claim checks it.
+    `row` is a row of `commands`. Without args where policy says by_reference, and without the
+    call that would undo it: the broker makes that itself. The fence is the attempt's number:
+    public, not a secret; the claim checks it.
     """
     return {
         "envelope_version": VERSION,
@@ -34,7 +35,7 @@ def envelope(row: Mapping[str, Any], *, by_reference: bool) -> dict[str, Any]:
         "accept_async": row["accept_async"],
         "saga_id": None if row["saga_id"] is None else str(row["saga_id"]),
         "saga_step": row["saga_step"],
-        "compensation": row["compensation"],
+        "compensation": None if by_reference else row["compensation"],
         "attempt": row["attempt"],
         "fence": row["attempt"],
         "deadline_at": instant(row["deadline_at"]),
@@ -50,8 +51,12 @@ def headers(
     ordering_key: str | None,
     attempt: int | None,
     trace: str | None,
+    target: str | None = None,
 ) -> list[tuple[str, bytes]]:
-    """Kafka headers; EDA turns `message_uuid` into event.meta.uuid."""
+    """Kafka headers; EDA turns `message_uuid` into event.meta.uuid.
+
+    By `target` an executor keeps within the bounds of a tool's target before it claims.
+    """
     named = {
         "message_uuid": str(event_id),
         "content-type": "application/json",
@@ -60,5 +65,6 @@ def headers(
         "ordering_key": ordering_key,
         "attempt": None if attempt is None else str(attempt),
         "traceparent": trace,
+        "target": target,
     }
     return [(name, value.encode()) for name, value in named.items() if value is not None]

@@ -6,13 +6,17 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
+import orjson
+
 from app.catalog.policy import Dedupe, ToolPolicy
-from app.catalog.redaction import mask
+from app.catalog.redaction import Secrets, mask
 from app.commands.state import State
+from app.commands.store.moves import brief
 from app.contract import instant
 from app.errors import UnavailableError, UnprocessableReportError
 from app.identity import Identity, allowed_by_binding
 from app.postgres.engine import code_of, dump
+from app.traces.context import claimed
 
 
 class Kind(StrEnum):
@@ -22,10 +26,7 @@ class Kind(StrEnum):
     PROGRESS = "progress"
     RESULT = "result"
     REJECT = "reject"
-
-
-ORDER: Final = {kind: n for n, kind in enumerate(Kind)}
-"""In which one command's reports of a batch are written: the claim, its progress, its end."""
+    RUN = "run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class Subject:
     tool: str
     method: str
     ordering_key: str | None
-    hidden: frozenset[str]
+    hidden: Secrets
     """The call's secrets, which no report may quote."""
 
     @property
@@ -63,7 +64,9 @@ class Report:
     command_id: UUID
     attempt: int | None
     run: str = ""
-    """Of a claim: names one run of an adapter, not one program."""
+    """Of a claim, or of a word about a run: names one run of an adapter, not one program."""
+    parts: tuple[str, ...] = ()
+    """Of a word about a run: the runs that it is made of, one of which may have claimed."""
     named: tuple[str, str, str] | None = None
     """Of a claim: the tenant, tool and method that its event had."""
     stage: str = ""
@@ -72,6 +75,9 @@ class Report:
     result: Any = None
     error: Mapping[str, Any] | None = None
     reason: str = ""
+    status: str = ""
+    link: str | None = None
+    again_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +92,14 @@ GONE: Final = frozenset({"cancelled", "deadline_passed"})
 """Refusals that answer 410: this command is not wanted any more. The others answer 409."""
 
 
-def go(command: Mapping[str, Any], lease_s: float) -> dict[str, Any]:
-    """The answer to a claim that was granted: all that an adapter acts on."""
+def go(command: Mapping[str, Any], lease_s: float, *, idempotent: bool) -> dict[str, Any]:
+    """The answer to a claim that was granted: all that an adapter acts on.
+
+    `left_s` is for how long it may run from now on, by the database's clock. With a tool that names
+    an adapter come what the catalog says of it, and its target: without any secret.
+    """
     saga_id = command["saga_id"]
-    return {
+    answer: dict[str, Any] = {
         "proceed": True,
         "correlation_id": str(command["id"]),
         "tenant_id": command["tenant_id"],
@@ -104,6 +114,28 @@ def go(command: Mapping[str, Any], lease_s: float) -> dict[str, Any]:
         "traceparent": command["traceparent"],
         "deadline_at": instant(command["deadline_at"]),
         "lease_s": lease_s,
+        "left_s": command["left_s"],
+        "idempotent": idempotent,
+    }
+    if command["adapter"] is not None:
+        answer |= {"adapter": command["adapter"], "target": command["target"]}
+    return answer
+
+
+def granted(row: Mapping[str, Any], policy: ToolPolicy, lease_s: float) -> Answer:
+    """The answer to a row of the statement of claims; its JSON goes as it stands."""
+    fields = dict(row)
+    for name in ("args", "adapter", "target"):
+        if fields[name] is not None:
+            fields[name] = orjson.Fragment(fields[name])
+    body = go(fields, policy.lease_s or lease_s, idempotent=policy.idempotent)
+    return Answer(status=200, body=body)
+
+
+def continued(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to a claim that was granted, where what is done for it is a child of its span."""
+    return dict(body) | {
+        "traceparent": claimed(body["traceparent"], body["correlation_id"], body["attempt"])
     }
 
 
@@ -170,6 +202,7 @@ def end_row(
         f"adapter:{report.adapter.client_id}",
         None if report.result is None or error is not None else dump(report.result),
         None if error is None else dump(error),
+        None if error is None else dump(brief(error)),
         policy.dedupe_window_s if window else None,
     )
 

@@ -1,22 +1,25 @@
 """What adapters say: claim, progress, result, reject. Each is one transaction, fenced."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.catalog import store as catalog_store
 from app.catalog.policy import ToolPolicy
-from app.catalog.redaction import mask
+from app.catalog.redaction import Secrets, mask
+from app.commands import runs
 from app.commands.attempts import Change, blocked_reason, conclude, end
+from app.commands.bound import locked, owner
 from app.commands.report import GONE, Answer, Kind, Report, ended, go, heard
 from app.commands.state import Event, State
-from app.commands.store import commands, heads, moves
+from app.commands.store import deadlines, heads, moves
 from app.commands.store.commands import Command
-from app.errors import ContradictionError, NotBoundError, NotFoundError, StaleAttemptError
-from app.identity import Identity, allowed_by_binding
+from app.errors import ContradictionError, StaleAttemptError
+from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
 ENDED_BADLY: Final = frozenset(
@@ -42,6 +45,8 @@ class Claim:
     command: Command
     lease_s: float = 0
     reason: str = ""
+    work: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of one that goes on: its adapter and target, if its tool names one, and `left_s`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +70,12 @@ async def apply(
     report: Report,
     *,
     policy: ToolPolicy,
-    hidden: frozenset[str],
+    hidden: Secrets,
     leases: LeaseTimes,
     random: Random,
+    misfit: str | None = None,
 ) -> Applied:
-    """Apply one report by itself, whatever became of its command; `hidden` are the call's secrets.
+    """Apply one report by itself; `hidden` are the call's secrets, `misfit` is told of the result.
 
     Raises:
         StaleAttemptError, ContradictionError, NotFoundError
@@ -85,7 +91,7 @@ async def apply(
             claimed = await claim(
                 engine, **about, run=report.run, named=report.named, leases=leases
             )
-            return _claimed(claimed)
+            return _claimed(claimed, idempotent=policy.idempotent)
         case Kind.PROGRESS:
             change = await progress(
                 engine,
@@ -99,52 +105,30 @@ async def apply(
         case Kind.RESULT:
             error = mask(report.error, hidden)
             change = await finish(engine, **about, result=report.result, error=error, random=random)
+        case Kind.RUN:
+            masked = replace(report, error=mask(report.error, hidden))
+            answer, moved = await runs.heard_of(
+                engine, masked, policy=policy, lease_s=leases.lease_s, random=random
+            )
+            return Applied(answer=answer, change=moved)
         case Kind.REJECT:
             change = await reject(engine, **about, reason=mask(report.reason, hidden))
-    answer = ended(change.command.state, repeated=change.repeated)
+    answer = ended(change.command.state, repeated=change.repeated, misfit=misfit)
     return Applied(answer=answer, change=None if change.repeated else change)
 
 
-def _claimed(claimed: Claim) -> Applied:
+def _claimed(claimed: Claim, *, idempotent: bool) -> Applied:
     command = claimed.command
     if not claimed.proceed:
         gone = claimed.reason in GONE or command.final
         body = {"proceed": False, "reason": claimed.reason}
         return Applied(answer=Answer(status=410 if gone else 409, body=body))
+    body = go({**asdict(command), **claimed.work}, claimed.lease_s, idempotent=idempotent)
     return Applied(
-        answer=Answer(status=200, body=go(asdict(command), claimed.lease_s)),
+        answer=Answer(status=200, body=body),
         change=Change(command=command, woken=(command.id,)),
         granted=command,
     )
-
-
-async def owner(engine: AsyncEngine, adapter: Identity, command_id: UUID) -> str:
-    """The tenant of a command that this adapter may speak for.
-
-    Raises:
-        NotFoundError: no such command, or one of a tenant that the adapter is not bound to.
-    """
-    async with engine.connect() as conn:
-        tenant_id = await commands.tenant_of(conn, command_id)
-    if tenant_id is None:
-        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
-    if adapter.tenants is not None and tenant_id not in adapter.tenants:
-        raise NotBoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
-    return tenant_id
-
-
-async def _locked(conn: AsyncConnection, adapter: Identity | None, command_id: UUID) -> Command:
-    found = await commands.find(conn, command_id)
-    if found is not None and found.ordering_key is not None:
-        await heads.lock(conn, tenant_id=found.tenant_id, ordering_key=found.ordering_key)
-    command = None if found is None else await commands.lock(conn, command_id)
-    if (
-        command is None
-        or command.saga_role == "saga"
-        or not allowed_by_binding(adapter, command.tool, command.method)
-    ):
-        raise NotFoundError(f"There is no command {command_id}.", correlation_id=str(command_id))
-    return command
 
 
 async def claim(
@@ -168,11 +152,12 @@ async def claim(
     lease_s = policy.lease_s or leases.lease_s
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
-        command = await _locked(conn, adapter, command_id)
+        command = await locked(conn, adapter, command_id)
         if named is not None and named != (command.tenant_id, command.tool, command.method):
             return await _refused(conn, command, adapter, "claim_mismatch", attempt, run)
         if command.state is State.RUNNING and (command.attempt, command.adapter) == (attempt, run):
-            return Claim(proceed=True, command=command, lease_s=lease_s)
+            work = await _work(conn, command)
+            return Claim(proceed=True, command=command, lease_s=lease_s, work=work)
         taken = await moves.claim(
             conn,
             command,
@@ -183,8 +168,23 @@ async def claim(
             max_runtime_s=policy.max_runtime_s,
         )
         if taken is not None:
-            return Claim(proceed=True, command=taken, lease_s=lease_s)
+            work = await _work(conn, taken)
+            return Claim(proceed=True, command=taken, lease_s=lease_s, work=work)
         return await _refused(conn, command, adapter, refusal(command, attempt), attempt, run)
+
+
+async def _work(conn: AsyncConnection, command: Command) -> dict[str, Any]:
+    """What a claimed command's adapter works with, beside the command."""
+    assert command.hard_stop_at is not None, "a claim sets it"
+    until = command.hard_stop_at
+    if not command.ignores_deadline:
+        until = min(until, command.deadline_at)
+    found = await catalog_store.work(
+        conn, tenant_id=command.tenant_id, tool=command.tool, method=command.method
+    )
+    adapter, target = found or (None, None)
+    left_s = await deadlines.left_s(conn, until)
+    return {"adapter": adapter, "target": target, "left_s": left_s}
 
 
 async def _refused(
@@ -236,7 +236,7 @@ async def progress(
     """
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
-        command = await _locked(conn, adapter, command_id)
+        command = await locked(conn, adapter, command_id)
         if not command.final and command.attempt == (attempt or command.attempt):
             running = await _running(conn, command, adapter, policy, leases)
             if running is not None:
@@ -302,7 +302,7 @@ async def finish(
     actor = f"adapter:{adapter.client_id}"
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
-        command = await _locked(conn, adapter, command_id)
+        command = await locked(conn, adapter, command_id)
         current = command.attempt == (attempt or command.attempt)
         if current and not command.final:
             return await conclude(
@@ -312,9 +312,9 @@ async def finish(
             return Change(command=command, repeated=True)
         if error is not None and await moves.was_retried(conn, command, attempt, error):
             return Change(command=command, repeated=True)
-        said = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
+        details = {"attempt": attempt, "status": "ok" if error is None else "error", "error": error}
         await moves.record_rejected_report(
-            conn, command, kind="result.late", actor=actor, body=said
+            conn, command, kind="result.late", actor=actor, body=details
         )
         if current and command.outcome_unknown and command.ordering_key is not None:
             # What was unknown is known now: the key that waited for it may go on.
@@ -361,7 +361,7 @@ async def reject(
     """
     tenant_id = await owner(engine, adapter, command_id)
     async with tenant_transaction(engine, tenant_id) as conn:
-        command = await _locked(conn, adapter, command_id)
+        command = await locked(conn, adapter, command_id)
         error = {"code": "unroutable", "message": reason}
         if command.final and command.attempt == attempt and command.error == error:
             return Change(command=command, repeated=True)

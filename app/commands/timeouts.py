@@ -11,13 +11,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app import metrics
 from app.catalog.policy import ToolPolicy
 from app.commands import control
-from app.commands.attempts import Change, end, redeliver, retry
+from app.commands.attempts import Change, end, lose, redeliver
 from app.commands.pauses import NoPauses, Pauses
 from app.commands.state import Event, State
 from app.commands.store import commands, deadlines, ticks
 from app.commands.store.commands import Command
+from app.postgres.engine import each_by_itself
 
 Policies = Callable[[str, str], Awaitable[ToolPolicy]]
 """(tool, method) -> policy."""
@@ -31,7 +33,7 @@ async def expire_deadlines(
 ) -> list[Change]:
     """End what is past its deadline, or record the miss where the caller went on (accept_async)."""
     pauses = pauses or NoPauses()
-    async with engine.connect() as conn:
+    async with each_by_itself(engine) as conn:
         late = await deadlines.past_deadline(conn, limit=BATCH_MAX, but=pauses.now())
     changes: list[Change] = []
     for one in late:
@@ -50,18 +52,21 @@ async def _expire(
             return None
         if not await deadlines.miss_deadline(conn, command, actor=ACTOR):
             return None
+        change = None
         if command.ignores_deadline:
             await ticks.enqueue_tick_of(conn, command)
-            return None
-        return await control.stop(
-            conn,
-            command,
-            event=Event.EXPIRE,
-            policy=await policies(command.tool, command.method),
-            actor=ACTOR,
-            reason="The deadline passed.",
-            grace_s=grace_s,
-        )
+        else:
+            change = await control.stop(
+                conn,
+                command,
+                event=Event.EXPIRE,
+                policy=await policies(command.tool, command.method),
+                actor=ACTOR,
+                reason="The deadline passed.",
+                grace_s=grace_s,
+            )
+    metrics.DEADLINE_MISSES.inc()
+    return change
 
 
 async def expire_leases(
@@ -74,7 +79,7 @@ async def expire_leases(
 ) -> list[Change]:
     """Decide on attempts that nobody speaks for any more."""
     pauses = pauses or NoPauses()
-    async with engine.connect() as conn:
+    async with each_by_itself(engine) as conn:
         silent = await deadlines.past_lease(conn, limit=BATCH_MAX, but=pauses.now())
     changes: list[Change] = []
     for one in silent:
@@ -131,27 +136,9 @@ async def _lost(
     conn: AsyncConnection, command: Command, policy: ToolPolicy, random: Random
 ) -> Change:
     """The lease is lost: what the adapter did is unknown, not failed."""
-    if (policy.idempotent or command.saga_retries) and command.attempt < command.attempts_max:
-        return await retry(
-            conn,
-            command,
-            policy=policy,
-            actor=ACTOR,
-            reason="lease_lost",
-            random=random,
-            lost=True,
-        )
     message = "The adapter fell silent; what it did is unknown."
     error = {"code": "lease_lost", "message": message, "adapter": command.adapter}
-    return await end(
-        conn,
-        command,
-        policy=policy,
-        event=Event.EXHAUST,
-        actor=ACTOR,
-        error=error,
-        lost=True,
-    )
+    return await lose(conn, command, policy=policy, actor=ACTOR, error=error, random=random)
 
 
 async def _current(conn: AsyncConnection, command_id: UUID) -> Command | None:

@@ -17,7 +17,7 @@ PURGED: Final = (
 def view(command: Command) -> dict[str, Any]:
     """A command as the HTTP API and `command_status` show it."""
     shown: dict[str, Any] = {
-        "correlation_id": str(command.id),
+        "command_id": str(command.id),
         "tool": command.tool,
         "method": command.method,
         "state": str(command.state),
@@ -29,6 +29,7 @@ def view(command: Command) -> dict[str, Any]:
         "priority": Priority(command.priority).wire,
         "ordering_key": command.ordering_key,
         "waiting_for": waiting_for(command),
+        "run": run_of(command),
         "idempotency_key": command.idempotency_key,
         "cancel_requested": command.cancel_requested_at is not None,
         "saga_id": None if command.saga_id is None else str(command.saga_id),
@@ -45,10 +46,19 @@ def view(command: Command) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value is not None}
 
 
+def run_of(command: Command) -> dict[str, Any] | None:
+    """The newest run that an executor has started elsewhere: its name, status and link."""
+    if command.run is None:
+        return None
+    return {name: value for name, value in command.run.items() if value is not None}
+
+
 def waiting_for(command: Command) -> str | None:
     """Why a command that has not ended does not run yet, for people."""
     if command.state is State.DISPATCHED and command.dispatched_at is not None:
         # Two machines' clocks: it is told, and decides nothing.
+        if command.run is not None and command.run["attempt"] == command.attempt:
+            return f"the executor: {command.run['name']} is {command.run['status']}"
         since_s = max(0, round((datetime.now(UTC) - command.dispatched_at).total_seconds()))
         return f"the executor: sent to it {since_s} s ago, not taken yet"
     if command.state is not State.QUEUED:
@@ -64,17 +74,17 @@ ERROR_CHARS_MAX: Final = 1000
 """Of an error's message in an event that has no room for all of it."""
 
 
-def outcome_by_reference(told: dict[str, Any]) -> dict[str, Any]:
+def outcome_by_reference(outcome: dict[str, Any]) -> dict[str, Any]:
     """An outcome without what made it too large for an event: `GET /commands/{id}` has it all."""
-    error: dict[str, Any] | None = told["error"]
+    error: dict[str, Any] | None = outcome["error"]
     if error is not None:
         error = {name: error[name] for name in ("code", "message") if name in error}
         error = {name: str(value)[:ERROR_CHARS_MAX] for name, value in error.items()}
-    return told | {"result": None, "error": error, "result_by_reference": True}
+    return outcome | {"result": None, "error": error, "result_by_reference": True}
 
 
 def outcome(command: Command) -> dict[str, Any]:
-    """A final command as `mcp.results`, `mcp.deadletter` and the HTTP API tell it."""
+    """A final command as `mcp.results` and `mcp.deadletter` tell it, by the envelope's names."""
     assert command.finished_at is not None
     purged: dict[str, Any] = {}
     if command.purged_at is not None:

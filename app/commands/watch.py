@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Generator, Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.commands import measures
 from app.commands.attempts import Change
 from app.commands.store import commands, progress
 from app.commands.store.commands import Command
@@ -17,19 +19,24 @@ from app.commands.store.progress import Progress
 from app.postgres import wakeups
 from app.postgres.engine import AWAY, tenant_transaction
 from app.postgres.wakeups import Notifier
+from app.traces.context import log_ids
 
 logger = logging.getLogger(__name__)
 
 LOAD_MAX: Final = 1000
 """Commands per query."""
 
+HEARD_MAX: Final = 10_000
+"""Ended commands that nobody waits for yet, which are remembered for who is about to."""
+
 
 class Subscription:
     """One waiter's view of one command: the newest state, and a flag that it is new."""
 
-    def __init__(self, tenant_id: str, command_id: UUID) -> None:
+    def __init__(self, tenant_id: str, command_id: UUID, *, end_only: bool) -> None:
         self.tenant_id = tenant_id
         self.command_id = command_id
+        self.end_only = end_only
         self._newest: Command | None = None
         self._some = asyncio.Event()
 
@@ -63,13 +70,29 @@ class CommandFeed:
         self._poll_s = poll_s
         self._watches: defaultdict[UUID, set[Subscription]] = defaultdict(set)
         self._dirty: set[UUID] = set()
+        self._marks: dict[str, UUID] = {}
+        self._heard: OrderedDict[str, None] = OrderedDict()  # by their marks
         self._some = asyncio.Event()
 
     def changed(self, ids: Iterable[UUID]) -> None:
-        """These commands changed."""
-        mine = self._watches.keys() & set(ids)
-        if mine:
-            self._dirty |= mine
+        """These commands changed, and may have ended."""
+        told = set(ids)
+        self._read(told & self._watches.keys())
+        self._remember(map(wakeups.mark, told - self._watches.keys()))
+
+    def _remember(self, marks: Iterable[str]) -> None:
+        self._heard.update(dict.fromkeys(marks))
+        while len(self._heard) > HEARD_MAX:
+            self._heard.popitem(last=False)
+
+    def moved(self, ids: Iterable[UUID]) -> None:
+        """These commands changed and have not ended: who waits for the end need not know."""
+        told = set(ids) & self._watches.keys()
+        self._read({one for one in told if not all(w.end_only for w in self._watches[one])})
+
+    def _read(self, ids: AbstractSet[UUID]) -> None:
+        if ids:
+            self._dirty |= ids
             self._some.set()
 
     def watched(self, command_id: UUID) -> bool:
@@ -83,21 +106,48 @@ class CommandFeed:
                 watch.put(command)
 
     def notified(self, payload: str) -> None:
-        """A notification came; without ids, anything may have changed."""
-        self.changed(wakeups.parse_ids(payload) or list(self._watches))
+        """A notification came; one that names none says that anything may have changed."""
+        named = wakeups.marks(payload)
+        self._remember(named - self._marks.keys())
+        self.changed(self._watched(named))
+
+    def notified_of_moves(self, payload: str) -> None:
+        """As `notified`, of commands that have not ended."""
+        self.moved(self._watched(wakeups.marks(payload)))
+
+    def _watched(self, named: set[str]) -> list[UUID]:
+        """Those of the named that are waited for here; of none named, all."""
+        if not named:
+            return list(self._watches)
+        return [self._marks[one] for one in self._marks.keys() & named]
 
     @contextmanager
-    def watch(self, tenant_id: str, command_id: UUID) -> Generator[Subscription]:
-        """Follow a command; its present state comes first."""
-        watch = Subscription(tenant_id, command_id)
+    def watch(
+        self,
+        tenant_id: str,
+        command_id: UUID,
+        *,
+        end_only: bool = False,
+        just_written: bool = False,
+    ) -> Generator[Subscription]:
+        """Follow a command; its present state comes first.
+
+        With `end_only` its moves before the end may go untold. Of one that this process has
+        `just_written` the state is known, so it is read only if it was told of in the meantime.
+        """
+        watch = Subscription(tenant_id, command_id, end_only=end_only)
         self._watches[command_id].add(watch)
-        self.changed([command_id])
+        mark = wakeups.mark(command_id)
+        self._marks[mark] = command_id
+        if not just_written or mark in self._heard:
+            self._read({command_id})
         try:
             yield watch
         finally:
             self._watches[command_id].discard(watch)
             if not self._watches[command_id]:
                 del self._watches[command_id]
+                del self._marks[mark]
 
     async def run(self) -> None:
         """Load what changed, for ever."""
@@ -134,9 +184,11 @@ class CommandFeed:
 
 
 def announce(feed: CommandFeed, notifier: Notifier, change: Change) -> None:
-    """Wake whoever waits for what a committed transaction changed."""
+    """Wake whoever waits for what a committed transaction changed, and count it."""
     moved = {"correlation_id": str(change.command.id), "attempt": change.command.attempt}
+    moved |= log_ids(change.command.traceparent)
     logger.info(str(change.command.state), extra=moved)
+    measures.count(change)
     feed.changed(change.woken)
     notifier.commands(change.woken)
     if change.outbox:

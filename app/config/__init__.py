@@ -3,49 +3,30 @@
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 from urllib.parse import urlsplit
 
-import orjson
 from pydantic import model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.config.app import AppSettings
 from app.config.both import BothSettings
 from app.config.relay import RelaySettings
+from app.config.sources import PREFIX, Sourced
+from app.config.worker import WorkerSettings
 from app.trust import DEV_ISSUER, is_loopback
 
-PREFIX: Final = "MCP_BROKER_"
-
-
-class FileSource(PydanticBaseSettingsSource):
-    """Reads `MCP_BROKER_X_FILE` for a setting x: the way of mounted secrets and Vault agents."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        """Unused: `__call__` reads all fields."""
-        raise NotImplementedError
-
-    def __call__(self) -> dict[str, Any]:
-        import os  # noqa: PLC0415 the only place that reads the environment by hand
-
-        found: dict[str, Any] = {}
-        for name, field in self.settings_cls.model_fields.items():
-            path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
-            if path:
-                text = Path(path).read_text(encoding="utf-8").strip()
-                found[name] = orjson.loads(text) if self.field_is_complex(field) else text
-        return found
-
+__all__ = ["DEPLOYMENTS", "PREFIX", "Settings", "WorkerSettings", "load"]
 
 DEPLOYMENTS: Final[Mapping[str, type[BaseSettings]]] = {
     "both": BothSettings,
     "app": AppSettings,
     "relay": RelaySettings,
+    "worker": WorkerSettings,
 }
 
 
-class Settings(BothSettings, AppSettings, RelaySettings):
+class Settings(BothSettings, AppSettings, RelaySettings, Sourced):
     """What a deployment of the app or the relay can set; `broker config` prints it."""
 
     model_config = SettingsConfigDict(
@@ -85,11 +66,13 @@ class Settings(BothSettings, AppSettings, RelaySettings):
                 raise ValueError(f"issuer {one.issuer} is there twice")
             mine, theirs = one.may_speak_for, other.may_speak_for
             shared = mine is None or theirs is None or bool(mine & theirs)
-            if shared and one.user_prefix == other.user_prefix:
+            # `id:bob` must not be bob of the issuer `id:` and a user of that name of another.
+            prefixes = sorted((one.user_prefix, other.user_prefix))
+            if shared and prefixes[1].startswith(prefixes[0]):
                 raise ValueError(
-                    f"issuers {one.issuer} and {other.issuer} speak for the same tenants, where"
-                    " their users of one name would be one user: give one a user_prefix, or each"
-                    " its own tenants"
+                    f"issuers {one.issuer} and {other.issuer} speak for the same tenants, where a"
+                    " user of one could have the name of another's: give each a user_prefix that"
+                    " does not begin with the other's, or each its own tenants"
                 )
 
     def _certificate_relations(self) -> None:
@@ -125,19 +108,6 @@ class Settings(BothSettings, AppSettings, RelaySettings):
         public = urlsplit(self.public_url)
         own = f"{public.scheme}://{public.netloc.rpartition('@')[2]}"
         return tuple(dict.fromkeys((*self.allowed_origins, own)))
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then the files that `*_FILE` variables name."""
-        del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, FileSource(settings_cls)
 
 
 def load() -> Settings:

@@ -48,6 +48,11 @@ class AppSettings(BaseSettings):
         "JSON list of the trusted token issuers, with audience, claims and keys (OPERATORS.md).",
         change="Always: without one, nobody can log in.",
     )
+    trace_front: Literal["parent", "link"] = setting(
+        "parent",
+        "What a client's traceparent is to the span that serves it: its parent, or only a link.",
+        change="link, where clients are strangers: their traces, and what they sample, are theirs.",
+    )
     clock_skew_s: float = setting(
         30,
         "How far a token's times may be off.",
@@ -103,10 +108,23 @@ class AppSettings(BaseSettings):
         "JSON list of the networks whose Client-Cert header (RFC 9440) is believed.",
         change="Where a proxy ends the adapters' TLS; it must remove that header from requests.",
     )
+    dpop_proof_s: Seconds = setting(
+        60,
+        "How old a DPoP proof (RFC 9449) may be, beside clock_skew_s.",
+        unit="seconds",
+        change="Lower it where clocks are kept by NTP: within it, each replica takes a proof once.",
+    )
+    dpop_nonce_s: float = setting(
+        0,
+        "How long a nonce is good that DPoP proofs must have; 0: they need none.",
+        unit="seconds",
+        change="300 keeps out proofs made long before; replicas then need request_state_keys.",
+        ge=0,
+    )
     request_state_keys: tuple[SecretStr, ...] = setting(
         (),
-        "JSON list of secrets that seal an elicitation's state; the first seals, all open. None:"
-        " a secret of the process's own.",
+        "JSON list of secrets that seal an elicitation's state and DPoP nonces; the first seals,"
+        " all open. None: a secret of the process's own.",
         unit="32 bytes or more each",
         change="Where there are several replicas: give all the same.",
     )
@@ -166,6 +184,13 @@ class AppSettings(BaseSettings):
         change="Keep it below the timeout of your clients and proxies; tools and tenants can set"
         " their own.",
     )
+    task_after_s: float = setting(
+        5,
+        "How long a call of a client that has tasks waits for its end before the answer is a task.",
+        unit="seconds",
+        change="0 makes a task of each call at once; tools can set their own.",
+        ge=0,
+    )
     deadline_max_s: Seconds = setting(
         7 * 86400,
         "The longest deadline that a call may ask for.",
@@ -182,6 +207,11 @@ class AppSettings(BaseSettings):
         "compensate",
         "What becomes of an idle ad hoc saga: its steps are undone, or it is taken as committed.",
         change="complete, where half of the work is better than none.",
+    )
+    mcp_events: bool = setting(
+        False,
+        "Whether MCP's events extension (SEP-3415) is served, by poll and push.",
+        change="true, where a client takes events; each open stream is a query each poll_s.",
     )
     heartbeat_s: Seconds = setting(
         10,

@@ -1,30 +1,29 @@
 """Settings that the app and the relay share; give both the same values."""
 
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings
 
+from app.config.every import EverySettings
 from app.config.field import REQUIRED, Count, Seconds, setting
 
 
-class BothSettings(BaseSettings):
-    """What both deployments read."""
+class BothSettings(EverySettings):
+    """What app and relay read."""
 
     database_url: SecretStr = setting(
         REQUIRED,
         "The PostgreSQL database (15 to 18), as postgresql://user:password@host:port/name.",
         change="Always; the app connects as a member of broker_app, the relay of broker_relay.",
     )
+    database_direct_url: SecretStr | None = setting(
+        None,
+        "As database_url, past any pooler: for the connection that listens. None: database_url.",
+        change="Where database_url goes through PgBouncer; migrations need it, too.",
+    )
     database_pool_max: Count = setting(
         10,
         "The most connections of a process for everyday queries.",
         unit="connections",
         change="Raise it when requests wait for a connection; count it into max_connections.",
-    )
-    result_bytes_max: Count = setting(
-        4 << 20,
-        "The largest result that an adapter may report; a larger one is refused with 413.",
-        unit="bytes",
-        change="Raise it for tools with large results; PostgreSQL keeps each one.",
     )
     deadline_s: Seconds = setting(
         3600,
@@ -62,26 +61,4 @@ class BothSettings(BaseSettings):
         unit="milliseconds",
         change="Rarely: a NOTIFY serializes commits, so less than this costs throughput.",
         gt=0,
-    )
-    metrics_host: str = setting(
-        "127.0.0.1",
-        "The address on which metrics are served.",
-        change="Where Prometheus is on another machine; let nobody else in.",
-    )
-    metrics_port: int | None = setting(
-        None,
-        "The port of Prometheus metrics, at /metrics. None: they are not served.",
-        change="Set it in production; deploy/alerts.yml needs the metrics.",
-        gt=0,
-        le=65535,
-    )
-    log_level: str = setting(
-        "INFO",
-        "The least severe log level that is written: DEBUG, INFO, WARNING or ERROR.",
-        change="WARNING saves a line for each call.",
-    )
-    log_json: bool = setting(
-        True,
-        "Whether log lines are JSON, for machines; false is text for people.",
-        change="False on a developer's terminal.",
     )

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from pydantic_settings import BaseSettings
-
 from app.config.field import Count, Seconds, setting
-from app.trust import KafkaSecurity
+from app.config.kafka import KafkaSettings
 
 
-class RelaySettings(BaseSettings):
+class RelaySettings(KafkaSettings):
     """What only the relay reads."""
 
     relay_pool_max: Count = setting(
@@ -16,18 +14,6 @@ class RelaySettings(BaseSettings):
         "The most connections for the outbox, the timers and the seals.",
         unit="connections",
         change="Rarely: it is one for each thing that a relay does at a time.",
-    )
-    kafka_bootstrap: str = setting(
-        "127.0.0.1:9092",
-        "The Kafka brokers to begin with, as host:port, comma separated.",
-        change="Always.",
-    )
-    kafka_security: KafkaSecurity = setting(
-        KafkaSecurity(),
-        "How Kafka is reached, as JSON: security_protocol (PLAINTEXT, SSL, SASL_SSL), cafile,"
-        " certfile, keyfile, key_password, sasl_mechanism, sasl_username, sasl_password or"
-        " sasl_password_file.",
-        change="Wherever Kafka is not on this machine.",
     )
     kafka_create_topics: bool = setting(
         True,
@@ -75,11 +61,11 @@ class RelaySettings(BaseSettings):
     )
     dispatch_window: Count = setting(
         40,
-        "The most commands of a tool that are dispatched or running, where its catalog entry sets"
-        " no in_flight_max. One place in eight is spared for tenants that have none of it in"
-        " flight.",
+        "The most commands of a tool that are dispatched and not claimed yet, where its catalog"
+        " entry sets no in_flight_max (of those that run, too). One place in eight is spared for"
+        " tenants that have none of it in flight.",
         unit="commands",
-        change="To about twice what the rulebook processes run at once.",
+        change="To about what the executor takes on within a tenth of a second.",
     )
     claim_wait_s: Seconds = setting(
         120,

@@ -4,13 +4,9 @@ Calls that arrive together share a transaction (a micro-batch), so one fsync car
 that the database refuses fails alone, as the batch is then written one by one.
 """
 
-import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from math import ceil
 from typing import Final
 
 import asyncpg
@@ -26,21 +22,11 @@ from app.errors import (
 from app.intake import store as intake_store
 from app.intake.call import Call
 from app.intake.store import Written
+from app.postgres.batcher import Batcher, Waiting
 from app.postgres.engine import AWAY, code_of, is_data_error, is_lost
 from app.postgres.wakeups import Notifier
 
 logger = logging.getLogger(__name__)
-
-BATCHES_IN_FLIGHT: Final = 2
-"""One batch is gathered while the other commits; more only make the batches smaller.
-
-Each takes its share of the calls that are on their way. Were it all that wait, then callers that
-call again once answered would be one batch of nearly all, and nothing would be gathered beside it:
-at 64 callers a fifth fewer calls a second, at 256 a third.
-"""
-
-BATCH_MIN: Final = 16
-"""Calls below which a batch is not split for the sake of the next."""
 
 TRIES: Final = 3
 """For a call whose earlier twin releases its key between two statements, or in them."""
@@ -51,28 +37,20 @@ Write = Callable[[PoolConnectionProxy], Awaitable[Written | None]]
 """Writes a call and what belongs to it; None as `intake.write` returns it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    """A call on its way into a batch."""
-
-    call: Call
-    done: "asyncio.Future[Written]"
+Accepting = Waiting[Call, Written]
 
 
-class IntakeBatcher:
+class IntakeBatcher(Batcher[Call, Written]):
     """The way in. `accept` returns once the call is durable."""
+
+    named = "call"
 
     def __init__(
         self, pool: asyncpg.Pool, notifier: Notifier, *, batch_max: int, queue_max: int
     ) -> None:
+        super().__init__(batch_max=batch_max, queue_max=queue_max)
         self._pool = pool
         self._notifier = notifier
-        self._batch_max = batch_max
-        self._queue_max = queue_max
-        self._queue: deque[Waiting] = deque()
-        self._some = asyncio.Event()
-        self._in_flight = 0  # calls in the batches that are being written
-        self._stopping = False
 
     async def accept(self, call: Call) -> Written:
         """Write the call, or find the command that its idempotency key names.
@@ -84,20 +62,15 @@ class IntakeBatcher:
             CorrelationConflictError: the correlation id is another command's.
             UnavailableError: the database is away, or too many calls wait for it.
         """
-        if self._stopping or len(self._queue) >= self._queue_max:
-            raise UnavailableError("The broker cannot take calls now; try again in a second.")
-        waiting = Waiting(call=call, done=asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        self._some.set()
-        return _same_request(call, await waiting.done)
+        return _same_request(call, await self.put(call))
 
     async def accept_with(self, call: Call, write: Write) -> Written:
         """Accept a call that is written with more than itself: in a transaction of its own.
 
         Raises as `accept`, and what `write` raises.
         """
-        if self._stopping:
-            raise UnavailableError("The broker cannot take calls now; try again in a second.")
+        if self.closed:
+            raise self.full()
         for _ in range(TRIES):
             try:
                 written = await self._written_with(call, write)
@@ -147,106 +120,69 @@ class IntakeBatcher:
             raise _away(error) from error
         return None if found is None else _same_request(call, found)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncGenerator[None]:
-        """Serve `accept` inside the block; what was queued is written before it is left."""
-        workers = [asyncio.create_task(self._work()) for _ in range(BATCHES_IN_FLIGHT)]
-        try:
-            yield
-        finally:
-            self._stopping = True
-            self._some.set()
-            await asyncio.gather(*workers)
-
-    async def _work(self) -> None:
-        while True:
-            while not self._queue:
-                if self._stopping:
-                    return
-                self._some.clear()
-                await self._some.wait()
-            batch = self._take()
-            self._in_flight += len(batch)
-            try:
-                await self._write(batch)
-            except Exception as error:
-                logger.exception("intake batch failed")
-                _fail(batch, UnavailableError(f"The call was not accepted ({code_of(error)})."))
-            finally:
-                self._in_flight -= len(batch)
-
-    def _take(self) -> list[Waiting]:
+    def _choose(self, most: int) -> list[Accepting]:
         """The next batch: no correlation id in it twice, as the statement tells calls by it."""
-        batch: list[Waiting] = []
+        batch: list[Accepting] = []
         seen = set[object]()
-        share = ceil((len(self._queue) + self._in_flight) / BATCHES_IN_FLIGHT)
-        most = min(self._batch_max, max(share, BATCH_MIN))
         while self._queue and len(batch) < most:
-            if self._queue[0].call.correlation_id in seen:
-                break
-            seen.add(self._queue[0].call.correlation_id)
-            batch.append(self._queue.popleft())
-        return [waiting for waiting in batch if not waiting.done.cancelled()]
+            waiting = self._queue[0]
+            if not waiting.done.cancelled():
+                if waiting.item.correlation_id in seen:
+                    break
+                seen.add(waiting.item.correlation_id)
+                batch.append(waiting)
+            self._queue.popleft()
+        return batch
 
-    async def _write(self, batch: Sequence[Waiting]) -> None:
-        if not batch:
-            return
-        try:
-            written = await self._transact([waiting.call for waiting in batch])
-        except AWAY as error:
-            if is_lost(error):
-                _fail(batch, _away(error))
-                return
-            if len(batch) == 1:
-                logger.exception("call refused by the database")
-                _fail(batch, _refused(error))
-                return
-            logger.warning(
-                "a batch of %d calls is written one by one: %s", len(batch), code_of(error)
-            )
-            for waiting in batch:
-                await self._write([waiting])
-            return
-        self._notifier.outbox()
+    async def _write(self, batch: Sequence[Accepting]) -> None:
+        written = await self._transact([waiting.item for waiting in batch])
+        self._notifier.calls()
         for waiting, outcome in zip(batch, written, strict=True):
-            if outcome is not None and not waiting.done.done():
-                waiting.done.set_result(outcome)
+            if outcome is not None:
+                waiting.answer(outcome)
         met = [waiting for waiting in batch if not waiting.done.done()]
         if met:
             await self._meet(met)
 
-    async def _meet(self, batch: Sequence[Waiting]) -> None:
+    def _away(self, error: Exception) -> UnavailableError:
+        return _away(error)
+
+    async def _refused(self, waiting: Accepting, _error: Exception) -> None:
+        logger.error("call refused by the database", exc_info=_error)
+        waiting.fail(_refused(_error))
+
+    async def _meet(self, batch: Sequence[Accepting]) -> None:
         """Find what the keys name of calls that were not written.
 
         In a transaction of its own, and not for a key that waits: the statement that wrote
         waited for whoever held the key, and that one's commit is seen from here on.
         """
         try:
-            async with self._acquired([waiting.call.tenant_id for waiting in batch]) as conn:
+            async with self._acquired([waiting.item.tenant_id for waiting in batch]) as conn:
                 found = await intake_store.find_conflicting(
-                    conn, [waiting.call for waiting in batch]
+                    conn, [waiting.item for waiting in batch]
                 )
         except AWAY as error:
-            _fail(batch, _away(error))
+            for waiting in batch:
+                waiting.fail(_away(error))
             return
         for waiting, outcome in zip(batch, found, strict=True):
             await self._settle(waiting, outcome)
 
-    async def _settle(self, waiting: Waiting, outcome: Written | None) -> None:
+    async def _settle(self, waiting: Accepting, outcome: Written | None) -> None:
         for _ in range(TRIES):
             if outcome is not None:
                 break
-            [outcome] = await self._transact([waiting.call])
+            [outcome] = await self._transact([waiting.item])
             if outcome is None:
-                async with self._acquired([waiting.call.tenant_id]) as conn:
-                    [outcome] = await intake_store.find_conflicting(conn, [waiting.call])
+                async with self._acquired([waiting.item.tenant_id]) as conn:
+                    [outcome] = await intake_store.find_conflicting(conn, [waiting.item])
             else:
-                self._notifier.outbox()
+                self._notifier.calls()
         if outcome is not None:
-            if not waiting.done.done():
-                waiting.done.set_result(outcome)
-            return
-        _fail([waiting], _correlation_conflict(waiting.call))
+            waiting.answer(outcome)
+        else:
+            waiting.fail(_correlation_conflict(waiting.item))
 
     async def _transact(self, calls: Sequence[Call]) -> list[Written | None]:
         """Write a batch in one transaction; that of a single statement commits itself."""
@@ -273,7 +209,7 @@ def _same_request(call: Call, written: Written) -> Written:
             f"Idempotency key {call.idempotency_key!r} was used for another request: command"
             f" {written.id}. To repeat that request send it unchanged; for a new request use"
             " a new key.",
-            correlation_id=str(written.id),
+            command_id=str(written.id),
         )
     return written
 
@@ -281,12 +217,6 @@ def _same_request(call: Call, written: Written) -> Written:
 def _correlation_conflict(call: Call) -> BrokerError:
     error = f"Correlation id {call.correlation_id} belongs to another command; send a new one."
     return CorrelationConflictError(error, correlation_id=str(call.correlation_id))
-
-
-def _fail(batch: Sequence[Waiting], error: BrokerError) -> None:
-    for waiting in batch:
-        if not waiting.done.done():
-            waiting.done.set_exception(error)
 
 
 def _away(error: Exception) -> UnavailableError:

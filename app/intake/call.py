@@ -42,6 +42,8 @@ class Call:
     saga_role: Literal["saga", "step", "retriable", "reconcile", "undo"] | None = None
     compensation: Mapping[str, Any] | None = None
     traceparent: str | None = None
+    topic: str | None = None
+    """Where its executor reads commands; None: mcp.commands."""
 
 
 def fingerprint(

@@ -120,19 +120,7 @@ class Preparer:
             size = len(written)
             raise OversizeError(f"The arguments have {size} bytes; at most {limit} are taken.")
         args = integral(dict(request.args), written)
-        problems = [
-            {
-                "at": cut("/" + "/".join(map(str, error.instance_path))),
-                "problem": cut(error.message),
-            }
-            for error in islice(found.validator.iter_errors(args), PROBLEMS_MAX)
-        ]
-        if problems:
-            first = problems[0]
-            raise InvalidArgumentsError(
-                f"{found.tool.name}: {first['at']}: {first['problem']}. Nothing was started.",
-                problems=problems,
-            )
+        hold(found.tool.name, found.validator, args)
         return args
 
     def _call(self, identity: Identity, request: CallRequest, found: Compiled) -> Call:
@@ -143,7 +131,7 @@ class Preparer:
             raise BadRequestError(f"deadline_ms is over the limit of {limit}.")
         ordering_key = request.ordering_key
         if ordering_key is None:
-            ordering_key = tool.key_of(request.args)
+            ordering_key = found.key_of(request.args)
         digest = fingerprint(
             user_id=identity.user_id,
             tool=request.tool,
@@ -185,7 +173,23 @@ class Preparer:
             saga_role=None if request.saga_id is None else "step",
             compensation=request.compensation,
             traceparent=request.traceparent,
+            topic=tool.topic,
         )
+
+
+def hold(name: str, validator: Any, args: Mapping[str, Any]) -> None:
+    """Hold arguments to their schema.
+
+    Raises:
+        InvalidArgumentsError: they do not fit; it names every problem with its place, up to some.
+    """
+    problems = [
+        {"at": cut("/" + "/".join(map(str, error.instance_path))), "problem": cut(error.message)}
+        for error in islice(validator.iter_errors(args), PROBLEMS_MAX)
+    ]
+    if problems:
+        said = "; ".join(f"{one['at']}: {one['problem']}" for one in problems)
+        raise InvalidArgumentsError(f"{name}: {said}. Nothing was started.", problems=problems)
 
 
 def _kept(compensation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -48,11 +48,13 @@ CALL: Final[Mapping[str, str]] = {
     "saga_role": "text",
     "compensation": "jsonb",
     "traceparent": "text",
+    "topic": "text",
     "kafka_key": "text",
     "body": "text",
     "message_id": "uuid",
     "event_id": "uuid",
     "salt": "uuid",
+    "secret": "bool",
     "from_last": "int",
     "turn": "int",
 }
@@ -60,8 +62,8 @@ CALL: Final[Mapping[str, str]] = {
 
 # Of the outbox row and the audit event, or of how the command is written.
 NOT_OF_COMMANDS: Final = (
-    *("actor", "deadline_s", "kafka_key", "body", "message_id", "event_id", "salt"),
-    *("from_last", "turn"),
+    *("actor", "deadline_s", "topic", "kafka_key", "body", "message_id", "event_id", "salt"),
+    *("secret", "from_last", "turn"),
 )
 AS_GIVEN: Final = ", ".join(name for name in CALL if name not in NOT_OF_COMMANDS)
 ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(CALL.values(), start=1))
@@ -103,8 +105,8 @@ ACCEPT: Final = f"""
         -- Their outbox rows; a saga's own command goes to no adapter.
         INSERT INTO outbox (event_id, tenant_id, kind, topic, key, command_id, attempt, tool,
                             method, priority, exempt, status)
-        SELECT message_id, tenant_id, 'command', '{COMMANDS}', kafka_key, id, 1, tool, method,
-               priority, saga_role IS NOT DISTINCT FROM 'undo',
+        SELECT message_id, tenant_id, 'command', coalesce(topic, '{COMMANDS}'), kafka_key, id, 1,
+               tool, method, priority, saga_role IS NOT DISTINCT FROM 'undo',
                CASE WHEN ordering_key IS NULL AND approval IS DISTINCT FROM 'pending'
                     THEN 'ready' ELSE 'held' END
           FROM call
@@ -112,11 +114,12 @@ ACCEPT: Final = f"""
          WHERE saga_role IS DISTINCT FROM 'saga'
          ORDER BY n
     ), audited AS (
-        -- Their audit events.
+        -- Their audit events. A fingerprint would tell whether a secret was guessed right.
         INSERT INTO audit.events (event_id, salt, tenant_id, type, actor, user_id, command_id,
                                   saga_id, tool, method, attempt, state_to, fingerprint, body)
         SELECT event_id, uuid_send(salt), tenant_id, 'command.accepted', actor, user_id, id,
-               saga_id, tool, method, 1, '{State.QUEUED}', fingerprint, body::json
+               saga_id, tool, method, 1, '{State.QUEUED}',
+               CASE WHEN secret IS NOT TRUE THEN fingerprint END, body::json
           FROM call
           JOIN written USING (id)
     )
@@ -128,12 +131,12 @@ ACTIVATE_NEXT: Final = ACTIVATE_NEXT_SQL.format(tenants="$1", keys="$2")
 # In a statement of its own: the one that wrote waited for whoever held the key, and its snapshot
 # is older than that one's commit.
 EARLIER: Final = """
-    SELECT wanted.n, c.id, c.fingerprint, c.state, c.created_at, c.deadline_at
-      FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY
-           AS wanted (tenant_id, idempotency_key, dedupe_key, n)
+    SELECT wanted.n, c.id, c.fingerprint, c.state, c.created_at, c.deadline_at, c.traceparent
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY
+           AS wanted (tenant_id, user_id, idempotency_key, dedupe_key, n)
       JOIN commands c
         ON c.tenant_id = wanted.tenant_id
-       AND (c.idempotency_key = wanted.idempotency_key
+       AND (c.user_id = wanted.user_id AND c.idempotency_key = wanted.idempotency_key
             OR c.dedupe_key = wanted.dedupe_key
                AND (c.dedupe_until IS NULL OR c.dedupe_until > now()))
 """
@@ -162,6 +165,7 @@ class Written:
     state: State
     created_at: datetime
     deadline_at: datetime
+    traceparent: str | None = None  # of an earlier one
 
 
 async def write(
@@ -222,6 +226,7 @@ async def find_earlier(
     rows = await conn.fetch(
         EARLIER,
         [call.tenant_id for call in calls],
+        [call.user_id for call in calls],
         [call.idempotency_key for call in calls],
         [call.dedupe_key for call in calls],
     )
@@ -233,6 +238,7 @@ async def find_earlier(
             state=State(row["state"]),
             created_at=row["created_at"],
             deadline_at=row["deadline_at"],
+            traceparent=row["traceparent"],
         )
     return found
 
@@ -300,12 +306,18 @@ def _columns(calls: Sequence[Call]) -> dict[str, Sequence[object]]:
         "message_id": [uuid4() for _ in calls],
         "event_id": [uuid4() for _ in calls],
         "salt": [uuid4() for _ in calls],
+        "secret": [_is_secret(call) or None for call in calls],
         "from_last": _from_last(calls),
         "turn": _turns(calls),
     }
     return {
         name: made[name] if name in made else list(map(attrgetter(name), calls)) for name in CALL
     }
+
+
+def _is_secret(call: Call) -> bool:
+    """Whether the request holds what its event does not."""
+    return call.args_audited is not call.args or call.compensation is not None
 
 
 def _body(call: Call, args: bytes) -> dict[str, object]:

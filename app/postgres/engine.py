@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.config import Settings
+from app.json_values import read
 from app.postgres.connect import IDLE_S, Connection, connect, only_reads, usable
 
 SCOPE: Final = text(
@@ -68,7 +69,8 @@ class Database:
 
     engine: AsyncEngine
     pool: asyncpg.Pool
-    dsn: str
+    direct_dsn: str
+    """Past any pooler, for what needs a session of its own."""
 
 
 def sqlstate_of(error: Exception) -> str:
@@ -88,7 +90,19 @@ def is_lost(error: Exception) -> bool:
 
 def is_away(error: Exception) -> bool:
     """Whether one of `AWAY` says that the server is away or busy, not that we are wrong."""
-    return is_lost(error) or sqlstate_of(error).startswith(PASSING)
+    return is_lost(error) or sqlstate_of(error).startswith(PASSING) or lacks_month(error)
+
+
+def lacks_month(error: Exception) -> bool:
+    """Whether a row found no partition: the clock was set on, and the months are made in seconds.
+
+    PostgreSQL has no SQLSTATE for it: it is a check's (23514), of no constraint that has a name.
+    """
+    orig = getattr(error, "orig", error)
+    found = orig if isinstance(orig, asyncpg.PostgresError) else orig.__cause__
+    return isinstance(found, asyncpg.CheckViolationError) and not getattr(
+        found, "constraint_name", None
+    )
 
 
 def dump(value: Any) -> str:
@@ -118,8 +132,18 @@ def _give_up_on_lost(engine: AsyncEngine) -> None:
 
     @event.listens_for(engine.sync_engine, "checkout")
     def probe(connection: Any, _record: Any, _proxy: Any) -> None:  # pyright: ignore[reportUnusedFunction]
-        if not connection.run_async(usable):
+        driver: Connection = connection.driver_connection
+        if time.monotonic() - driver.used_at < IDLE_S and not driver.is_closed():
+            fit = not only_reads(driver)
+        else:
+            fit = connection.run_async(usable)
+        if not fit:
             raise InvalidatePoolError
+
+    @event.listens_for(engine.sync_engine, "checkin")
+    def used(connection: Any, _record: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if connection is not None:
+            connection.driver_connection.used_at = time.monotonic()
 
 
 def _hot_pool(dsn: str, server_settings: Mapping[str, str], *, max_size: int) -> asyncpg.Pool:
@@ -155,6 +179,12 @@ def _hot_pool(dsn: str, server_settings: Mapping[str, str], *, max_size: int) ->
     return pool
 
 
+def direct_of(settings: Settings) -> str | None:
+    """The database past any pooler, where it is set."""
+    url = settings.database_direct_url
+    return None if url is None else url.get_secret_value()
+
+
 @asynccontextmanager
 async def open_database(
     settings: Settings, *, name: str, hot_max: int | None = None, hot_plans_kept: bool = False
@@ -179,7 +209,7 @@ async def open_database(
         pool_timeout=10,
         hide_parameters=True,  # arguments and results are in them, and errors are logged
         json_serializer=dump,
-        json_deserializer=orjson.loads,
+        json_deserializer=read,
     )
     _give_up_on_lost(engine)
     pool = _hot_pool(
@@ -190,7 +220,7 @@ async def open_database(
     try:
         # With min_size 0 this makes no connection.
         await pool
-        yield Database(engine=engine, pool=pool, dsn=dsn)
+        yield Database(engine=engine, pool=pool, direct_dsn=direct_of(settings) or dsn)
     finally:
         pool.terminate()
         await engine.dispose()
@@ -202,3 +232,10 @@ async def tenant_transaction(engine: AsyncEngine, *tenants: str) -> AsyncGenerat
     async with engine.begin() as conn:
         await conn.execute(SCOPE, {"tenants": list(tenants)})
         yield conn
+
+
+@asynccontextmanager
+async def each_by_itself(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """A connection on which each statement is a transaction: one round trip, not three."""
+    async with engine.connect() as conn:
+        yield await conn.execution_options(isolation_level="AUTOCOMMIT")

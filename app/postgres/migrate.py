@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, Final
 
 from alembic import command
@@ -45,17 +46,22 @@ def config(url: str) -> Config:
     return made
 
 
+@cache
+def _scripts() -> ScriptDirectory:
+    """The migrations, each loaded once a process."""
+    return ScriptDirectory(SCRIPTS)
+
+
 def head() -> str:
     """The newest revision that this code knows."""
-    found = ScriptDirectory(SCRIPTS).get_current_head()
+    found = _scripts().get_current_head()
     assert found is not None, "the package carries its migrations"
     return found
 
 
 def older() -> frozenset[str]:
     """The revisions before it that this code knows; any other but the newest is of later code."""
-    scripts = ScriptDirectory(SCRIPTS)
-    return frozenset(script.revision for script in scripts.walk_revisions()) - {head()}
+    return frozenset(script.revision for script in _scripts().walk_revisions()) - {head()}
 
 
 async def current(conn: AsyncConnection) -> str | None:
@@ -68,7 +74,7 @@ async def plan(url: str) -> list[str]:
     async with connected(url) as engine, engine.connect() as conn:
         known = await conn.scalar(text("SELECT to_regclass('alembic_version')"))
         at = await current(conn) if known else None
-    scripts = ScriptDirectory(SCRIPTS).iterate_revisions("head", at or "base")
+    scripts = _scripts().iterate_revisions("head", at or "base")
     return [f"{script.revision}: {script.doc}" for script in reversed(list(scripts))]
 
 

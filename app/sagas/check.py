@@ -11,9 +11,12 @@ from typing import Any, Final
 
 import jsonschema_rs
 
+from app.catalog.patterns import kept_validator_for
 from app.catalog.policy import Tool
-from app.errors import InvalidArgumentsError
+from app.catalog.redaction import MARK, REDACTED, marks
+from app.errors import InvalidArgumentsError, problems_of
 from app.sagas.definition import Call, Definition, Step, StepKind
+from app.sagas.marked import may_hold
 from app.sagas.parse import must_be_plain
 from app.sagas.template import Reference, TemplateError, references, render, where
 
@@ -93,7 +96,15 @@ def problems(definition: Definition, tools: Tools) -> list[Problem]:
                 continue
             found += _kind_problems(step, place, tool, here)
             found += _argument_problems(definition, tools, tool, call, f"{here}.args")
+        found += _key_problems(definition, tools, step, f"{at}.ordering_key")
     return found
+
+
+def _key_problems(definition: Definition, tools: Tools, step: Step, at: str) -> Iterator[Problem]:
+    for one in references(step.ordering_key):
+        if may_hold(one, definition, tools.find, MARK):
+            cure = "a key is shown, in Kafka too; make it of something else"
+            yield at, f"{one} may be of what a schema marks {MARK}: {cure}"
 
 
 def _kind_problems(step: Step, place: Sequence[str], tool: Tool, at: str) -> Iterator[Problem]:
@@ -157,9 +168,9 @@ def prepared_input(definition: Definition, given: Mapping[str, Any]) -> dict[str
     if not found:
         found = list(_missing_input(definition, made))
     if found:
-        told = [{"at": at, "problem": problem} for at, problem in found]
-        lines = "; ".join(f"{at}: {problem}" for at, problem in found)
-        raise InvalidArgumentsError(f"{lines}. Nothing was started.", problems=told)
+        problems = problems_of(found)
+        lines = "; ".join(f"{one['at']}: {one['problem']}" for one in problems)
+        raise InvalidArgumentsError(f"{lines}. Nothing was started.", problems=problems)
     return made
 
 
@@ -182,7 +193,8 @@ def _argument_problems(
     definition: Definition, tools: Tools, tool: Tool, call: Call, at: str
 ) -> Iterator[Problem]:
     standing = {one.at: one for one in references(call.args)}
-    validator = jsonschema_rs.validator_for(dict(tool.input_schema))
+    hidden = {"mask": REDACTED} if marks(tool.input_schema) else {}
+    validator = kept_validator_for(tool.input_schema, **hidden)
     for error in validator.iter_errors(dict(call.args)):
         place = tuple(error.instance_path)
         holds = [one for one in standing if one[: len(place)] == place]
@@ -256,11 +268,11 @@ def _source(
 def _types(schema: Mapping[str, Any] | None) -> frozenset[str] | None:
     if schema is None:
         return None
-    said = schema.get("type")
-    if isinstance(said, str):
-        return frozenset({said})
-    if isinstance(said, list):
-        return frozenset(said)
+    declared = schema.get("type")
+    if isinstance(declared, str):
+        return frozenset({declared})
+    if isinstance(declared, list):
+        return frozenset(declared)
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     return None if values is None else frozenset(_type(value) for value in values)
 

@@ -32,6 +32,9 @@ from app.sagas.step_calls import ACTOR, SagaTick, Tools, UnmadeError, intent
 from app.sagas.store import sagas
 from app.sagas.store.sagas import StepRow
 
+REASON_MAX: Final = 1000
+"""Characters of an adapter's error that a step tells; its command has all of them."""
+
 ISSUED: Final[Mapping[StepEvent, str]] = {
     StepEvent.START: "command_id",
     StepEvent.RECONCILE: "reconcile_id",
@@ -67,6 +70,7 @@ async def advance(
             steps={row.step: row for row in rows},
             commands=known,
             woken=[],
+            ended=[],
             asking={one.id for one in known.values() if one.awaits_approval},
         )
         await _absorb(tick)
@@ -78,7 +82,10 @@ async def advance(
         await sagas.save(conn, tick.saga)
         await _tell(tick)
     shown = tick.root or next(iter(tick.commands.values()), None)
-    return None if shown is None else Change(command=shown, woken=tuple(tick.woken), outbox=True)
+    if shown is None:
+        return None
+    woken, ended = tuple(tick.woken), tuple(tick.ended)
+    return Change(command=shown, woken=woken, outbox=True, ended=ended)
 
 
 @lru_cache(maxsize=1024)
@@ -110,14 +117,14 @@ async def _absorb(tick: SagaTick) -> None:
         if of is not None and command is not None and command.final:
             ended.append((command, row, of[1](command)))
     for command, row, event in sorted(ended, key=lambda one: (one[0].finished_at, one[0].id)):
-        said = None
+        reason = None
         if event in {StepEvent.FAIL, StepEvent.LOSE, StepEvent.UNDO_FAIL}:
-            said = str((command.error or {}).get("message") or command.state)
+            reason = str((command.error or {}).get("message") or command.state)[:REASON_MAX]
         changed = row
         if event in {StepEvent.DONE, StepEvent.LOSE} and row.done_seq is None:
             tick.saga = replace(tick.saga, steps_done=tick.saga.steps_done + 1)
             changed = replace(row, done_seq=tick.saga.steps_done)
-        await _step(tick, changed, event, reason=said, command_id=command.id)
+        await _step(tick, changed, event, reason=reason, command_id=command.id)
 
 
 def outcome(command: Command) -> StepEvent:
@@ -135,10 +142,10 @@ def outcome(command: Command) -> StepEvent:
 
 def found_out(command: Command) -> StepEvent:
     """What a reconcile call says: `{"done": true | false}`; anything else tells nothing."""
-    said = command.result.get("done") if isinstance(command.result, dict) else None
-    if command.state is not CommandState.SUCCEEDED or not isinstance(said, bool):
+    done = command.result.get("done") if isinstance(command.result, dict) else None
+    if command.state is not CommandState.SUCCEEDED or not isinstance(done, bool):
         return StepEvent.LOSE
-    return StepEvent.DONE if said else StepEvent.FAIL
+    return StepEvent.DONE if done else StepEvent.FAIL
 
 
 def undone(command: Command) -> StepEvent:
@@ -240,11 +247,11 @@ async def _move(tick: SagaTick, move: Move) -> None:
 
 
 def _told(tick: SagaTick, reason: Reason) -> dict[str, Any]:
-    said = reason.as_json()
+    details = reason.as_json()
     row = None if reason.step is None else tick.steps[reason.step]
     if row is not None and row.reason is not None:
-        said["message"] = f"{reason.message} {row.reason}"
-    return said
+        details["message"] = f"{reason.message} {row.reason}"
+    return details
 
 
 async def _end_root(tick: SagaTick) -> None:
@@ -269,6 +276,7 @@ async def _end_root(tick: SagaTick) -> None:
     )
     tick.root = change.command
     tick.woken += change.woken
+    tick.ended += change.ended
 
 
 async def _do(tick: SagaTick, actions: Sequence[Action]) -> None:
@@ -322,6 +330,7 @@ async def _cancel(tick: SagaTick, names: Sequence[str]) -> None:
             grace_s=tick.grace_s,
         )
         tick.woken += change.woken
+        tick.ended += change.ended
 
 
 async def _issue(tick: SagaTick, calls: Sequence[tuple[StepRow, StepEvent, Intent]]) -> None:

@@ -114,8 +114,8 @@ async def _audit(
     waits: Sequence[Wait],
     body: Mapping[str, Any],
 ) -> None:
-    told = [f"{one.saga_id} waits for {one.owner_id}: {one.ordering_key}" for one in waits]
-    logger.warning("sagas waited for each other", extra={"saga_id": str(saga.id), "waits": told})
+    edges = [f"{one.saga_id} waits for {one.owner_id}: {one.ordering_key}" for one in waits]
+    logger.warning("sagas waited for each other", extra={"saga_id": str(saga.id), "waits": edges})
     await events.append(
         conn,
         tenant_id=saga.tenant_id,
@@ -123,5 +123,5 @@ async def _audit(
         actor=ACTOR,
         user_id=saga.user_id,
         saga_id=saga.id,
-        body={**body, "waits": told},
+        body={**body, "waits": edges},
     )

@@ -31,8 +31,8 @@ class Reason:
 
     def as_json(self) -> dict[str, Any]:
         """As it is kept and shown."""
-        said = {"code": self.code, "message": self.message, "step": self.step}
-        return {name: value for name, value in said.items() if value is not None}
+        body = {"code": self.code, "message": self.message, "step": self.step}
+        return {name: value for name, value in body.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +169,10 @@ def _lost_pivot(step: Step) -> bool:
 
 
 def _blame(step: Step) -> Reason:
-    said = {
+    cause = {
         StepState.FAILED: ("step_failed", "failed"),
         StepState.UNKNOWN: ("step_unknown", "may or may not have been done"),
         StepState.COMPENSATION_FAILED: ("undo_failed", "could not be undone"),
     }
-    code, sentence = said[step.state]
+    code, sentence = cause[step.state]
     return Reason(code=code, message=f"Step {step.id!r} {sentence}.", step=step.id)

@@ -94,14 +94,14 @@ class Definition:
 
 def as_json(definition: Definition) -> dict[str, Any]:
     """The canonical form, which `parse` reads back: what is stored, and what a digest covers."""
-    said = {
+    body = {
         "name": definition.name,
         "description": definition.description,
         "input": definition.input_schema,
         "deadline_s": definition.deadline_s,
         "steps": [_step_json(step) for step in definition.steps],
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def call_json(call: Call) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def ancestors(steps: Iterable[Step]) -> dict[str, frozenset[str]]:
 
 
 def _step_json(step: Step) -> dict[str, Any]:
-    said = {
+    body = {
         "id": step.id,
         **call_json(step.call),
         "kind": str(step.kind),
@@ -136,4 +136,4 @@ def _step_json(step: Step) -> dict[str, Any]:
         "approval": step.approval,
         "ordering_key": step.ordering_key,
     }
-    return {name: value for name, value in said.items() if value is not None}
+    return {name: value for name, value in body.items() if value is not None}

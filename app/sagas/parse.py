@@ -6,24 +6,24 @@ catalog knows is checked by `saga_check`.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError
-from itertools import islice
 from typing import Annotated, Any, Final
 
 import orjson
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
-from app.errors import InvalidDefinitionError
+from app import yaml_values
+from app.errors import InvalidDefinitionError, problems_of
 from app.sagas.definition import INLINE, Approval, Call, Definition, Step, StepKind, ancestors
 from app.sagas.template import Reference, TemplateError, references, where
+from app.yaml_values import YamlRefusedError
 
 STEPS_MAX: Final = 100
 BYTES_MAX: Final = 256 << 10
 DEPTH_MAX: Final = 32
-PROBLEMS_MAX: Final = 50
+SECONDS_MAX: Final = 10 * 365 * 86_400
+"""Of a deadline; far more is no time that PostgreSQL knows."""
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -77,7 +77,7 @@ class StepBody(CallBody):
         default=None, description="A read-only call that finds out whether a lost step was done."
     )
     retry: RetryBody | None = None
-    timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    timeout_s: float | None = Field(default=None, gt=0, le=SECONDS_MAX)
     approval: Approval = Field(
         default="none",
         description="ask: the caller's person or an operator must approve before it runs."
@@ -96,27 +96,8 @@ class DefinitionBody(BaseModel):
     input: dict[str, JsonValue] = Field(
         default_factory=dict, description="JSON Schema of the input."
     )
-    deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    deadline_s: float | None = Field(default=None, gt=0, le=SECONDS_MAX)
     steps: tuple[StepBody, ...] = Field(min_length=1, max_length=STEPS_MAX)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that is JSON: a date stays the text that was written, and no name stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping of a node. Raises ConstructorError where a name stands twice in it."""
-        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for name, times in names.most_common(1):
-            if times > 1:
-                said = f"{name!r} stands twice"
-                raise yaml.constructor.ConstructorError(problem=said, problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def load(text: str | bytes) -> Any:
@@ -125,23 +106,10 @@ def load(text: str | bytes) -> Any:
     Raises:
         InvalidDefinitionError: it is neither, too large, nested too deeply, or YAML with aliases.
     """
-    if len(text) > BYTES_MAX:
-        raise refused([("", f"it has {len(text)} bytes; at most {BYTES_MAX} are taken")])
     try:
-        # An alias of an alias of … is how a short text becomes gigabytes; and what is nested deeply
-        # takes the parser the square of its depth, so it is left as soon as it is too deep.
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            line = event.start_mark.line + 1
-            if isinstance(event, yaml.AliasEvent):
-                raise refused([("", f"line {line}: write YAML aliases (*name) out in full")])
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEPTH_MAX:
-                raise refused([("", f"line {line}: it is nested deeper than {DEPTH_MAX} levels")])
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 a subclass of SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise refused([("", f"it is neither JSON nor YAML: {error}")]) from error
+        return yaml_values.load(text, bytes_max=BYTES_MAX, depth_max=DEPTH_MAX, aliases=False)
+    except YamlRefusedError as error:
+        raise refused([(where(error.at), error.problem)]) from error
 
 
 def parse(data: Any, *, version: int = 0) -> Definition:
@@ -208,11 +176,11 @@ def _items(value: Any) -> Iterable[Any]:
 
 def refused(problems: Iterable[tuple[str, str]]) -> InvalidDefinitionError:
     """The error that tells these, of very many the first: (place, what is wrong and what to do)."""
-    told = [{"at": at, "problem": problem} for at, problem in islice(problems, PROBLEMS_MAX)]
+    found = problems_of(problems)
     lines = "; ".join(
-        f"{one['at']}: {one['problem']}" if one["at"] else one["problem"] for one in told
+        f"{one['at']}: {one['problem']}" if one["at"] else one["problem"] for one in found
     )
-    return InvalidDefinitionError(f"Nothing was started. {lines}.", problems=told)
+    return InvalidDefinitionError(f"Nothing was started. {lines}.", problems=found)
 
 
 def _step(body: DefinitionBody, index: int) -> Step:

@@ -39,7 +39,7 @@ async def checked(catalog: Catalog, who: Identity, definition: Definition) -> De
     Raises:
         InvalidDefinitionError: `problems` has what does not fit the tools.
     """
-    tools = Tools.of(await catalog.visible(who))
+    tools = Tools.of((await catalog.visible(who)).tools)
     found = problems(definition, tools)
     if found:
         raise refused(found)
@@ -62,7 +62,7 @@ async def register(
     digest = hashlib.sha256(b"mcpbroker.saga.v1\n" + written).digest()
     tenant_id, name = who.tenant_id, definition.name
     async with tenant_transaction(engine, tenant_id) as conn:
-        await definitions.lock(conn, tenant_id=tenant_id, name=name)
+        await definitions.lock(conn)
         newest = await definitions.find(conn, tenant_id=tenant_id, name=name)
         if newest is not None and newest.digest == digest:
             return Registration(registered=newest, new=False)
@@ -95,8 +95,8 @@ async def find(
     """
     found = await definitions.find(conn, tenant_id=who.tenant_id, name=name, version=version)
     if found is None:
-        said = name if version is None else f"{name} version {version}"
-        raise NotFoundError(f"There is no saga {said!r} registered.")
+        label = name if version is None else f"{name} version {version}"
+        raise NotFoundError(f"There is no saga {label!r} registered.")
     return found
 
 
@@ -142,7 +142,7 @@ def dry_run(definition: Definition, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown_step(step: Step) -> dict[str, Any]:
-    said = {"id": step.id, "kind": str(step.kind), "needs": list(step.needs)}
+    body = {"id": step.id, "kind": str(step.kind), "needs": list(step.needs)}
     if step.approval != "none":
-        said["approval"] = step.approval
-    return said
+        body["approval"] = step.approval
+    return body

@@ -8,19 +8,24 @@ from uuid import UUID
 import uuid_utils.compat as uuid_utils
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.catalog import store as catalog_store
+from app.catalog.adapter import ToolAdapter
 from app.catalog.cache import Compiled
-from app.catalog.policy import Ordering, ToolPolicy
-from app.catalog.redaction import redact
+from app.catalog.ordering import bounded
+from app.catalog.policy import Ordering, Tool, ToolPolicy
+from app.catalog.redaction import PERSONAL, redact
 from app.commands.state import State as CommandState
 from app.commands.store.commands import Command
 from app.contract import Priority
 from app.intake.call import Call as Intent
 from app.intake.call import fingerprint
+from app.json_values import JsonRefusedError, checked, integral
 from app.sagas.definition import Call, Definition, StepKind
 from app.sagas.definition import Step as DefinedStep
+from app.sagas.marked import may_hold
 from app.sagas.state import StepEvent
 from app.sagas.store.sagas import SagaRow, StepRow
-from app.sagas.template import TemplateError, render
+from app.sagas.template import TemplateError, references, render
 
 ACTOR: Final = "saga"
 UNDO_ATTEMPTS: Final = 5
@@ -50,6 +55,7 @@ class SagaTick:
     steps: dict[str, StepRow]
     commands: dict[UUID, Command]
     woken: list[UUID]
+    ended: list[Command]
     asking: set[UUID]
     """Commands that wait for somebody's approval."""
 
@@ -64,8 +70,10 @@ async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
     call, role = _call(row, defined, event)
     try:
         args = render(call.args, _scope(tick)) if defined is not None else dict(call.args)
-        key = _ordering_key(tick, row, defined, event)
-    except TemplateError as error:
+        # A result within a template can be deeper than either.
+        args = integral(args, checked(args))
+        key = await _ordering_key(tick, row, defined, event)
+    except (TemplateError, JsonRefusedError) as error:
         raise UnmadeError(str(error)) from error
     found = await tick.tools(call.tool, call.method)
     tool = None if found is None else found.tool
@@ -75,8 +83,8 @@ async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
         for problem in found.validator.iter_errors(args):
             raise UnmadeError(f"{found.tool.name}: {problem.message}")
     policy = ToolPolicy() if tool is None else tool.policy
-    if key is None and event is StepEvent.START and tool is not None:
-        key = tool.key_of(args)
+    if key is None and event is StepEvent.START and found is not None:
+        key = found.key_of(args)
     return Intent(
         correlation_id=uuid_utils.uuid7(),
         tenant_id=tick.saga.tenant_id,
@@ -110,7 +118,18 @@ async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
         saga_step=row.step,
         saga_role=role,
         traceparent=None if tick.root is None else tick.root.traceparent,
+        topic=await _topic(tick, call, tool),
     )
+
+
+async def _topic(tick: SagaTick, call: Call, tool: Tool | None) -> str | None:
+    """Where the call's executor reads; that of a tool that is out of service goes on, too."""
+    if tool is not None:
+        return tool.topic
+    found = await catalog_store.work(
+        tick.conn, tenant_id=tick.saga.tenant_id, tool=call.tool, method=call.method
+    )
+    return None if found is None else ToolAdapter.model_validate(found[0]).topic
 
 
 def _call(row: StepRow, defined: DefinedStep | None, event: StepEvent) -> tuple[Call, Any]:
@@ -126,8 +145,12 @@ def _call(row: StepRow, defined: DefinedStep | None, event: StepEvent) -> tuple[
         case _:
             if defined is None:
                 assert row.compensation is not None
-                said = row.compensation
-                return Call(tool=said["tool"], method=said["method"], args=said["args"]), "undo"
+                compensation = row.compensation
+                return Call(
+                    tool=compensation["tool"],
+                    method=compensation["method"],
+                    args=compensation["args"],
+                ), "undo"
             assert defined.compensate is not None
             return defined.compensate, "undo"
 
@@ -152,7 +175,7 @@ def _result(tick: SagaTick, row: StepRow) -> Any:
     return None
 
 
-def _ordering_key(
+async def _ordering_key(
     tick: SagaTick, row: StepRow, defined: DefinedStep | None, event: StepEvent
 ) -> str | None:
     """An undo waits where its step did; what finds out waits for nobody."""
@@ -164,7 +187,21 @@ def _ordering_key(
     assert defined is not None
     if defined.ordering_key is None:
         return None
-    return str(render(defined.ordering_key, _scope(tick)))[:255]
+    assert tick.definition is not None
+    rendered = str(render(defined.ordering_key, _scope(tick)))
+    tools = [
+        await tick.tools(call.tool, call.method)
+        for step in tick.definition.steps
+        for _, call in step.calls()
+    ]
+    known = {one.tool.path: one.tool for one in tools if one is not None}
+    hidden = any(
+        may_hold(
+            one, tick.definition, lambda call: known.get(call.path), PERSONAL, by_reference=True
+        )
+        for one in references(defined.ordering_key)
+    )
+    return bounded(rendered, shown="" if hidden else rendered)
 
 
 def _ordering(policy: ToolPolicy, event: StepEvent) -> Ordering:

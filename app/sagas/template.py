@@ -13,7 +13,6 @@ from typing import Any, Final
 OPEN: Final = "{{"
 REFERENCE: Final = re.compile(r"\{\{\s*([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\s*\}\}")
 ROOTS: Final = ("input", "steps", "saga")
-STEP_PARTS_MIN: Final = 3
 """`steps`, the step's id, `result`."""
 
 
@@ -45,10 +44,10 @@ class Reference:
 
 def where(at: Sequence[str | int]) -> str:
     """A place in JSON as people write it: `args.names[0]`."""
-    said = ""
+    path = ""
     for part in at:
-        said += f"[{part}]" if isinstance(part, int) else f".{part}" if said else part
-    return said
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
 
 
 def references(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[Reference]:
@@ -87,18 +86,18 @@ def _in_text(text: str, at: tuple[str | int, ...]) -> Iterator[Reference]:
 
 
 def _check(path: tuple[str, ...], at: tuple[str | int, ...]) -> None:
-    said = "{{ " + ".".join(path) + " }}"
+    written = "{{ " + ".".join(path) + " }}"
     match path:
         case ("input", *_) | ("saga", "id"):
             return
         case ("steps", _, "result", *_):
             return
         case ("steps", *_):
-            problem = f"{said} is no reference; write {{{{ steps.id.result }}}} or a part of it"
+            problem = f"{written} is no reference; write {{{{ steps.id.result }}}} or a part of it"
         case ("saga", *_):
-            problem = f"{said} is not known; a saga has its id only: {{{{ saga.id }}}}"
+            problem = f"{written} is not known; a saga has its id only: {{{{ saga.id }}}}"
         case _:
-            problem = f"{said} begins with none of {', '.join(ROOTS)}"
+            problem = f"{written} begins with none of {', '.join(ROOTS)}"
     raise TemplateError(where(at), problem)
 
 

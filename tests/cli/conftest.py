@@ -1,5 +1,6 @@
-"""The command line is tried on the logs that the audit tests make."""
+"""The command line is tried on what the tests of audit and sagas make."""
 
 from tests.audit.conftest import log
+from tests.sagas.conftest import lab
 
-__all__ = ["log"]
+__all__ = ["lab", "log"]

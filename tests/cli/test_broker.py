@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from app import assets
 from app.catalog import file as catalog_file
 from app.cli import app
-from app.config import PREFIX, Settings
+from app.config import PREFIX, Settings, WorkerSettings
 from devstack.stack import Dsns
 from tests.support.calls import fetch
 
@@ -38,11 +38,13 @@ async def beside(*argv: str) -> Result:
 def test_config_lists_every_setting_with_what_it_is_its_unit_and_when_to_change_it() -> None:
     rows = json.loads(broker("config", "--json").stdout)
     named = {row["variable"]: row for row in rows}
-    assert {PREFIX + name.upper() for name in Settings.model_fields} == set(named)
+    fields = Settings.model_fields | WorkerSettings.model_fields
+    assert {PREFIX + name.upper() for name in fields} == set(named)
     assert named["MCP_BROKER_DATABASE_URL"]["default"] is None
     assert named["MCP_BROKER_INLINE_WAIT_S"]["default"] == "45"
     assert named["MCP_BROKER_INLINE_WAIT_S"]["unit"] == "seconds"
     assert named["MCP_BROKER_SEAL_S"]["deployment"] == "relay"
+    assert named["MCP_BROKER_WORKER_GRACE_S"]["deployment"] == "worker"
     assert not [row["variable"] for row in rows if not row["meaning"] or not row["change"]]
     units = {"_S": "seconds", "_MS": "milliseconds", "_BYTES_MAX": "bytes"}
     for suffix, unit in units.items():
@@ -56,7 +58,8 @@ def test_config_lists_every_setting_with_what_it_is_its_unit_and_when_to_change_
 
 def test_config_for_people_is_grouped_by_deployment() -> None:
     shown = broker("config").stdout
-    places = [shown.index(title) for title in ("Both deployments", "The app", "The relay")]
+    titles = ("App and relay", "The app", "The relay", "The worker")
+    places = [shown.index(title) for title in titles]
     assert places == sorted(places)
     assert "MCP_BROKER_KAFKA_BOOTSTRAP" in shown[places[2] :]
 
@@ -169,3 +172,11 @@ async def test_a_tenant_changes_only_in_what_is_given_and_each_change_is_audited
 
 def test_the_plan_of_an_up_to_date_database_is_empty(database: Dsns) -> None:
     assert broker("migrate", "--plan", "--database-url", database.owner).stdout == ""
+
+
+def test_the_command_line_starts_without_what_only_servers_and_imports_need() -> None:
+    slow = {"fastapi", "grpc", "mcp", "starlette"}
+    program = f"import app.cli, sys; print(*{slow} & set(sys.modules))"
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -5,7 +5,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.commands.store.dispatch_claim import LEASE, LOCK, SPARED, lease_commands
+from app.commands.store.dispatch_claim import LEASE, LOCK, READY, SPARED, lease_commands
 from app.commands.store.dispatch_record import PUBLISHED
 from benchmarks.servers import execute, fill, settle
 from devstack.stack import Dsns
@@ -91,4 +91,63 @@ async def test_recording_a_batch_reads_it_once_by_the_plan_of_an_empty_outbox(
         assert await pool.fetchval("SELECT count(*) FROM commands WHERE state = 'dispatched'")
     finally:
         await conn.close()
+        await pool.close()
+
+
+@pytest.mark.guarantee("relay:claim-cost")
+async def test_whether_anything_is_ready_is_found_without_a_walk(database: Dsns) -> None:
+    await fill(database.owner, NOISY, tenant="'other'", tag="ready")
+    await execute(database.owner, "ANALYZE outbox")  # statistics say for long that all is ready
+    await execute(
+        database.owner,
+        "UPDATE outbox SET status = 'claimed', claimed_by = 'r', claimed_until = now()",
+    )
+    conn = await asyncpg.connect(database.relay)
+    try:
+        assert await most_read_of_ready(conn) == 0, "20,000 rows are nobody's to take"
+        await fill(database.owner, NOISY, tag="more")
+        assert await most_read_of_ready(conn) == 1
+    finally:
+        await conn.close()
+
+
+async def most_read_of_ready(conn: asyncpg.Connection) -> float:
+    async with conn.transaction():
+        await conn.execute(LOCK)
+        return await hungriest(conn, READY)
+
+
+WINDOW = 8
+"""Of which one place is spared."""
+
+
+@pytest.mark.guarantee("relay:windows")
+async def test_the_window_is_of_what_no_adapter_has_claimed_and_a_tools_own_bound_of_both(
+    database: Dsns,
+) -> None:
+    """So the rate follows the executor: what it claims makes room for as much."""
+    await execute(database.owner, "UPDATE tools SET in_flight_max = NULL")
+    pool = await asyncpg.create_pool(database.relay, min_size=1, max_size=1)
+
+    async def leased() -> int:
+        return len(
+            await lease_commands(
+                pool, relay="r", batch_max=100, window=WINDOW, aging_s=60, lease_s=30
+            )
+        )
+
+    try:
+        await fill(database.owner, 100, tag="queued")
+        assert await leased() == WINDOW - 1
+        assert await leased() == 0
+        await execute(
+            database.owner,
+            "WITH gone AS (DELETE FROM outbox WHERE status = 'claimed' RETURNING command_id)"
+            " UPDATE commands SET state = 'running', lease_until = now() + interval '1 h'"
+            "   FROM gone WHERE id = command_id",
+        )
+        assert await leased() == WINDOW - 1, "what runs takes no place of the window"
+        await execute(database.owner, f"UPDATE tools SET in_flight_max = {2 * WINDOW}")
+        assert await leased() == 0, "but of the tool's own bound"
+    finally:
         await pool.close()

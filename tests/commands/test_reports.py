@@ -6,8 +6,10 @@ from random import Random
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
+from app.catalog.redaction import NO_SECRETS
 from app.commands import results
 from app.commands.report import Answer, Kind, Report
 from app.edges.parts import Parts
@@ -122,7 +124,7 @@ async def single(broker: Parts, one: Report) -> Answer | BrokerError:
             broker.database.engine,
             one,
             policy=await policy_of(broker, one.command_id),
-            hidden=frozenset(),
+            hidden=NO_SECRETS,
             leases=broker.leases,
             random=Random(1),
         )
@@ -136,8 +138,9 @@ def told(answer: Answer | BaseException) -> tuple[Any, ...]:
     if isinstance(answer, BrokerError):
         return answer.status, answer.code
     assert isinstance(answer, Answer)
-    own = {"correlation_id", "args", "deadline_at", "ordering_key", "misfit"}
-    return answer.status, {name: value for name, value in answer.body.items() if name not in own}
+    own = {"correlation_id", "args", "deadline_at", "left_s", "ordering_key", "misfit"}
+    body = orjson.loads(orjson.dumps(answer.body))
+    return answer.status, {name: value for name, value in body.items() if name not in own}
 
 
 @pytest.mark.guarantee("report:alone")

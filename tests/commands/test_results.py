@@ -1,7 +1,9 @@
 """What adapters say: fenced, idempotent, and whole at every fault."""
 
 import asyncio
+from collections import Counter
 
+import orjson
 import pytest
 
 from app.commands import results
@@ -23,6 +25,53 @@ from tests.support.calls import (
     redrive,
     state_of,
 )
+
+
+@pytest.mark.guarantee("audit:words-bounded")
+@pytest.mark.parametrize("alone", [True, False], ids=["by itself", "in a batch"])
+async def test_a_large_error_is_in_the_trail_by_its_beginning(
+    broker: Parts, database: Dsns, alone: bool
+) -> None:
+    """At each attempt, at its end and at each late report; the command has all of it."""
+    error = {"code": "x" * 2000, "message": "m" * (2 << 20), "trace": "t" * (1 << 20)}
+    one = (await accept(broker, delete())).written.id
+    for attempt in (1, 2, 3):
+        assert (await claim(broker, one, attempt=attempt)).proceed
+        if alone:
+            await finish(broker, one, attempt=attempt, error=error)
+        else:
+            report = Report(
+                kind=Kind.RESULT, adapter=ADAPTER, command_id=one, attempt=attempt, error=error
+            )
+            await broker.reports.report(report)
+    again = await finish(broker, one, attempt=1, error=error)
+    assert again.repeated, "what was said before is known again"
+    for _ in range(3):
+        with pytest.raises(ContradictionError):
+            await finish(broker, one, attempt=3, error={**error, "message": "n" * (3 << 20)})
+    rows = await fetch(
+        database.owner,
+        "SELECT type, octet_length(body::text) AS size, body -> 'error' ->> 'message' AS message"
+        "  FROM audit.events WHERE body -> 'error' ->> 'message' IS NOT NULL",
+    )
+    kinds = Counter(row["type"] for row in rows)
+    assert kinds == {"command.retry": 2, "command.dead_lettered": 1, "result.late": 3}
+    assert all(row["message"][:9] in {"m" * 9, "n" * 9} and row["size"] < 4096 for row in rows)
+    [row] = await fetch(database.owner, "SELECT error FROM commands WHERE id = $1", one)
+    assert orjson.loads(row["error"]) == error
+    other = (await accept(broker, echo())).written.id
+    assert (await claim(broker, other)).proceed
+    await broker.reports.report(
+        Report(kind=Kind.RESULT, adapter=ADAPTER, command_id=other, attempt=1, error=error)
+    )
+    [row] = await fetch(
+        database.owner,
+        "SELECT octet_length(body::text) AS size, body FROM audit.events"
+        " WHERE command_id = $1 AND body -> 'error' ->> 'message' IS NOT NULL",
+        other,
+    )
+    assert row["size"] < 4096
+    assert orjson.loads(row["body"])["error"]["bytes"] > 3 << 20
 
 
 @pytest.mark.guarantee("claim:fenced")

@@ -40,3 +40,34 @@ async def test_polling_is_on_time_though_other_commands_are_told_of_all_the_time
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+async def test_who_waits_for_an_end_has_nothing_read_before_it(
+    broker: Parts, database: Dsns
+) -> None:
+    """A call that was just written is known, and its moves are no news to who waits for its end."""
+    one, two = [(await accept(broker, echo(text))).written.id for text in "ab"]
+    feed = CommandFeed(broker.database.engine, poll_s=3600)
+    running = asyncio.create_task(feed.run())
+    try:
+        with (
+            feed.watch("demo", one, end_only=True, just_written=True) as end,
+            feed.watch("demo", two) as every,
+        ):
+            assert await every.change(5)
+            await fetch(database.owner, "UPDATE commands SET stage = 'x'")
+            feed.moved([one, two])
+            moved = await every.change(5)
+            assert moved is not None
+            assert moved.stage == "x"
+            assert end.newest is None, "the same load would have read it"
+            feed.changed([one])
+            assert await end.change(5)
+        # What ended between its write and its watch was told of before anybody listened.
+        feed.changed([two])
+        with feed.watch("demo", two, end_only=True, just_written=True) as late:
+            assert await late.change(5)
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running

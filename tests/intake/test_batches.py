@@ -11,8 +11,9 @@ from sqlalchemy import event
 from app.catalog.store import Tenant
 from app.edges.parts import Parts
 from app.errors import QueueFullError
-from app.intake.batches import BATCH_MIN, IntakeBatcher
+from app.intake.batches import IntakeBatcher
 from app.intake.queues import Queues
+from app.postgres.batcher import BATCH_MIN
 from devstack.stack import Dsns
 from tests.support.calls import ADA, EVE, accept, echo, fetch
 

@@ -10,7 +10,7 @@ import pytest
 from devstack.stack import Dsns
 from tests.support.calls import fetch
 
-ROLES = ("broker_app", "broker_relay", "broker_auditor", "broker_retention")
+ROLES = ("broker_app", "broker_relay", "broker_auditor", "broker_retention", "broker_observer")
 
 # role: {relation: privileges}; r SELECT, a INSERT, w UPDATE, d DELETE on the whole relation, and in
 # lower case behind a colon those on some columns only. What is not named is refused.
@@ -20,6 +20,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "tenants": "r",
         "grants": "r",
         "tools": "r",
+        "targets": "r",
         "commands": "ra:w",
         "outbox": "rawd",
         "ordering_heads": "raw",
@@ -28,6 +29,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "sagas": "raw",
         "saga_steps": "raw",
         "saga_turns": "a",
+        "turns": "r:w",
         "audit.events": "r:a",
         "audit.seals": "r",
         "audit.members": "r",
@@ -39,6 +41,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "tenants": "r",
         "grants": "r",
         "tools": "r",
+        "targets": "r",
         "commands": "ra:w",
         "outbox": "rawd",
         "ordering_heads": "rawd",
@@ -49,6 +52,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "saga_turns": "rawd",
         "tenant_budgets": "rawd",
         "leases": "rawd",
+        "turns": "r:w",
         "audit.events": "r:a",
         "audit.seals": "ra",
         "audit.members": "ra",
@@ -56,6 +60,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "audit.watermark": "raw",
         "audit.holds": "r",
         "audit.retirements": "r:w",
+        "audit.restores": "r",
         "audit.shapes": "r:a",
     },
     "broker_auditor": {
@@ -69,6 +74,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "audit.watermark": "r",
         "audit.holds": "r",
         "audit.retirements": "r",
+        "audit.restores": "r",
         "audit.who_did_what": "r",
         "audit.command_story": "r",
         "audit.saga_story": "r",
@@ -76,8 +82,23 @@ RELATIONS: dict[str, dict[str, str]] = {
         "audit.denials": "r",
         "audit.sealing": "r",
         "audit.sealed_late": "r",
+        "audit.out_of_time": "r",
     },
-    "broker_retention": {"audit.holds": "r", "audit.retirements": "r"},
+    "broker_retention": {
+        "audit.holds": "r",
+        "audit.retirements": "r",
+        "audit.restores": "r",
+    },
+    "broker_observer": {
+        "ops.tools": "r",
+        "ops.tenants": "r",
+        "ops.tenants_now": "r",
+        "ops.executors": "r",
+        "ops.sagas": "r",
+        "ops.seals": "r",
+        "ops.waiting": "r",
+        "ops.outbox": "r",
+    },
 }
 
 EVENT = (
@@ -85,6 +106,8 @@ EVENT = (
     " tenant_id tool type user_id"
 )
 COLUMNS = {
+    ("broker_app", "turns", "UPDATE"): "held",
+    ("broker_relay", "turns", "UPDATE"): "held",
     ("broker_app", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.shapes", "INSERT"): "lines major note revision",
@@ -92,7 +115,7 @@ COLUMNS = {
 }
 FROZEN = {
     "broker_app": {"args", "compensation", "idempotency_key", "purged_at"},
-    "broker_relay": {"reports_rejected"},
+    "broker_relay": {"reports_rejected", "run"},
 }
 """Columns of a command that this role cannot change beyond those that nobody can."""
 NOBODY = {
@@ -105,12 +128,15 @@ NOBODY = {
 DEFINERS = {
     "broker_tenant_of(uuid)": {"broker_app", "broker_relay"},
     "broker_analyze_grown()": {"broker_relay"},
+    "ops.minutes(timestamp with time zone,timestamp with time zone)": {"broker_observer"},
     "audit.ensure_partitions(integer)": {"broker_app", "broker_relay"},
     "audit.partitions_ahead_s()": {"broker_app", "broker_relay"},
     "audit.note_change()": set(),  # a trigger
     "audit.hold(text,text,timestamp with time zone,timestamp with time zone)": {"broker_retention"},
     "audit.release(uuid,text)": {"broker_retention"},
     "audit.ask_retirement(text)": {"broker_retention"},
+    "audit.unlike(text[],bigint[],bytea[])": {"broker_retention"},
+    "audit.accept_restore(text)": {"broker_retention"},
     "audit.drop_oldest()": {"broker_retention"},
     "audit.plan_erasure(text,text,integer)": {"broker_retention"},
     "audit.erase(text,text,text,uuid[],timestamp with time zone[],integer)": {"broker_retention"},
@@ -121,7 +147,7 @@ EVERY_RELATION = """
     SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname AS name,
            c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname IN ('public', 'audit') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+     WHERE n.nspname IN ('public', 'audit', 'ops') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
 MAY = """
@@ -145,7 +171,7 @@ FUNCTIONS = """
            has_function_privilege(r.role, p.oid, 'EXECUTE') AS may
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
      CROSS JOIN unnest($1::text[]) AS r (role)
-     WHERE n.nspname IN ('public', 'audit')
+     WHERE n.nspname IN ('public', 'audit', 'ops')
 """
 
 
@@ -215,13 +241,14 @@ async def test_no_role_is_more_than_a_role(database: Dsns) -> None:
 
 
 @pytest.mark.guarantee("access:least-privilege")
-@pytest.mark.parametrize("role", ["app", "relay", "auditor", "retention"])
+@pytest.mark.parametrize("role", ["app", "relay", "auditor", "retention", "observer"])
 async def test_no_role_creates_anything_of_its_own(database: Dsns, role: str) -> None:
     conn = await asyncpg.connect(getattr(database, role))
     try:
         for statement in (
             "CREATE TABLE mine (x int)",
             "CREATE TABLE audit.mine (x int)",
+            "CREATE TABLE ops.mine (x int)",
             "CREATE FUNCTION audit.mine() RETURNS int RETURN 1",
             "CREATE SCHEMA mine",
             "CREATE ROLE mine",

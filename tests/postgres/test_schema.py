@@ -27,7 +27,7 @@ async def test_the_migrations_go_down_and_up_again_and_equal_the_models(database
     await asyncio.to_thread(command.check, migrate.config(database.owner))
 
 
-async def test_every_relation_and_column_that_an_auditor_reads_says_what_it_is(
+async def test_every_relation_and_column_that_people_read_says_what_it_is(
     database: Dsns,
 ) -> None:
     rows = await fetch(
@@ -38,7 +38,7 @@ async def test_every_relation_and_column_that_an_auditor_reads_says_what_it_is(
           FROM pg_class c
           JOIN pg_namespace n ON n.oid = c.relnamespace
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-         WHERE n.nspname IN ('public', 'audit') AND c.relkind IN ('r', 'p', 'v')
+         WHERE n.nspname IN ('public', 'audit', 'ops') AND c.relkind IN ('r', 'p', 'v')
            AND NOT c.relispartition AND c.relname <> 'alembic_version'
         """,
     )
@@ -46,7 +46,7 @@ async def test_every_relation_and_column_that_an_auditor_reads_says_what_it_is(
     silent = [
         f"{row['relation']}.{row['name']}"
         for row in rows
-        if row["relation"].startswith("audit.") and not row["of_column"]
+        if row["relation"].startswith(("audit.", "ops.")) and not row["of_column"]
     ]
     assert silent == [], "COMMENT ON COLUMN, in the migration that adds it"
 

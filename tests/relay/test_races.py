@@ -25,6 +25,8 @@ from tests.support.calls import ADA, ADAPTER, accept, claim, echo, finish, redri
 from tests.support.faults import hold_at_statement
 from tests.support.stack import wait_for
 
+pytestmark = pytest.mark.thorough
+
 ROWS = "SELECT attempt, status FROM outbox WHERE kind = 'command' AND command_id = $1"
 LAPSE = "UPDATE outbox SET claimed_until = now() - interval '1 s' WHERE status = 'claimed'"
 WAITS = """

@@ -38,6 +38,8 @@ from tests.sagas.test_runs import FAILED
 from tests.support.background import Background
 from tests.support.calls import ADA
 
+pytestmark = pytest.mark.thorough
+
 PICK = st.integers(0, 999)
 HOWS = st.sampled_from(["ok", "ok", "ok", "ok", "ok", "fail", "lose", "error"])
 GIVEN = os.environ.get("MCP_BROKER_MODEL_SEED")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import assets
-from app.errors import InvalidDefinitionError
+from app.errors import PROBLEMS_MAX, InvalidDefinitionError
 from app.sagas.definition import StepKind, as_json
-from app.sagas.parse import BYTES_MAX, PROBLEMS_MAX, STEPS_MAX, load, parse
+from app.sagas.parse import BYTES_MAX, STEPS_MAX, load, parse
 
 EXAMPLE = assets.root() / "examples" / "service_saga.yml"
 UNDO = {"tool": "t", "method": "undo"}
@@ -65,7 +65,7 @@ def test_yaml_keeps_json_types_only() -> None:
         ("a: &x [1]\nb: [*x]", "line 2: write YAML aliases"),
         ("a: !!python/object:os.system {}", "neither JSON nor YAML"),
         ("steps: []\nname: a\nname: b", "'name' stands twice"),
-        ("[" * BYTES_MAX, "line 1: it is nested deeper than 32"),
+        ("[" * BYTES_MAX, "nested deeper than 32"),
         ("x" * (BYTES_MAX + 1), "bytes; at most"),
     ],
     ids=["torn", "alias", "object", "twice", "deep", "large"],
@@ -185,3 +185,12 @@ def test_every_graph_that_is_read_can_be_run_in_some_order(data: st.DataObject) 
         assert ready, "no step can start"
         done |= set(ready)
     assert all(one.kind is StepKind.READONLY for one in read.steps)
+
+
+@pytest.mark.parametrize("place", ["timeout_s", "deadline_s"])
+@pytest.mark.parametrize("seconds", [1e300, 1e12, 10 * 365 * 86_400 + 1])
+def test_a_time_that_postgres_does_not_know_is_refused(place: str, seconds: float) -> None:
+    """A relay could never have begun that step: its saga's turn failed again and again."""
+    one = look("a") | ({place: seconds} if place == "timeout_s" else {})
+    whole = steps(one) | ({place: seconds} if place == "deadline_s" else {})
+    assert "less than or equal to" in next(iter(problems(whole).values()))

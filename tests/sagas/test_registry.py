@@ -1,6 +1,7 @@
 """Definitions over HTTP: registered in versions, listed, shown, tried out dry."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
@@ -40,19 +41,19 @@ async def register(http: httpx.AsyncClient, text: str = EXAMPLE) -> httpx.Respon
 async def at_once(
     database: Dsns, *requests: Coroutine[Any, Any, httpx.Response]
 ) -> list[httpx.Response]:
-    """Let these go once each of them waits for the name `service`."""
+    """Let these go once each of them waits for its turn."""
 
     async def waiting() -> bool:
         [row] = await fetch(
             database.owner,
-            "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            " AND query LIKE '%FROM turns%' AND datname = current_database()",
         )
         return row["n"] == len(requests)
 
     conn = await asyncpg.connect(database.owner)
     try:
-        await conn.execute("SELECT pg_advisory_lock(hashtextextended('demo:service', 7041))")
+        await conn.execute("BEGIN; SELECT FROM turns WHERE name = 'saga definitions' FOR UPDATE")
         tasks = [asyncio.ensure_future(one) for one in requests]
         try:
             await wait_for(waiting, 5)
@@ -144,3 +145,48 @@ async def test_a_dry_run_checks_input_and_starts_nothing(
     assert neither.status_code == 400
     [count] = await fetch(database.owner, "SELECT count(*) AS n FROM sagas")
     assert count["n"] == 0
+
+
+def of_args(written: str) -> str:
+    """A definition with this as an argument."""
+    who = {"name": "n", "owner": "o"}
+    step = {
+        "id": "a",
+        "tool": "service_configure",
+        "args": {**who, "settings": {"n": "HERE"}},
+        "compensate": {"tool": "service_restore", "args": who},
+    }
+    return json.dumps({"name": "numbers", "steps": [step]}).replace('"HERE"', written)
+
+
+@pytest.mark.guarantee("intake:as-sent")
+@pytest.mark.parametrize("kind", ["application/json", "application/yaml", None])
+@pytest.mark.parametrize(("written", "kept"), [("1e3", 1000), ('"1e3"', "1e3"), ("1E-2", 0.01)])
+async def test_what_is_json_is_read_as_json_however_it_is_named(
+    http: httpx.AsyncClient, written: str, kept: Any, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await http.post("/sagas/definitions", content=of_args(written), headers=headers)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["definition"]["steps"][0]["args"]["settings"] == {"n": kept}
+
+
+@pytest.mark.guarantee("intake:as-sent")
+@pytest.mark.parametrize("kind", ["application/json", None])
+@pytest.mark.parametrize("written", ["1e400", "NaN", "18446744073709551616", '{"a": 1, "a": 1}'])
+async def test_json_that_would_not_come_back_as_sent_is_no_definition(
+    http: httpx.AsyncClient, written: str, kind: str | None
+) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = await http.post("/sagas/definitions", content=of_args(written), headers=headers)
+    assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("written", ["01", "0x10", "'x'", "+1", ".5", "yes"])
+async def test_a_body_that_says_it_is_json_and_is_yaml_is_refused(
+    http: httpx.AsyncClient, written: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = await http.post("/sagas/definitions", content=of_args(written), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), answer.text
+    assert (await http.post("/sagas/definitions", content=of_args(written))).status_code == 201

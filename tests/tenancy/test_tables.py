@@ -14,6 +14,7 @@ GLOBAL = {
     "alembic_version",
     "tools",
     "leases",
+    "turns",
     "audit.keys",
     "audit.watermark",
     "audit.retirements",
@@ -39,7 +40,10 @@ OTHERS = """
          VALUES ('other', 'n', 1, '{}', '', 'e');
     INSERT INTO tenant_budgets (tenant_id, tokens) VALUES ('other', 1);
     INSERT INTO audit.holds (tenant_id, reason, placed_by) VALUES ('other', 'r', 'x');
+    INSERT INTO audit.restores (restore_id, tenant_id, request, accepted_by)
+         VALUES (gen_random_uuid(), 'other', '', 'x');
     INSERT INTO audit.auditors VALUES ('x', 'other'), ('broker_auditor_login', 'demo');
+    INSERT INTO targets (tenant_id, name, kind) VALUES ('other', 'n', 'echo');
     INSERT INTO audit.members VALUES ('other', 1, gen_random_uuid(), now(), '');
     INSERT INTO audit.seals (tenant_id, seal_no, seq_from, seq_to, root, frontier, previous, key_id,
         sealed_at, checkpoint, digest, attestation)
@@ -84,5 +88,5 @@ async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
                     continue
             await conn.close()
     await owner.close()
-    assert walked == {"app": 12, "auditor": 5}
+    assert walked == {"app": 13, "auditor": 6}
     assert ADA.tenant_id == "demo"

@@ -29,24 +29,25 @@ RESULT = {"status": "ok", "result": {"text": "x"}}
 
 # What each route is, and what is sent to it; {id} is the id of a command.
 BY_ID: dict[tuple[str, str], Any] = {
-    ("get", "/commands/{correlation_id}"): None,
-    ("get", "/commands/{correlation_id}/events"): None,
-    ("post", "/commands/{correlation_id}/cancel"): {},
+    ("get", "/commands/{command_id}"): None,
+    ("get", "/commands/{command_id}/events"): None,
+    ("post", "/commands/{command_id}/cancel"): {},
     ("post", "/results/{correlation_id}/claim"): {"attempt": 1, "adapter": "run-1"},
     ("post", "/results/{correlation_id}/progress"): {"stage": "s"},
     ("post", "/results/{correlation_id}"): RESULT,
     ("post", "/results/{correlation_id}/reject"): {"attempt": 1, **REASON},
-    ("post", "/operator/commands/{correlation_id}/approve"): REASON,
-    ("post", "/operator/commands/{correlation_id}/deny"): REASON,
-    ("post", "/operator/commands/{correlation_id}/resolve"): {"outcome": "failed", "reason": "r"},
-    ("get", "/operator/dead-letters/{correlation_id}"): None,
-    ("get", "/auditor/commands/{correlation_id}"): None,
-    ("get", "/sagas/{correlation_id}"): None,
-    ("post", "/sagas/{correlation_id}/commit"): None,
-    ("post", "/sagas/{correlation_id}/cancel"): {},
-    ("post", "/operator/sagas/{correlation_id}/steps/a"): {"verb": "retry", "reason": "r"},
-    ("post", "/operator/dead-letters/{correlation_id}/redrive"): REASON,
-    ("post", "/operator/dead-letters/{correlation_id}/discard"): REASON,
+    ("post", "/results/{correlation_id}/run"): {"attempt": 1, "run": "r", "status": "pending"},
+    ("post", "/operator/commands/{command_id}/approve"): REASON,
+    ("post", "/operator/commands/{command_id}/deny"): REASON,
+    ("post", "/operator/commands/{command_id}/resolve"): {"outcome": "failed", "reason": "r"},
+    ("get", "/operator/dead-letters/{command_id}"): None,
+    ("get", "/auditor/commands/{command_id}"): None,
+    ("get", "/sagas/{command_id}"): None,
+    ("post", "/sagas/{command_id}/commit"): None,
+    ("post", "/sagas/{command_id}/cancel"): {},
+    ("post", "/operator/sagas/{command_id}/steps/a"): {"verb": "retry", "reason": "r"},
+    ("post", "/operator/dead-letters/{command_id}/redrive"): REASON,
+    ("post", "/operator/dead-letters/{command_id}/discard"): REASON,
 }
 LISTS: dict[tuple[str, str], Any] = {
     ("get", "/commands"): {"before": "{id}", "everyone": "true"},
@@ -107,7 +108,7 @@ async def ask(
     http: httpx2.AsyncClient, route: tuple[str, str], body: Any, named: UUID
 ) -> tuple[int, dict[str, str], str]:
     method, path = route
-    url = path.replace("{correlation_id}", str(named))
+    url = path.replace("{correlation_id}", str(named)).replace("{command_id}", str(named))
     sent = {"json": body} if body is not None else {}
     return plain(await http.request(method, url, **sent), named)
 
@@ -116,7 +117,7 @@ async def ask(
 async def test_every_route_is_classified(broker: Parts, issuer: DevIssuer) -> None:
     async with served(broker, issuer) as app:
         document = app.api.openapi()
-    named = {"{saga_id}": "{correlation_id}", "{step}": "a"}
+    named = {"{saga_id}": "{command_id}", "{step}": "a"}
     routes = {
         (method, renamed(path, named)) for path, one in document["paths"].items() for method in one
     }
@@ -168,7 +169,7 @@ async def test_a_batch_of_reports_answers_a_foreign_id_like_one_that_never_was(
             unknown = uuid7()
             never = await ask(who[name], BATCH, batch_of(unknown), unknown)
             answers = orjson.loads(never[2])["items"]
-            assert [answer["status"] for answer in answers] == [404] * 4, (name, never)
+            assert [answer["status"] for answer in answers] == [404] * 5, (name, never)
             for one in theirs.ids:
                 assert await ask(who[name], BATCH, batch_of(one), one) == never, name
     assert await state(database) == before, "and nothing has moved"

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.commands.state import FINAL, State
+from app.json_values import showable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Command:
     attempts_max: int
     attempts_lost: int
     adapter: str | None
+    run: dict[str, Any] | None
     lease_until: datetime | None
     cancel_requested_at: datetime | None
     cancel_reason: str | None
@@ -68,6 +70,7 @@ class Command:
         """From a row that has at least these columns."""
         values: dict[str, Any] = {name: row[name] for name in NAMES}
         values["state"] = State(row["state"])
+        values |= {name: showable(row[name]) for name in ("result", "error") if row[name]}
         return cls(**values)
 
     @property
@@ -108,6 +111,7 @@ LIST: Final = text(f"""
        AND (CAST(:before AS uuid) IS NULL OR c.id < :before)
        AND (CAST(:states AS text[]) IS NULL OR c.state = ANY (:states))
        AND (CAST(:tool AS text) IS NULL OR c.tool = :tool)
+       AND (CAST(:method AS text) IS NULL OR c.method = :method)
      ORDER BY c.id DESC
      LIMIT :limit
 """)
@@ -145,6 +149,7 @@ async def list_newest(
     tool: str | None,
     before: UUID | None,
     limit: int,
+    method: str | None = None,
 ) -> list[Command]:
     """A tenant's commands, newest first: one user's, or everybody's where `user_id` is None."""
     assert 0 < limit <= LIST_MAX
@@ -155,6 +160,7 @@ async def list_newest(
             "user_id": user_id,
             "states": None if states is None else [str(state) for state in states],
             "tool": tool,
+            "method": method,
             "before": before,
             "limit": limit,
         },

@@ -60,7 +60,7 @@ RESOLVE: Final = text(f"""
            SET outcome_unknown = false,
                discarded_at = CASE WHEN c.state = 'dead_lettered'
                                    THEN coalesce(c.discarded_at, now()) END,
-               error = coalesce(c.error, '{{}}') || CAST(:said AS jsonb)
+               error = coalesce(c.error, '{{}}') || CAST(:resolution AS jsonb)
          WHERE c.id = :id AND c.outcome_unknown AND c.finished_at IS NOT NULL
         RETURNING {COLUMNS}
     ), audited AS ({AUDIT})
@@ -104,13 +104,13 @@ async def resolve(
     conn: AsyncConnection, command: Command, *, outcome: str, actor: str, reason: str
 ) -> Command | None:
     """Record what became of a command that ended in doubt; None where there is no doubt."""
-    said = {"outcome": outcome, "reason": reason}
+    details = {"outcome": outcome, "reason": reason}
     return await moved(
         conn,
         RESOLVE,
         command,
         kind="command.resolved",
         actor=actor,
-        body=said,
-        said=dump({"resolved": said}),
+        body=details,
+        resolution=dump({"resolved": details}),
     )

@@ -1,6 +1,7 @@
 """The commands table as the clock sees it: what is late, and that a deadline was missed."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -48,6 +49,10 @@ RUNTIME_IS_OVER: Final = text("""
     SELECT hard_stop_at <= clock_timestamp() FROM commands WHERE id = :id
 """)
 
+LEFT_S: Final = text(
+    "SELECT CAST(extract(epoch FROM CAST(:until AS timestamptz) - clock_timestamp()) AS float8)"
+)
+
 
 async def past_deadline(
     conn: AsyncConnection, *, limit: int, but: Sequence[UUID] = ()
@@ -77,3 +82,8 @@ async def lease_is_over(conn: AsyncConnection, command_id: UUID) -> bool:
 async def runtime_is_over(conn: AsyncConnection, command_id: UUID) -> bool:
     """Whether the locked command has run for as long as its tool may."""
     return bool(await conn.scalar(RUNTIME_IS_OVER, {"id": command_id}))
+
+
+async def left_s(conn: AsyncConnection, until: datetime) -> float:
+    """Seconds up to a time, by the database's clock."""
+    return float(await conn.scalar(LEFT_S, {"until": until}))

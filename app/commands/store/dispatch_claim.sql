@@ -1,6 +1,6 @@
 -- Leases the commands that go next, in the right order, at most a batch of them.
 --
---   $1 int     window: the most in flight of a tool that sets no in_flight_max of its own
+--   $1 int     window: the most unclaimed of a tool that sets no in_flight_max of its own
 --   $2 float8  aging_s: seconds of waiting that raise a command by one priority tier
 --   $3 int     batch_max: the most commands that are leased
 --   $4 text    relay: who leases them
@@ -48,15 +48,16 @@ WITH RECURSIVE undo AS (
          LIMIT 1
      ) following
 ), busy AS MATERIALIZED (
-    -- What is in flight: dispatched or running, or leased by a relay that publishes it now. A
-    -- saga's own command is run by nobody, so it takes no place.
-    SELECT tenant_id, tool, method, count(*) AS n
-      FROM (SELECT tenant_id, tool, method
+    -- What is in flight: dispatched or running, or leased by a relay that publishes it now; and how
+    -- much of it no adapter has claimed yet. A saga's own command is run by nobody, so it takes no
+    -- place.
+    SELECT tenant_id, tool, method, count(*) AS n, count(*) FILTER (WHERE NOT runs) AS unclaimed
+      FROM (SELECT tenant_id, tool, method, state = 'running' AS runs
               FROM commands
              WHERE state IN ('dispatched', 'running')
                AND saga_role IS DISTINCT FROM 'saga'
              UNION ALL
-            SELECT tenant_id, tool, method
+            SELECT tenant_id, tool, method, false
               FROM outbox
              WHERE status = 'claimed' AND payload IS NULL) AS in_flight
      GROUP BY tenant_id, tool, method
@@ -78,12 +79,17 @@ WITH RECURSIVE undo AS (
      ) spendable
      WHERE t.state = 'active' AND t.tenant_id IN (SELECT tenant_id FROM lane)
 ), tool AS MATERIALIZED (
-    -- The lanes' tools: what room each one's window has, and how much of it is spared.
-    SELECT tool, method, coalesce(t.in_flight_max, $1) - coalesce(b.n, 0) AS room,
+    -- The lanes' tools: what room each one's window has, and how much of it is spared. A tool's own
+    -- bound is for what it may bear at once. The other window is what may wait at the executor: what
+    -- an adapter claims makes room, so it follows the executor, however fast or slow that is.
+    SELECT tool, method, coalesce(t.in_flight_max - coalesce(b.n, 0),
+                                  $1 - coalesce(b.unclaimed, 0)) AS room,
            coalesce(t.in_flight_max, $1) / $7 AS spare
       FROM (SELECT DISTINCT tool, method FROM lane) AS l
       LEFT JOIN tools t USING (tool, method)
-      LEFT JOIN (SELECT tool, method, sum(n)::int AS n FROM busy GROUP BY tool, method) b
+      LEFT JOIN (SELECT tool, method, sum(n)::int AS n, sum(unclaimed)::int AS unclaimed
+                   FROM busy
+                  GROUP BY tool, method) b
         USING (tool, method)
 ), going AS (
     -- The lanes whose tenant and tool have room, so that the others take nobody's place. `idle` is
@@ -181,7 +187,15 @@ UPDATE outbox o
  WHERE o.id = chosen.id AND o.status = 'ready' AND c.id = o.command_id
 RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key,
           greatest(o.created_at, o.available_at) AS ready_at,
-          coalesce(t.policy ->> 'args', 'inline') = 'by_reference' AS by_reference,
+          -- Also where the call that would undo it is not for Kafka.
+          coalesce(t.policy ->> 'args', 'inline') = 'by_reference'
+          OR (c.compensation IS NOT NULL
+              AND EXISTS (SELECT FROM tools u
+                           WHERE u.tool = c.compensation ->> 'tool'
+                             AND u.method = c.compensation ->> 'method'
+                             AND u.policy ->> 'args' = 'by_reference')) AS by_reference,
+          t.adapter ->> 'target' AS target,
           c.id, c.idempotency_key, c.tenant_id, c.user_id, c.tool, c.method, c.args,
           c.ordering_key, c.ordering, c.priority, c.accept_partials, c.accept_async, c.saga_id,
-          c.saga_step, c.compensation, c.attempt, c.deadline_at, c.created_at, c.traceparent
+          c.saga_step, c.compensation, c.attempt, c.deadline_at, c.created_at, c.traceparent,
+          c.deliveries

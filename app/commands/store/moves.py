@@ -13,6 +13,11 @@ from app.postgres.engine import dump
 REPORTS_AUDITED_MAX: Final = 20
 """Rejected reports of a command that are audited one by one."""
 
+ERROR_AUDITED_MAX: Final = 8192
+"""Bytes of an adapter's error that an event has whole."""
+ERROR_CHARS_MAX: Final = 1000
+"""Of its message, where it is larger."""
+
 AUDIT: Final = """
     INSERT INTO audit.events
            (tenant_id, type, actor, user_id, command_id, saga_id, tool, method, attempt,
@@ -126,6 +131,16 @@ DECIDE: Final = text(f"""
     SELECT * FROM moved
 """)
 
+# An unclaimed attempt whose run waits elsewhere is not sent again meanwhile.
+SEE_RUN: Final = text("""
+    UPDATE commands c
+       SET run = CAST(:run AS jsonb),
+           lease_until = CASE WHEN c.state = 'dispatched'
+                              THEN greatest(c.lease_until, now() + make_interval(secs => :lease_s))
+                              ELSE c.lease_until END
+     WHERE c.id = :id
+""")
+
 RETRIED: Final = text("""
     SELECT EXISTS (
         SELECT FROM audit.events
@@ -163,6 +178,17 @@ async def moved(
     return None if row is None else Command.of(row)
 
 
+def brief(error: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """An adapter's error as an event has it: whole, or its code and the beginning of its message.
+
+    It may be as large as a result, at each attempt and each late report; the command has all of it.
+    """
+    if error is None or (size := len(dump(error).encode())) <= ERROR_AUDITED_MAX:
+        return error
+    kept = {name: str(error[name]) for name in ("code", "message") if name in error}
+    return {name: said[:ERROR_CHARS_MAX] for name, said in kept.items()} | {"bytes": size}
+
+
 def audited(command: Command, *, kind: str, actor: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """What AUDIT writes beside the moved row, and which row that is."""
     return {
@@ -170,7 +196,7 @@ def audited(command: Command, *, kind: str, actor: str, body: Mapping[str, Any])
         "type": kind,
         "actor": actor,
         "state_from": command.state,
-        "body": dump(body),
+        "body": dump({**body, "error": brief(body["error"])} if "error" in body else body),
     }
 
 
@@ -326,13 +352,21 @@ async def decide(
     )
 
 
+async def see_run(
+    conn: AsyncConnection, command: Command, *, run: Mapping[str, Any], lease_s: float
+) -> None:
+    """Keep what is known of a locked command's run, and wait for its claim."""
+    values = {"id": command.id, "run": dump(dict(run)), "lease_s": lease_s}
+    await conn.execute(SEE_RUN, values)
+
+
 async def was_retried(
     conn: AsyncConnection, command: Command, attempt: int | None, error: Mapping[str, Any]
 ) -> bool:
     """Whether this error ended this earlier attempt, after which the command was tried again."""
     if attempt is None or attempt >= command.attempt:
         return False
-    values = {"id": command.id, "attempt": attempt, "error": dump(error)}
+    values = {"id": command.id, "attempt": attempt, "error": dump(brief(error))}
     return bool(await conn.scalar(RETRIED, values))
 
 
@@ -348,5 +382,5 @@ async def record_rejected_report(
     nth = await conn.scalar(COUNT_REJECTED, {"id": command.id})
     assert nth is not None, "it is locked"
     if nth <= REPORTS_AUDITED_MAX or nth.bit_count() == 1:
-        said = {**body, "nth": nth}
-        await conn.execute(NOTE, audited(command, kind=kind, actor=actor, body=said))
+        details = {**body, "nth": nth}
+        await conn.execute(NOTE, audited(command, kind=kind, actor=actor, body=details))

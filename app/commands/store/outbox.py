@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.commands.envelope import partition_key
 from app.commands.store.commands import Command
+from app.contract import COMMANDS, WORKER_COMMANDS
 from app.postgres.engine import dump
 
 APPEND: Final = text("""
@@ -16,12 +17,17 @@ APPEND: Final = text("""
     VALUES (:tenant_id, :kind, :topic, :key, :command_id, :attempt, CAST(:payload AS json))
 """)
 
-# The cast keeps the pause's fraction: compared with 0, it would be sent as an integer.
-APPEND_ATTEMPT: Final = text("""
+# The cast keeps the pause's fraction: compared with 0, it would be sent as an integer. An attempt
+# goes to whoever has the tool now, be it in service or not.
+APPEND_ATTEMPT: Final = text(f"""
     INSERT INTO outbox (tenant_id, kind, topic, key, command_id, attempt, tool, method, priority,
                         exempt, status, available_at)
-    VALUES (:tenant_id, 'command', :topic, :key, :command_id, :attempt, :tool, :method, :priority,
-            :exempt,
+    VALUES (:tenant_id, 'command',
+            CASE WHEN EXISTS (SELECT FROM tools
+                               WHERE tool = :tool AND method = :method
+                                 AND adapter ->> 'runs_on' = 'worker')
+                 THEN '{WORKER_COMMANDS}' ELSE '{COMMANDS}' END,
+            :key, :command_id, :attempt, :tool, :method, :priority, :exempt,
             CASE WHEN :held THEN 'held' WHEN CAST(:pause_s AS float8) > 0 THEN 'delayed'
                  ELSE 'ready' END,
             now() + make_interval(secs => CAST(:pause_s AS float8)))
@@ -63,15 +69,12 @@ async def append(
     )
 
 
-async def append_attempt(
-    conn: AsyncConnection, command: Command, *, topic: str, pause_s: float
-) -> None:
+async def append_attempt(conn: AsyncConnection, command: Command, *, pause_s: float) -> None:
     """Write the command's current attempt, to be published after a pause."""
     await conn.execute(
         APPEND_ATTEMPT,
         {
             "tenant_id": command.tenant_id,
-            "topic": topic,
             "key": partition_key(command.tenant_id, command.ordering_key, command.id),
             "command_id": command.id,
             "attempt": command.attempt,

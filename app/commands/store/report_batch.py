@@ -11,23 +11,22 @@ gives the random ids, which cost the server more.
 
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 import orjson
-from asyncpg.pool import PoolConnectionProxy
 from uuid_utils import uuid4
 
+from app.catalog.store import TARGET_OF
 from app.commands.state import Event, State, sources, target
 from app.commands.store.commands import NAMES, Command
 from app.commands.store.heads import ACTIVATE_NEXT_SQL, LOCK_MANY
 from app.contract import RESULTS
+from app.postgres.statements import Connection, begun
 
 PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-
-Connection = asyncpg.Connection | PoolConnectionProxy
 
 COLUMNS: Final = ", ".join(f"c.{name}" for name in NAMES if name != "args")
 """What waiters are shown of a command, which is all but its arguments."""
@@ -70,6 +69,12 @@ def _guard(event: Event) -> str:
     return ", ".join(f"'{state}'" for state in sources(event))
 
 
+RUNS_UNTIL: Final = """
+    CASE WHEN c.accept_async OR c.saga_role IN ('retriable', 'undo') THEN c.hard_stop_at
+         ELSE least(c.deadline_at, c.hard_stop_at) END
+"""
+"""Until when a claimed command may run: its deadline, or the hard stop if that does not end it."""
+
 # The claim is the fence: one adapter run takes one attempt, once, while it is still wanted.
 # $1 id, $2 attempt, $3 run, $4 actor, $5 lease_s, $6 max_runtime_s, $7 tenant, $8 tool, $9 method,
 # $10 event_id, $11 salt.
@@ -96,11 +101,16 @@ CLAIM: Final = f"""
            AND c.saga_role IS DISTINCT FROM 'saga'
         RETURNING c.id, c.tenant_id, c.user_id, c.tool, c.method, c.args, c.ordering_key,
                   c.attempt, c.state, c.saga_id, c.saga_step, c.deadline_at, c.traceparent,
-                  c.fingerprint, i.run, i.actor, i.event_id, i.salt, locked.state_from
+                  c.fingerprint, {RUNS_UNTIL} AS until, i.run, i.actor, i.event_id, i.salt,
+                  locked.state_from
     ), {AUDITED.format(kind="'claimed'", body="json_build_object('adapter', run)")}
-    SELECT id, tenant_id, user_id, tool, method, args, ordering_key, attempt, saga_id, saga_step,
-           deadline_at, traceparent
+    SELECT id, tenant_id, user_id, moved.tool, moved.method, args, ordering_key, attempt, saga_id,
+           saga_step, deadline_at, traceparent, t.adapter, g.target,
+           extract(epoch FROM until - now())::float8 AS left_s
       FROM moved
+      LEFT JOIN tools t ON t.tool = moved.tool AND t.method = moved.method
+      LEFT JOIN LATERAL ({TARGET_OF.format(name="t.adapter ->> 'target'", tenant="moved.tenant_id")}
+                        ) g ON true
 """
 
 # $1 id, $2 attempt (NULL: the present one), $3 stage, $4 percent, $5 message, $6 lease_s.
@@ -130,14 +140,15 @@ PROGRESS: Final = f"""
 
 # An error that could be tried again is not for this statement, nor one that answers a cancel.
 # $1 id, $2 attempt (NULL: the present one), $3 state, $4 retryable, $5 actor, $6 result, $7 error,
-# $8 dedupe_s, $9 event_id, $10 salt, $11 message_id.
+# $8 error as its event has it, $9 dedupe_s, $10 event_id, $11 salt, $12 message_id.
 END: Final = f"""
     WITH item AS (
         SELECT *
           FROM unnest($1::uuid[], $2::int[], $3::text[], $4::bool[], $5::text[], $6::jsonb[],
-                      $7::jsonb[], $8::float8[], $9::uuid[], $10::uuid[], $11::uuid[])
-            AS i (id, attempt, target, retryable, actor, result, error, dedupe_s, event_id, salt,
-                  message_id)
+                      $7::jsonb[], $8::json[], $9::float8[], $10::uuid[], $11::uuid[],
+                      $12::uuid[])
+            AS i (id, attempt, target, retryable, actor, result, error, brief, dedupe_s, event_id,
+                  salt, message_id)
     ), {LOCKED}, moved AS (
         UPDATE commands c
            SET state = i.target, finished_at = now(), held = false, lease_until = NULL,
@@ -151,11 +162,11 @@ END: Final = f"""
            AND c.saga_role IS DISTINCT FROM 'saga'
            AND (i.target = 'succeeded'
                 OR c.cancel_target IS NULL AND (c.attempts_max = 1 OR NOT i.retryable))
-        RETURNING {COLUMNS}, i.actor, i.event_id, i.salt, i.message_id, locked.state_from
+        RETURNING {COLUMNS}, i.actor, i.brief, i.event_id, i.salt, i.message_id, locked.state_from
     ), {
     AUDITED.format(
         kind="state",
-        body="CASE WHEN error IS NULL THEN '{}'::json ELSE json_build_object('error', error) END",
+        body="CASE WHEN brief IS NULL THEN '{}'::json ELSE json_build_object('error', brief) END",
     )
 }, ticked AS (
         INSERT INTO saga_turns (tenant_id, saga_id)
@@ -196,15 +207,8 @@ async def transaction(conn: Connection, tenants: Sequence[str]) -> AsyncGenerato
     """A transaction that sees and writes the rows of these tenants; one round trip begins it."""
     assert all(PLAIN.fullmatch(name) for name in tenants), "a tenant's name needs no quoting"
     scope = ",".join(tenants)
-    try:
-        await conn.execute(f"BEGIN; SELECT set_config('app.tenants', '{{{scope}}}', true)")
+    async with begun(conn, f"SELECT set_config('app.tenants', '{{{scope}}}', true)"):
         yield
-        await conn.execute("COMMIT")
-    except BaseException:
-        if not conn.is_closed():
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await conn.execute("ROLLBACK")
-        raise
 
 
 async def tenants_of(conn: Connection, ids: Sequence[UUID]) -> dict[UUID, str]:
@@ -251,7 +255,7 @@ async def _run(
 def command_of(row: asyncpg.Record) -> Command:
     """A command of `end`'s row, without its arguments."""
     values: dict[str, Any] = dict(row) | {"args": None, "state": State(row["state"])}
-    for name in ("compensation", "result", "error"):
+    for name in ("compensation", "run", "result", "error"):
         if values[name] is not None:
             values[name] = orjson.loads(values[name])
     return Command(**values)

@@ -23,12 +23,12 @@ class Registered:
     registered_at: datetime
 
 
-LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7041))")
+LOCK: Final = text("SELECT FROM turns WHERE name = 'saga definitions' FOR UPDATE")
 
 
-async def lock(conn: AsyncConnection, *, tenant_id: str, name: str) -> None:
-    """Until the caller's transaction ends, nobody else registers under this name."""
-    await conn.execute(LOCK, {"name": f"{tenant_id}:{name}"})
+async def lock(conn: AsyncConnection) -> None:
+    """Until the caller's transaction ends, nobody else registers a definition."""
+    await conn.execute(LOCK)
 
 
 INSERT: Final = text("""

@@ -33,6 +33,8 @@ from tests.commands.model.world import LEASE_S, World
 from tests.conftest import settings_of
 from tests.support import calls
 
+pytestmark = pytest.mark.thorough
+
 
 class Lifecycle(Work):
     """Beside them operators and the clock, each at a moment of Hypothesis's choice."""
@@ -228,7 +230,7 @@ def test_whatever_happens_in_whatever_order_postgres_agrees_with_the_model(
 ) -> None:
     times = {"lease_s": LEASE_S, "cancel_grace_s": LEASE_S, "claim_wait_s": LEASE_S}
     app = settings_of(database.app, issuer, **times)
-    relay = settings_of(database.relay, issuer, **times)
+    relay = settings_of(database.relay, issuer, **times, relay_lease_s=LEASE_S)
     if GIVEN is not None:
         seed(int(GIVEN))(Lifecycle)
     bounds = settings(
