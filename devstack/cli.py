@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from devstack.process import descendants, kill_each
+from devstack.process import descendants, kill_each, kill_marked, mark_of
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
@@ -55,7 +56,15 @@ def played(show: Callable[[Console], bool]) -> None:
 
 
 @app.command()
-def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
+def up(
+    port: Annotated[int, typer.Option(help="Of the app.")] = 8080,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="Metrics, and spans in a file.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder that keeps data and keys; else they go.")
+    ] = None,
+) -> None:
     """Start the stack and leave it running; `make down` ends it."""
     from devstack.stack import Stack  # noqa: PLC0415 needs the devstack extra
 
@@ -63,11 +72,28 @@ def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
     if STATE.exists():
         console.print("A stack runs already; end it with: make down")
         raise typer.Exit(1)
+    if not is_free(port):
+        console.print(f"[red]Port {port} is taken; choose another: make up PORT=…[/red]")
+        raise typer.Exit(1)
+    home = HOME.resolve() if data is None else data.resolve() / "stack"
     stack = Stack(
-        HOME.resolve(), port=port, detached=True, say=lambda text: console.print(f"starting {text}")
+        home,
+        port=port,
+        observe=observe,
+        data=None if data is None else data.resolve(),
+        detached=True,
+        say=lambda text: console.print(f"starting {text}"),
     )
-    stack.start()
-    STATE.write_bytes(orjson.dumps({"pids": stack.pids(), "folders": stack.folders()}))
+    HOME.mkdir(mode=0o700, exist_ok=True)
+    stack.spans.unlink(missing_ok=True)  # of an earlier stack
+    try:
+        stack.start()
+    except (OSError, RuntimeError) as error:
+        console.print(f"[red]{error}[/red]")
+        raise typer.Exit(1) from error
+    pids, folders = stack.pids(), stack.folders()
+    state = {"pids": pids, "folders": folders, "port": port, "home": str(home)}
+    STATE.write_bytes(orjson.dumps(state))
     assert stack.dsns is not None
     token = stack.user_token(scopes=("tools", "operator"))
     entry = {
@@ -79,7 +105,11 @@ def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
     console.print(f"HTTP       {stack.url}/mcp/tools/call")
     console.print(f"Postgres   {stack.dsns.owner}")
     console.print(f"Kafka      {stack.kafka.bootstrap}")
-    console.print(f"logs       {HOME}/*.log")
+    console.print(f"logs       {home}/*.log")
+    if stack.prometheus is not None:
+        console.print(f"Prometheus {stack.prometheus.url}")
+    if observe:
+        console.print(f"spans      {stack.spans} (broker trace ID)")
     console.print("\nClaude Code, .mcp.json:")
     console.print_json(orjson.dumps({"mcpServers": {"broker": entry}}).decode())
     console.print("VS Code, .vscode/mcp.json:")
@@ -87,9 +117,20 @@ def up(port: Annotated[int, typer.Option(help="Of the app.")] = 8080) -> None:
     console.print("End it with: make down")
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a loopback port."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the app's own listener
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 @app.command()
 def down() -> None:
-    """End the stack that `make up` started, and remove its data."""
+    """End the stack that `make up` started, and remove its data unless it was to be kept."""
     import shutil  # noqa: PLC0415 used here only
 
     if not STATE.exists():
@@ -109,7 +150,6 @@ def token(
     tenant: str = "demo",
     user: str = "ada",
     scope: Annotated[list[str] | None, typer.Option(help="Repeatable; tools by default.")] = None,
-    port: Annotated[int, typer.Option(help="Of the app that it is for.")] = 8080,
 ) -> None:
     """Print a token that the running development stack trusts."""
     from devstack.tokens import DevIssuer  # noqa: PLC0415 needs the devstack extra
@@ -117,14 +157,15 @@ def token(
     if not STATE.exists():
         typer.echo("no development stack runs: start one with make up", err=True)
         raise typer.Exit(1)
-    issuer = DevIssuer(HOME.resolve(), audience=f"http://127.0.0.1:{port}/mcp")
+    state = orjson.loads(STATE.read_bytes())
+    issuer = DevIssuer(Path(state["home"]), audience=f"http://127.0.0.1:{state['port']}/mcp")
     typer.echo(issuer.token(tenant=tenant, user=user, scopes=scope or ["tools"]))
 
 
 def end(pid: int, number: int) -> None:
     """Ask a process group's leader to end, wait, then kill the group and what was below it."""
     # Playbooks lead sessions of their own, and would go on without the EDA that started them.
-    below = descendants(pid)
+    below, mark = descendants(pid), mark_of(pid)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
         until = time.monotonic() + STOP_S
@@ -133,3 +174,5 @@ def end(pid: int, number: int) -> None:
             time.sleep(0.1)
         os.killpg(pid, signal.SIGKILL)
     kill_each(below)
+    if mark is not None:
+        kill_marked(mark)

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from app.audit.keys import load_public
 from app.audit.note import key_id_of, signers_of
+from devstack import demo_import
 from devstack.stack import TENANT, Stack
 
 PROTOCOL: Final = "2026-07-28"
@@ -44,14 +45,20 @@ class Demo:
         self._stack = stack
         self._repo = repo
         self._console = console
+        self._path = ""
+        """Where the clone is."""
 
     async def run(self) -> bool:
         """The whole show."""
         wanted = head_of(self._repo)
         clone_ok = await self._clone(wanted)
+        import_ok = clone_ok and await self._import(wanted)
         crash_ok = await self._crash()
         audit_ok = await self._audit()
-        return clone_ok and crash_ok and audit_ok
+        held = {"clone": clone_ok, "import": import_ok, "crash": crash_ok, "audit": audit_ok}
+        if failed := [name for name, ok in held.items() if not ok]:
+            self._console.print(f"[red]did not hold: {', '.join(failed)}[/red]")
+        return not failed
 
     async def _clone(self, wanted: str) -> bool:
         self._title(f"An MCP client calls git_clone on {self._repo}")
@@ -67,10 +74,11 @@ class Demo:
             self._console.print(f"[red]{result.content}[/red]")
             return False
         ok = found.get("head") == wanted
+        self._path = str(found.get("path"))
         self._console.print(f"result after {took_s:.1f} s: {found}")
         mark = "[green]=[/green]" if ok else "[red]≠[/red]"
         self._console.print(f"HEAD of the clone {found.get('head')} {mark} {wanted} of the source")
-        command_id: str = ((result.meta or {})["dev.mcpbroker/command"])["id"]
+        command_id: str = ((result.meta or {})["dev.mcpbroker/command"])["command_id"]
         await self._trail(command_id)
         return ok
 
@@ -101,6 +109,12 @@ class Demo:
             table.add_row(event["type"], event["actor"], states, event["body"][:100])
         self._console.print(table)
 
+    async def _import(self, wanted: str) -> bool:
+        self._title(f"Another MCP server, {demo_import.SERVER}, becomes durable")
+        if not await demo_import.imported(self._stack, self._console):
+            return False
+        return await demo_import.found_again(self._stack, self._path, wanted, self._console)
+
     async def _crash(self) -> bool:
         self._title("kill -9 the app right after 'accepted', and the relay with it")
         stack = self._stack
@@ -112,7 +126,7 @@ class Demo:
             accepted = (await http.post("/mcp/tools/call", json=call)).json()
             stack.app.process.kill()
             stack.relay.kill()
-            self._console.print(f"accepted: {accepted['correlation_id']}; app and relay are dead")
+            self._console.print(f"accepted: {accepted['command_id']}; app and relay are dead")
             await asyncio.to_thread(stack.relay.start)
             await asyncio.to_thread(stack.app.start)
             self._console.print("both started again")
@@ -120,7 +134,7 @@ class Demo:
             until = time.monotonic() + CALL_S
             while not found["final"] and time.monotonic() < until:
                 await asyncio.sleep(0.2)
-                found = (await http.get(f"/commands/{accepted['correlation_id']}")).json()
+                found = (await http.get(f"/commands/{accepted['command_id']}")).json()
         ok = found["state"] == "succeeded" and found["result"] == {"text": "still here"}
         self._console.print(f"state: {found['state']}, result: {found.get('result')}")
         return ok
@@ -188,7 +202,10 @@ def demo(repo: str, *, say: Console) -> bool:
         try:
             up_s = time.monotonic() - started
             say.print(f"[dim]five processes are up after {up_s:.1f} s: {stack.pids()}[/dim]")
-            return asyncio.run(Demo(stack, repo, say).run())
+            ok = asyncio.run(Demo(stack, repo, say).run())
+            if not ok:
+                say.print(stack.tails(), markup=False)
+            return ok
         finally:
             say.print("\n[dim]stopping …[/dim]")
             stack.stop()

@@ -42,7 +42,7 @@ class SagaDemo:
         self._title("The same for 'shop', and its last step fails")
         undone = await self._saga("shop", "enable")
         self._console.print(f"[yellow]{undone.content[0].text}[/yellow]")
-        saga_id: str = ((undone.meta or {})["dev.mcpbroker/command"])["id"]
+        saga_id: str = ((undone.meta or {})["dev.mcpbroker/command"])["command_id"]
         await self._story(saga_id)
         left = names(services)
         self._console.print(f"services: {left}")
@@ -86,7 +86,10 @@ def demo_saga(*, say: Console) -> bool:
         stack = Stack(Path(home), say=lambda text: say.print(f"[dim]starting {text}[/dim]"))
         stack.start()
         try:
-            return asyncio.run(SagaDemo(stack, say).run())
+            ok = asyncio.run(SagaDemo(stack, say).run())
+            if not ok:
+                say.print(stack.tails(), markup=False)
+            return ok
         finally:
             say.print("\n[dim]stopping …[/dim]")
             stack.stop()

@@ -16,8 +16,6 @@ from devstack.process import Process
 
 READY_S: Final = 60.0
 ASSIGNED: Final = re.compile(rb"mcpbroker\.eda\.kafka: assigned [1-9]")
-# A full engine waits this long for its adapters; then ansible-rulebook stops reading for good.
-BACK_PRESSURE_S: Final = 30 * 24 * 3600
 
 
 class EmbeddedEda:
@@ -87,7 +85,6 @@ class EmbeddedEda:
         argv: list[str | Path] = [programs / "ansible-rulebook", "--rulebook", self._rulebook]
         argv += ["--inventory", self._rulebooks / "inventory.yml", "--vars", variables]
         argv += ["--max-concurrent-actions", str(self._actions_max), "--shutdown-delay", "1"]
-        argv += ["--max-back-pressure-timeout", str(BACK_PRESSURE_S)]
         if self._controller is not None:
             argv += ["--controller-url", self._controller[0]]
             argv += ["--controller-token", self._controller[1]]

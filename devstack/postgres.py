@@ -1,19 +1,22 @@
 """A real PostgreSQL 18 out of a wheel, on loopback, with its durable defaults."""
 
 import contextlib
+import fcntl
 import grp
 import hashlib
 import importlib.util
 import os
 import pwd
 import random
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from devstack import paths
 from devstack.process import Process
@@ -35,12 +38,33 @@ SETTINGS: Final = {
 
 
 def free_port() -> int:
-    """A loopback port that nobody has now."""
+    """A loopback port that nobody has now, and that no other process is given while this one lives.
+
+    Whoever asks binds it seconds later: a locked file a port keeps others from it until then.
+    """
+    folder = Path(tempfile.gettempdir()) / f"mcpbroker-ports-{os.geteuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
     for port in random.SystemRandom().sample(PORTS, PORT_TRIES):
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
+            _kept.append(_locked(folder / str(port)))
             return port
     raise RuntimeError(f"none of {PORT_TRIES} ports in {PORTS} is free")
+
+
+_kept: Final[list[IO[bytes]]] = []
+"""The lock files of the ports that this process was given: locked until it ends."""
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """The file, locked by this process; `BlockingIOError` where another one has it."""
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file
 
 
 def unprivileged() -> int | None:
@@ -67,14 +91,21 @@ class EmbeddedPostgres:
         port: int | None = None,
         binaries: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
         detached: bool = False,
+        password: str | None = None,
     ) -> None:
         self._own = data is None
         self.home = data or paths.scratch("postgres")
         self.port = port or free_port()
         self._user = unprivileged()
         self._binaries = self._reachable(binaries or wheel_binaries())
-        self._settings = SETTINGS | dict(settings or {})
+        # Its own server's passwords are random: many rounds of hashing protect nothing, and cost
+        # each connection 20 ms. A version before 16 has no such setting.
+        self._cheap = {"scram_iterations": "1"} if binaries is None else {}
+        self._settings = SETTINGS | self._cheap | dict(settings or {})
+        self.password = password or self._kept_password() or secrets.token_urlsafe(24)
+        self._more_env = dict(env or {})
         self._process: Process | None = None
         self._detached = detached
 
@@ -88,7 +119,7 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """As superuser, to the `postgres` database."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        return f"postgresql://postgres:{self.password}@127.0.0.1:{self.port}/postgres"
 
     @property
     def binaries(self) -> Path:
@@ -100,6 +131,11 @@ class EmbeddedPostgres:
         """The postmaster's."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster runs."""
+        return self._process is not None and self._process.running
 
     def start(self) -> None:
         """Start the server and wait until it answers; makes its cluster the first time."""
@@ -114,7 +150,7 @@ class EmbeddedPostgres:
             "postgres",
             argv,
             log=log,
-            env=self._env(),
+            env=self._env() | self._more_env,
             cwd=self.home,
             user=self._user,
             stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave
@@ -145,12 +181,23 @@ class EmbeddedPostgres:
         self._process.stop()
         self.start()
 
+    def _kept_password(self) -> str | None:
+        file = self.home / "password"
+        return file.read_text(encoding="utf-8").strip() if file.exists() else None
+
     def _init(self, data: Path) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
+        file = self.home / "password"
+        file.touch(mode=0o600)
+        file.write_text(self.password, encoding="utf-8")
         if self._user is not None:
             os.chown(self.home, self._user, self._user)
-        argv = [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"]
-        argv += ["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+            os.chown(file, self._user, self._user)
+        # Anybody on this machine can reach the port: not even the superuser gets in unasked.
+        argv = [self._binaries / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256"]
+        argv += ["--pwfile", file, "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+        for name, value in self._cheap.items():
+            argv += ["-c", f"{name}={value}"]
         made = subprocess.run(  # noqa: S603 argv is ours, no shell
             argv,
             env=self._env(),

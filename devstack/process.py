@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 PR_SET_PDEATHSIG: Final = 1
 STOP_S: Final = 15.0
 POLL_S: Final = 0.05
 LIBC: Final = ctypes.CDLL(None)
+# In the environment of a process and so of all below it: one whose parent has ended is found too.
+MARK: Final = "MCP_BROKER_DEVSTACK_PROCESS"
+SWEEPS: Final = 20
 
 
 class NotReadyError(RuntimeError):
@@ -44,7 +48,9 @@ class Process:
         self.name = name
         self.log = log
         self._argv = [str(part) for part in argv]
-        self._env = dict(os.environ if env is None else env)
+        mark = uuid4().hex
+        self._mark = f"{MARK}={mark}"
+        self._env = {**(os.environ if env is None else env), MARK: mark}
         self._cwd = cwd
         self._user = user
         self._stop_signal = stop_signal
@@ -116,9 +122,9 @@ class Process:
 
     def stop(self, *, timeout_s: float = STOP_S) -> None:
         """Ask it to end, then kill whatever is left of it and its children."""
-        if self._popen is None or not self.running:
+        if self._popen is None:
             return
-        below = descendants(self.pid)
+        below = descendants(self.pid) if self.running else []
         self.send(self._stop_signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._popen.wait(timeout_s)
@@ -127,16 +133,18 @@ class Process:
 
     def kill(self) -> None:
         """Kill -9 it and every process below it, at once, as the machine's crash would."""
-        if self._popen is None or not self.running:
+        if self._popen is None:
             return
-        # Stopped first, or it could start a child that the list misses. A group's kill is not
-        # enough: PostgreSQL's backends and ansible-runner's playbooks lead sessions of their own.
-        self.send(signal.SIGSTOP)
-        below = descendants(self.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        kill_each(below)
-        self._popen.wait()
+        if self.running:
+            # Stopped first, or it could start a child that the list misses. A group's kill is not
+            # enough: PostgreSQL's backends and ansible-runner's playbooks lead their own sessions.
+            self.send(signal.SIGSTOP)
+            below = descendants(self.pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            kill_each(below)
+            self._popen.wait()
+        kill_marked(self._mark)
 
     def kill_leader(self) -> None:
         """Kill -9 the leader only, as a crash would; its children live on."""
@@ -180,6 +188,29 @@ def _parents() -> list[tuple[int, int]]:
         child, parent = line.split()
         found.append((int(child), int(parent)))
     return found
+
+
+def mark_of(pid: int) -> str | None:
+    """What marks a process of ours and all that it started (`NAME=value`); on Linux only."""
+    with contextlib.suppress(OSError):
+        for pair in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if pair.startswith(f"{MARK}=".encode()):
+                return pair.decode()
+    return None
+
+
+def kill_marked(mark: str) -> None:
+    """Kill -9 whatever carries the mark, until a look finds nothing."""
+    for _ in range(SWEEPS):
+        found: list[int] = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+                if mark.encode() in environ.read_bytes():
+                    found.append(int(environ.parent.name))
+        if not found:
+            return
+        kill_each(found)
+        time.sleep(POLL_S)
 
 
 def kill_each(pids: Sequence[int]) -> None:

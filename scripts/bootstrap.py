@@ -101,6 +101,9 @@ def sync(home: Path, uv: Path) -> None:
     """Make the environment equal to the lock file: what it does not name is removed."""
     python = home / "bin" / "python"
     argv = [uv, "sync", "--locked", "--all-extras", "--quiet", "--python", python]
+    # Once and here: where PYTHONDONTWRITEBYTECODE is set, each process would do it for itself, 4 s
+    # for an app.
+    argv.append("--compile-bytecode")
     env = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(home), "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import DefaultClause
 
 from app import errors
-from app.config import PREFIX, Settings
+from app.config import PREFIX, Settings, WorkerSettings
 from app.edges import streams
 from app.postgres.tables import metadata
 from tests.support.papers import (
@@ -84,12 +84,14 @@ def anchors(path: Path) -> set[str]:
 
 # Settings ---------------------------------------------------------------------------------------
 
+FIELDS: Final = WorkerSettings.model_fields | Settings.model_fields
+"""Every setting of every deployment."""
 OF_PROGRAMS: Final = ("rulebooks", "playbooks", "scripts", "devstack", "deploy", "tests", "app/cli")
 
 
 def is_variable(name: str) -> bool:
     bare = name.removeprefix(PREFIX).lower()
-    if {bare, bare.removesuffix("_file")} & {*Settings.model_fields, "x"}:
+    if {bare, bare.removesuffix("_file")} & {*FIELDS, "x"}:
         return True
     return bool(re.search(rf"\b{name}\b", sources(*OF_PROGRAMS)))
 
@@ -137,7 +139,7 @@ TOLD: Final = (
 
 
 def default(name: str) -> Any:
-    return Settings.model_fields[name].get_default()
+    return FIELDS[name].get_default()
 
 
 def amount(number: str, unit: str | None) -> float:
@@ -159,7 +161,7 @@ def test_each_figure_beside_a_settings_name_is_its_default() -> None:
     named = [
         (where, amount(match[2], match[3]), default(name))
         for where, match in found(r"`(?:MCP_BROKER_)?([A-Za-z_]+)`,?\s\(?" + FIGURE)
-        if (name := match[1].lower()) in Settings.model_fields
+        if (name := match[1].lower()) in FIELDS
         if isinstance(default(name), int | float)
     ]
     wrong = [f"{where} — it is {right}" for where, said, right in named if said != right]
@@ -190,8 +192,8 @@ def test_the_connections_of_each_deployment_add_up() -> None:
 def metrics() -> dict[str, set[str]]:
     """Each metric's sample name, and its labels."""
     made: dict[str, set[str]] = {}
-    tree = ast.parse((ROOT / "app" / "metrics.py").read_text())
-    for node in ast.walk(tree):
+    trees = [ast.parse((ROOT / one / "metrics.py").read_text()) for one in ("app", "worker")]
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {
             "Counter",
             "Gauge",
@@ -209,19 +211,22 @@ def test_each_metric_is_exported_with_these_labels() -> None:
     wrong = [
         str(where)
         for where, match in found(named, *pages(), *deployed())
-        if match[1] not in metrics()
-        or (match[2] is not None and set(match[2].split(",")) != metrics()[match[1]])
+        if (labels := metrics().get(re.sub(r"_(bucket|count|sum)$", "", match[1]))) is None
+        or (match[2] is not None and not set(match[2].split(",")) <= labels)
     ]
-    assert not wrong, told("name and labels are those of app/metrics.py:", wrong)
+    assert not wrong, told(
+        "name and labels are those of app/metrics.py and worker/metrics.py:", wrong
+    )
 
 
 def test_each_metric_and_each_alert_is_explained_to_operators() -> None:
     text = text_of(ROOT / "docs" / "OPERATORS.md")
-    alerts = re.findall(r"alert: (\w+)", (ROOT / "deploy" / "alerts.yml").read_text())
+    rules = [(ROOT / "deploy" / one).read_text() for one in ("alerts.yml", "slo.yml")]
+    alerts = re.findall(r"alert: (\w+)", "".join(rules))
     missing = [
         name
         for name in (*metrics(), *alerts)
-        if not re.search(rf"`{name}(?:\{{[a-z,]+\}})?`", text)
+        if not re.search(rf"`{name}(?:\{{[a-z,]+\}})?`|^#+ {name}$", text, re.MULTILINE)
     ]
     assert not missing, told("docs/OPERATORS.md: say what it tells, and what to do:", missing)
     gone = [
@@ -229,7 +234,7 @@ def test_each_metric_and_each_alert_is_explained_to_operators() -> None:
         for where, match in found(r"`(Broker[A-Z]\w+)`", ROOT / "docs" / "OPERATORS.md")
         if match[1] not in alerts
     ]
-    assert not gone, told("alerts are those of deploy/alerts.yml:", gone)
+    assert not gone, told("alerts are those of deploy/alerts.yml and deploy/slo.yml:", gone)
 
 
 # Problem codes ----------------------------------------------------------------------------------

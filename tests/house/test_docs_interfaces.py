@@ -195,6 +195,8 @@ def what_is_wrong(command: Piece) -> str | None:
             return fault(argv, tree("broker"))
         case "broker-relay":
             return relay_fault(argv)
+        case "broker-worker":
+            return f"it takes no {argv}" if argv else None
         case "make":
             return make_fault(argv)
         case "python":
@@ -245,6 +247,7 @@ def test_each_variable_of_make_is_read() -> None:
 # Names ------------------------------------------------------------------------------------------
 
 POSTGRES: Final = {
+    "transaction_timeout",
     "idle_in_transaction_session_timeout",
     "max_connections",
     "max_wal_size",
@@ -261,10 +264,16 @@ OTHERS_NAMES: Final = {
     "ansible_eda.event.body.args": "ansible-rulebook's",
     "ansible.builtin.uri": "Ansible's",
     "cause.code": "of a saga's error",
+    "client_session_timeout_seconds": "the OpenAI Agents SDK's",
     "claimed.args": "of a variable that the page registers",
     "experimental.tasks": "the TypeScript SDK's",
     "mcpbroker.eda": "the collection's, a folder here",
     "pytest.mark.guarantee": "pytest's",
+    "read_timeout": "Pydantic AI's",
+    "read_timeout_seconds": "the Python SDK's",
+    "session_kwargs": "LangChain's",
+    "sse_read_timeout": "Google ADK's, and mcp-use's",
+    "tool_timeout_sec": "Codex's",
     "x.0": "a place in a result",
 }
 FILES: Final = (".json", ".pem")
@@ -279,7 +288,8 @@ def is_name(name: str, known: set[str]) -> bool:
 
 def test_each_name_with_underscores_or_dots_is_one_of_the_code() -> None:
     """Fields, events, tables, columns, tools, reasons, topics: all are written like that."""
-    text = sources("app", "relay", "rulebooks", "playbooks", "migrations", "tests/support")
+    ours = ("adapters", "app", "relay", "worker")
+    text = sources(*ours, "rulebooks", "playbooks", "deploy", "migrations", "tests/support")
     known = {*re.findall(r"\w+", text), *re.findall(r"\w+(?:\.\w+)+", text)}
     known |= {*POSTGRES, *GONE, *OTHERS_NAMES}
     wrong = [

@@ -6,14 +6,17 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from app.edges.parts import Parts
 from devstack.stack import Dsns
 from tests.support import leaks
+from tests.support.calls import EVE, accept, echo
 from tests.support.stack import left_behind
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -30,6 +33,17 @@ async def idle(database: Dsns) -> AsyncIterator[asyncpg.Connection]:
     conn = await asyncpg.connect(database.owner)
     yield conn
     await conn.close()
+
+
+@asynccontextmanager
+async def rolled_back(conn: asyncpg.Connection) -> AsyncGenerator[None]:
+    """What is forged here is gone before the suite's own look."""
+    forged = conn.transaction()
+    await forged.start()
+    try:
+        yield
+    finally:
+        await forged.rollback()
 
 
 async def test_a_task_that_runs_on_is_found() -> None:
@@ -107,3 +121,46 @@ async def test_an_advisory_lock_a_transaction_and_a_channel_that_are_held_are_fo
     [found] = await leaks.held(admin, database.name)
     assert "LISTEN heard" in found
     await idle.execute("UNLISTEN heard")
+
+
+@pytest.fixture
+async def superuser(database: Dsns) -> AsyncIterator[asyncpg.Connection]:
+    """Who sees the rows of all tenants, and writes what no role of the broker could."""
+    conn = await asyncpg.connect(database.owner)
+    yield conn
+    await conn.close()
+
+
+async def test_a_row_of_no_tenant_is_found(superuser: asyncpg.Connection) -> None:
+    async with rolled_back(superuser):
+        await superuser.execute("INSERT INTO tenant_budgets VALUES ('nobody', 1)")
+        assert await leaks.strays(superuser) == ["tenant_budgets: of nobody, who is no tenant"]
+
+
+async def test_a_row_that_hangs_on_another_tenants_command_is_found(
+    broker: Parts, superuser: asyncpg.Connection
+) -> None:
+    theirs = (await accept(broker, echo(), EVE)).written.id
+    assert await leaks.strays(superuser) == []
+    async with rolled_back(superuser):
+        await superuser.execute(
+            "INSERT INTO progress (command_id, seq, tenant_id, attempt, stage)"
+            " VALUES ($1, 1, 'demo', 1, 's')",
+            theirs,
+        )
+        assert await leaks.strays(superuser) == ["progress: of demo, with a command_id of other"]
+
+
+async def test_an_event_in_another_tenants_log_is_found(
+    broker: Parts, superuser: asyncpg.Connection
+) -> None:
+    theirs = (await accept(broker, echo(), EVE)).written.id
+    async with rolled_back(superuser):
+        await superuser.execute(
+            "INSERT INTO audit.events (tenant_id, type, actor, command_id, body)"
+            " VALUES ('demo', 'command.accepted', 'user:ada', $1, '{}')",
+            theirs,
+        )
+        assert await leaks.strays(superuser) == [
+            "audit.events: of demo, with a command_id of other"
+        ]

@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
 COLUMNS_MAX = 100
 DIRECTIVE = re.compile(r"  # (noqa|pyright|type): .*")
-DEPLOYED = ("app", "relay", "worker")
+DEPLOYED = ("adapters", "app", "relay", "worker")
 
 SQL = re.compile(
     r"\s*(SELECT|INSERT INTO|UPDATE \w+|DELETE FROM|WITH \w+ AS|LISTEN|LOCK|NOTIFY|CREATE|ALTER)\s"

@@ -1,12 +1,13 @@
-"""What a test must not leave behind: tasks, sockets, processes, and sessions of its database."""
+"""What a test must not leave behind: tasks, sockets, processes, sessions of its database, and rows
+there that are another tenant's."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -35,6 +36,38 @@ HELD = """
             OR (a.state = 'idle' AND a.query ILIKE 'LISTEN %'
                 AND a.application_name NOT LIKE '%-listen'))
 """
+
+# Every table with a tenant, whoever adds it.
+TENANTED = """
+    SELECT c.oid::regclass::text AS name, array_agg(a.attname::text) AS columns
+      FROM pg_class c
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE c.relnamespace IN ('public'::regnamespace, 'audit'::regnamespace)
+       AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+     GROUP BY c.oid
+    HAVING bool_or(a.attname = 'tenant_id')
+"""
+OF_NOBODY = """
+    SELECT DISTINCT format('{name}: of %s, who is no tenant', x.tenant_id)
+      FROM {name} x
+     WHERE x.tenant_id NOT IN (SELECT tenant_id FROM tenants UNION ALL SELECT '_broker')
+"""
+REFUSED: Final = "audit.events", " AND x.type NOT IN ('access.denied', 'call.denied')"
+"""Whoever bears a token of a tenant that is none is refused, and that is written in its log."""
+OF_TWO = """
+    SELECT DISTINCT format('{name}: of %s, with a {column} of %s', x.tenant_id, o.tenant_id)
+      FROM {name} x
+      JOIN {other} o ON o.id = x.{column}
+     WHERE o.tenant_id <> x.tenant_id
+"""
+NAMES: Final[Mapping[str, str]] = {
+    "command_id": "commands",
+    "active_id": "commands",
+    "undo_id": "commands",
+    "reconcile_id": "commands",
+    "saga_id": "sagas",
+}
+"""Columns that name a row of a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +123,22 @@ async def held(admin: asyncpg.Connection, database: str) -> list[str]:
     return await _lasting(lambda: _rows(admin, HELD, database))
 
 
-async def _rows(admin: asyncpg.Connection, query: str, database: str) -> list[str]:
-    return [row[0] for row in await admin.fetch(query, database)]
+async def strays(superuser: asyncpg.Connection) -> list[str]:
+    """Which rows of the connection's database are of no tenant, or hang on another tenant's row."""
+    looks: list[str] = []
+    for row in await superuser.fetch(TENANTED):
+        name = row["name"]
+        looks.append(OF_NOBODY.format(name=name) + (REFUSED[1] if name == REFUSED[0] else ""))
+        looks += [
+            OF_TWO.format(name=name, column=column, other=NAMES[column])
+            for column in row["columns"]
+            if column in NAMES
+        ]
+    return await _rows(superuser, " UNION ALL ".join(looks))
+
+
+async def _rows(admin: asyncpg.Connection, query: str, *values: str) -> list[str]:
+    return [row[0] for row in await admin.fetch(query, *values)]
 
 
 async def _lasting(look: Callable[[], Awaitable[list[str]]]) -> list[str]:

@@ -42,7 +42,8 @@ def pages() -> list[Path]:
 
 def deployed() -> list[Path]:
     """What operators take over as it is."""
-    return [*sorted((ROOT / "deploy").iterdir()), ROOT / "compose.yaml", ROOT / "Dockerfile"]
+    shipped = sorted(path for path in (ROOT / "deploy").rglob("*") if path.is_file())
+    return [*shipped, ROOT / "compose.yaml", ROOT / "Dockerfile"]
 
 
 @cache

@@ -18,12 +18,13 @@ def rulebook_with(playbooks: Mapping[str, Path], path: Path) -> Path:
     *rules, last = ruleset["rules"]
     for name, playbook in playbooks.items():
         tool, _, method = name.partition(".")
-        condition = f'event.body.tool == "{tool}"'
+        condition, leaves = f'event.body.tool == "{tool}"', f'event.body.tool != "{tool}"'
         if method:
             condition += f' and event.body.method == "{method}"'
+            leaves += f' or event.body.method != "{method}"'
         action = {"run_playbook": {"name": str(playbook)}}
         rules.append({"name": name, "condition": condition, "action": action})
         # The last rule takes what no other does.
-        last["condition"] = f"{last['condition'].removesuffix('))')} or ({condition})))"
+        last["condition"] = f"{last['condition'].removesuffix('))')} and ({leaves})))"
     path.write_text(yaml.safe_dump([ruleset | {"rules": [*rules, last]}]))
     return path

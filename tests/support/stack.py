@@ -28,7 +28,7 @@ TEMPLATE = f"broker_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 TENANTS = ("demo", "other")
 MEMORY = Path("/dev/shm")
 MEMORY_MIN = 4 << 30
-WATCHED = ("tenants", "grants", "tools", "audit.auditors")
+WATCHED = ("tenants", "grants", "tools", "targets", "audit.auditors")
 """Tables whose every change is audited."""
 
 

@@ -2,33 +2,29 @@
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Protocol
 
 import asyncpg
 from sqlalchemy import text
 
-from app import assets
 from app.audit import keys
 from app.catalog import file as catalog_file
 from app.postgres import migrate
-from devstack.eda import EmbeddedEda
 from devstack.kafka import EmbeddedKafka
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.process import NotReadyError, Process
 from devstack.stack import AppProcess, Dsns, http_ok, prepare, relay_process
 from devstack.tokens import DevIssuer
-from tests.support.rulebooks import PLAYBOOKS, rulebook_with
+from tests.system.chaos.executors import Killable, ansibles, ours, worker
 
 TOOLS = Path(__file__).with_name("tools.yml")
+WORK = Path(__file__).with_name("work.yml")
 TIMES = {
     "LEASE_S": "4",
     "CANCEL_GRACE_S": "2",
@@ -43,26 +39,13 @@ TIMES = {
 }
 # A playbook takes seconds to start, more where several do.
 EDA_TIMES = {"LEASE_S": "60", "CLAIM_WAIT_S": "30", "CANCEL_GRACE_S": "20", "DISPATCH_WINDOW": "8"}
+KAFKA = {"group.min.session.timeout.ms": "1000"}
 START_S = 60.0
 QUEUED_MAX = 100
 CONNECTIONS_MAX = 200
+WORKER_SHARE = 0.5
+"""How often a worker dies beside whatever else does."""
 AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
-
-
-class Killable(Protocol):
-    """One of our processes."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def running(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    def tail(self) -> str: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +58,7 @@ class Fleet:
     apps: list[AppProcess]
     relays: list[Process]
     executor: Killable
+    workers: list[Process]
     effects: Path
     issuer: DevIssuer
     restarts: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
@@ -87,7 +71,13 @@ class Fleet:
     @property
     def processes(self) -> list[Killable]:
         """Those of ours; a broken one must have gone on by itself."""
-        return [self.executor, *self.relays, *(app.process for app in self.apps)]
+        apps = (app.process for app in self.apps)
+        return [self.executor, *self.workers, *self.relays, *apps]
+
+    @property
+    def tools(self) -> list[str]:
+        """What is called: the executor's tool, and the workers' where there are some."""
+        return ["trial", "work"] if self.workers else ["trial"]
 
     def later(self, name: str, pause_s: float, start: Callable[[], None]) -> None:
         """Start a killed part again after a pause, while other things die."""
@@ -122,70 +112,42 @@ def insist(start: Callable[[], None]) -> None:
             return
 
 
-class Eda(EmbeddedEda):
-    """ansible-rulebook, with a playbook for the tool `trial`."""
-
-    @property
-    def name(self) -> str:
-        return "eda"
-
-    @property
-    def running(self) -> bool:
-        return self.process.running
-
-    def tail(self) -> str:
-        return self.process.tail()
-
-
-def ours(home: Path, kafka: str, urls: list[str], token: str) -> Killable:
-    """An executor that writes down its effects."""
-    return Process(
-        "executor",
-        [sys.executable, "-m", "tests.system.chaos.executor"],
-        log=home / "executor.log",
-        cwd=assets.root(),
-        env={
-            **os.environ,
-            "KAFKA": kafka,
-            "URLS": ",".join(urls),
-            "TOKEN": token,
-            "EFFECTS": str(home / "effects"),
-        },
-    )
-
-
-def ansibles(home: Path, kafka: str, urls: list[str], token: str) -> Killable:
-    """The same by playbooks."""
-    return Eda(
-        home=home,
-        kafka=kafka,
-        broker_url=urls[0],
-        token=token,
-        workspace=home,
-        env={"MCP_EFFECTS": str(home / "effects")},
-        rulebook=rulebook_with({"trial": PLAYBOOKS / "trial.yml"}, home / "rulebook.yml"),
-        actions_max=4,
-    )
+async def offered(dsn: str) -> Dsns:
+    """A database with the tools of the run."""
+    dsns = await prepare(dsn)
+    async with migrate.connected(dsns.owner) as engine:
+        for file in (TOOLS, WORK):
+            await catalog_file.apply(engine, catalog_file.parse(file), prune=False)
+        # The load is over what the killed can do: without a bound the queue grows for as long.
+        async with engine.begin() as conn:
+            await conn.execute(text(f"UPDATE tenants SET queued_max = {QUEUED_MAX}"))
+    return dsns
 
 
 @asynccontextmanager
 async def open_fleet(
-    home: Path, issuer: DevIssuer, public_url: str, *, eda: bool = False
+    home: Path,
+    issuer: DevIssuer,
+    public_url: str,
+    *,
+    eda: bool = False,
+    workers: int = 0,
+    postgres: EmbeddedPostgres | None = None,
+    kafka: EmbeddedKafka | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Fleet]:
-    """Start everything; stop it all at the end. With `eda` the executor is a real one."""
-    postgres = EmbeddedPostgres()
-    kafka = EmbeddedKafka(properties={"group.min.session.timeout.ms": "1000"})
+    """Start everything; stop it all at the end. With `eda` the executor is a real one.
+
+    Workers work beside the executor, on a tool of their own.
+    """
+    postgres = postgres or EmbeddedPostgres()
+    kafka = kafka or EmbeddedKafka(properties=KAFKA)
     started: list[Callable[[], None]] = [kafka.stop, postgres.stop]
     try:
         await asyncio.gather(asyncio.to_thread(postgres.start), asyncio.to_thread(kafka.start))
-        dsns = await prepare(postgres.dsn)
-        async with migrate.connected(dsns.owner) as engine:
-            await catalog_file.apply(engine, catalog_file.parse(TOOLS), prune=False)
-            # The load is over what the killed can do: without a bound the queue grows for as long.
-            async with engine.begin() as conn:
-                await conn.execute(text(f"UPDATE tenants SET queued_max = {QUEUED_MAX}"))
+        dsns = await offered(postgres.dsn)
         keys.generate(home / "seal.pem", home / "seal.pub.pem")
-        times = TIMES | EDA_TIMES if eda else TIMES
+        times = TIMES | (EDA_TIMES if eda else {}) | dict(settings or {})
         common = {f"MCP_BROKER_{name}": value for name, value in times.items()} | {
             "MCP_BROKER_KAFKA_BOOTSTRAP": kafka.bootstrap,
             "MCP_BROKER_ISSUERS": issuer.setting(),
@@ -203,11 +165,12 @@ async def open_fleet(
         token = issuer.token(tenant="adapters", user="eda", scopes=["results:write"])
         made = ansibles if eda else ours
         executor = made(home, kafka.bootstrap, [app.url for app in apps], token)
-        for process in [
-            *relays,
-            *(app.process for app in apps),
-            executor,
-        ]:  # which needs the topics
+        working = [
+            worker(home, kafka.bootstrap, apps[n % len(apps)].url, token, f"worker-{n}")
+            for n in range(workers)
+        ]
+        # The last of them need the topics.
+        for process in [*relays, *(app.process for app in apps), executor, *working]:
             started.insert(0, process.kill)
             process.start()
         await asyncio.gather(*(asyncio.to_thread(ready, app) for app in apps))
@@ -218,6 +181,7 @@ async def open_fleet(
             apps=apps,
             relays=relays,
             executor=executor,
+            workers=working,
             effects=home / "effects",
             issuer=issuer,
         )
@@ -263,6 +227,8 @@ class Monkey:
             with contextlib.suppress(*AWAY):
                 await self._moves[name]()
                 self.done[name] += 1
+            if self._fleet.workers and self._random.random() < WORKER_SHARE:
+                await self.kill_worker()
             await asyncio.sleep(self._slowness * self._random.uniform(0.3, 1.5))
 
     def _pause(self) -> float:
@@ -281,6 +247,15 @@ class Monkey:
 
     async def kill_executor(self) -> None:
         self._kill(self._fleet.executor)
+
+    async def kill_worker(self) -> None:
+        """With its programs, or alone: their supervisors end them then."""
+        one = self._random.choice(self._fleet.workers)
+        if one.name in self._fleet.down:
+            return
+        await asyncio.to_thread(self._random.choice([one.kill, one.kill_leader]))
+        self.done["worker"] += 1
+        self._fleet.later(one.name, self._pause(), one.start)
 
     async def kill_kafka(self) -> None:
         if "kafka" not in self._fleet.down:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -22,9 +23,17 @@ class Caller:
     """One caller; `accepted` is what it was promised."""
 
     def __init__(
-        self, number: int, urls: list[str], token: str, random: Random, *, slowness: float = 1
+        self,
+        number: int,
+        urls: list[str],
+        token: str,
+        random: Random,
+        *,
+        tools: Sequence[str] = ("trial",),
+        slowness: float = 1,
     ) -> None:
         self._number = number
+        self._tools = tools
         self._slowness = slowness  # of the executor: deadlines and pauses are so much longer
         self._urls = urls
         self._headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
@@ -55,7 +64,7 @@ class Caller:
         text = self._random.choice(["good"] * 8 + [BAD_TEXT, FAILS_ONCE_TEXT])
         key = self._random.choice([*KEYS, None])
         body: dict[str, Any] = {
-            "tool": "trial",
+            "tool": self._random.choice(self._tools),
             "method": method,
             "args": {"text": text, "ms": self._random.choice([0, 20, 100, 800])},
             "deadline_ms": int(self._slowness * DEADLINE_MS),
@@ -117,8 +126,11 @@ class Caller:
 class Operator:
     """Redrives dead letters, at random, now and then one that has just gone."""
 
-    def __init__(self, urls: list[str], token: str, random: Random) -> None:
+    def __init__(
+        self, urls: list[str], token: str, random: Random, *, tools: Sequence[str] = ("trial",)
+    ) -> None:
         self._urls = urls
+        self._tools = tools
         self._headers = {"Authorization": f"Bearer {token}"}
         self._random = random
         self.counts = Counter[str]()
@@ -129,24 +141,25 @@ class Operator:
         async with httpx.AsyncClient(headers=self._headers, timeout=4, trust_env=False) as http:
             while time.monotonic() < until:
                 with contextlib.suppress(httpx.TransportError):
-                    await self._redrive(http, 1)
+                    await self._redrive(http, self._random.choice(self._tools), 1)
                 await asyncio.sleep(self._random.uniform(0.2, 1))
 
     async def redrive_all(self) -> None:
         """Whatever is dead and may be done again, once, all at the same time."""
         async with httpx.AsyncClient(headers=self._headers, timeout=30, trust_env=False) as http:
-            await self._redrive(http, 200)
+            for tool in self._tools:
+                await self._redrive(http, tool, 200)
 
-    async def _redrive(self, http: httpx.AsyncClient, at_most: int) -> None:
+    async def _redrive(self, http: httpx.AsyncClient, tool: str, at_most: int) -> None:
         url = f"{self._random.choice(self._urls)}/operator/dead-letters"
-        answer = await http.get(url, params={"tool": "trial", "limit": 200})
+        answer = await http.get(url, params={"tool": tool, "limit": 200})
         self.counts[f"looked: {answer.status_code}"] += 1
         if answer.status_code not in {200, 503}:
             self.wrong.append(f"dead letters: {answer.status_code} {answer.text[:300]}")
         if answer.status_code != 200:
             return
         dead = [
-            one["correlation_id"]
+            one["command_id"]
             for one in answer.json()["dead_letters"]
             if one["method"] == REDRIVEN_METHOD
         ]

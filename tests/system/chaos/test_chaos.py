@@ -16,6 +16,9 @@ from tests.system.chaos.fleet import AWAY, Fleet, Monkey, open_fleet
 from tests.system.chaos.load import Caller, Operator
 
 SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_SECONDS", "25"))
+only_for_long = pytest.mark.skipif(
+    "MCP_BROKER_CHAOS_SECONDS" not in os.environ, reason="minutes of load: make chaos"
+)
 EDA_SECONDS = float(os.environ.get("MCP_BROKER_CHAOS_EDA_SECONDS", "0"))
 SETTLE_S = float(os.environ.get("MCP_BROKER_CHAOS_SETTLE", "180"))
 
@@ -42,7 +45,7 @@ async def settle(fleet: Fleet) -> float:
 async def test_whatever_is_killed_every_call_ends_once_in_order_with_one_effect(
     home: Path, issuer: DevIssuer, pytestconfig: pytest.Config
 ) -> None:
-    async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp")) as fleet:
+    async with open_fleet(home, issuer, AUDIENCE.removesuffix("/mcp"), workers=2) as fleet:
         await ordeal(fleet, pytestconfig, seconds=SECONDS, callers=8)
 
 
@@ -59,7 +62,14 @@ async def test_the_same_holds_where_ansible_runs_the_commands_and_is_killed_too(
 
 
 async def ordeal(
-    fleet: Fleet, config: pytest.Config, *, seconds: float, callers: int, slowness: float = 1
+    fleet: Fleet,
+    config: pytest.Config,
+    *,
+    seconds: float,
+    callers: int,
+    slowness: float = 1,
+    harm: type[Monkey] = Monkey,
+    clocks_move: bool = False,
 ) -> None:
     """Load, harm, and what must be true after them; prints the seed and the counts."""
     chosen = int(os.environ.get("MCP_BROKER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
@@ -72,6 +82,7 @@ async def ordeal(
             fleet.urls,
             fleet.issuer.token(tenant="demo", user=f"user-{number}", scopes=["tools"]),
             Random(random.random()),
+            tools=fleet.tools,
             slowness=slowness,
         )
         for number in range(callers)
@@ -80,8 +91,9 @@ async def ordeal(
         fleet.urls,
         fleet.issuer.token(tenant="demo", user="olga", scopes=["operator"]),
         Random(random.random()),
+        tools=fleet.tools,
     )
-    monkey = Monkey(fleet, Random(random.random()), slowness=slowness)
+    monkey = harm(fleet, Random(random.random()), slowness=slowness)
     until = time.monotonic() + seconds
     async with asyncio.TaskGroup() as group:
         for caller in calling:
@@ -93,12 +105,13 @@ async def ordeal(
     await operator.redrive_all()
     await settle(fleet)
     promised = {key: one for caller in calling for key, one in caller.accepted.items()}
-    wrong, counts = await violations(fleet, promised)
+    wrong, counts = await violations(fleet, promised, clocks_move=clocks_move)
     wrong += [problem for caller in calling for problem in caller.wrong] + operator.wrong
     answers = sum((caller.counts for caller in calling), start=Counter[str]())
-    say(f"chaos: kills {dict(monkey.done)}")
+    say(f"chaos: harm {dict(monkey.done)}")
     say(f"chaos: answers {dict(answers)}; settled in {settled_s:.1f} s")
     say(f"chaos: operator {dict(operator.counts)}")
     say(f"chaos: {counts}")
     assert promised, "the load was accepted"
+    assert counts["effects of workers"] or not fleet.workers, "they had a part in it"
     assert not wrong, f"seed {chosen}:\n" + "\n".join(wrong)

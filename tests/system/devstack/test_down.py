@@ -1,11 +1,15 @@
-"""What `make down` ends."""
+"""What `make up` says, and what `make down` ends."""
 
+import socket
 import subprocess
 import threading
 from pathlib import Path
 from signal import SIGTERM
 
-from devstack.cli import end
+import pytest
+from typer.testing import CliRunner
+
+from devstack.cli import app, end
 from tests.support.stack import alive, wait_for
 
 
@@ -33,3 +37,13 @@ async def test_down_ends_what_a_server_has_started_in_a_session_of_its_own(tmp_p
         return not alive(child)
 
     await wait_for(gone)
+
+
+def test_up_on_a_taken_port_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = CliRunner().invoke(app, ["up", "--port", str(port)])
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit)
+    assert f"Port {port} is taken" in done.output
+    assert not (tmp_path / ".broker").exists(), "nothing was started"

@@ -87,6 +87,11 @@ def test_an_interrupted_fetch_of_the_jars_leaves_nothing_that_passes_for_them(
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
+def test_its_files_are_for_its_user_only(kafka: EmbeddedKafka) -> None:
+    assert (kafka.home / "server.properties").exists()
+    assert kafka.home.stat().st_mode & 0o077 == 0
+
+
 def test_properties_override_the_defaults(kafka: EmbeddedKafka) -> None:
     assert "log.retention.hours=1\n" in (kafka.home / "server.properties").read_text()
 

@@ -3,13 +3,18 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from app import assets
+from devstack import postgres
 from devstack.postgres import PORTS, EmbeddedPostgres, free_port, wheel_binaries
 from devstack.process import STOP_S, descendants
 from tests.support.stack import alive, wait_for
@@ -66,6 +71,19 @@ async def test_a_restart_keeps_the_address_and_the_data(server: EmbeddedPostgres
     assert await value(server, "SELECT n FROM restarted") == 7
 
 
+async def test_nobody_gets_in_without_its_password(server: EmbeddedPostgres) -> None:
+    known = urlsplit(server.dsn)
+    for user in ("postgres", "broker_app_login"):
+        for word in ("", ":postgres", ":development", f":{known.password}x"):
+            dsn = f"postgresql://{user}{word}@127.0.0.1:{server.port}/postgres"
+            with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+                await asyncpg.connect(dsn)
+    hba = (server.home / "data" / "pg_hba.conf").read_text()
+    ways = {line.split()[-1] for line in hba.splitlines() if line and line[0] != "#"}
+    assert ways == {"scram-sha-256"}
+    assert (server.home / "password").stat().st_mode & 0o077 == 0
+
+
 async def test_nothing_is_left_of_one_that_was_stopped() -> None:
     with EmbeddedPostgres() as server:
         pids = [server.pid, *descendants(server.pid)]
@@ -89,6 +107,27 @@ def test_a_free_port_is_none_that_a_client_could_be_lent() -> None:
     lent = Path("/proc/sys/net/ipv4/ip_local_port_range")
     if lent.exists() and int(lent.read_text().split()[0]) == 32768:  # the default
         assert PORTS[-1] < 32768
+
+
+def test_a_port_that_another_process_was_given_is_free_again_when_that_one_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", "from devstack.postgres import free_port as f; print(f()); input()"],
+        cwd=assets.root(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        monkeypatch.setattr(postgres, "PORTS", range(port, port + 1))
+        monkeypatch.setattr(postgres, "PORT_TRIES", 1)
+        with pytest.raises(RuntimeError, match="is free"):
+            free_port()
+        other.communicate("\n", timeout=10)
+    assert free_port() == port
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs it as somebody else")

@@ -61,6 +61,18 @@ async def test_its_children_end_with_it_whatever_their_session(
     await wait_for(lambda: gone(child))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="found by /proc")
+@pytest.mark.parametrize("end", [Process.stop, Process.kill])
+async def test_its_children_end_even_when_it_ended_before_them(
+    started: Process, end: Callable[[Process], None]
+) -> None:
+    child = child_of(started)
+    started.kill_leader()
+    assert alive(child)
+    end(started)
+    await wait_for(lambda: gone(child))
+
+
 def test_one_that_does_not_hear_is_killed(tmp_path: Path) -> None:
     process = Process("deaf", [sys.executable, "-c", DEAF], log=tmp_path / "log")
     process.start()

@@ -17,6 +17,7 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from app import assets
 from devstack.eda import EmbeddedEda
 from devstack.postgres import free_port
 from devstack.process import Process
@@ -32,6 +33,7 @@ POLICIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "slow": {"lease_s": 600},
     "effect": {"idempotent": True, "retry": {"attempts_max": 3, "backoff_s": 0.2}},
 }
+EVERY_KIND: Final = assets.root() / "playbooks" / "mcp_adapter.yml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,8 @@ def world(
         group=f"eda-{home.name}",
         env={"MCP_EFFECTS": str(effects)},
         rulebook=rulebook_with(
-            {f"probe.{method}": PLAYBOOKS / f"{method}.yml" for method in POLICIES},
+            {f"probe.{method}": PLAYBOOKS / f"{method}.yml" for method in POLICIES}
+            | {"kind": EVERY_KIND},
             home / "rulebook.yml",
         ),
     )

@@ -88,7 +88,7 @@ async def pair(tmp_path: Path) -> AsyncGenerator[tuple[EmbeddedPostgres, Embedde
     """A primary and its standby."""
     with EmbeddedPostgres() as primary:
         await stack.make_template(primary.dsn)
-        standby = EmbeddedPostgres()
+        standby = EmbeddedPostgres(password=primary.password)
         await asyncio.to_thread(copy, primary, standby)
         with standby:
             yield primary, standby

@@ -44,7 +44,7 @@ async def open_relay(settings: Settings, name: str) -> AsyncGenerator[Relay]:
         handlers: dict[str, Callable[[str], None]] = {wakeups.OUTBOX: outbound.wake}
         helpers = [
             asyncio.create_task(notifier.run()),
-            asyncio.create_task(wakeups.listen(database.dsn, handlers, name=name)),
+            asyncio.create_task(wakeups.listen(database.direct_dsn, handlers, name=name)),
         ]
         running = asyncio.create_task(outbound.run(stop))
         try:

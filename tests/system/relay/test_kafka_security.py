@@ -2,10 +2,12 @@
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncGenerator, Iterator
+import re
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 from uuid import uuid4
 
@@ -20,13 +22,15 @@ from app.contract import COMMANDS
 from devstack.eda import EmbeddedEda
 from devstack.kafka import EmbeddedKafka, Secured
 from relay.publisher import Publisher, PublishError, Record
-from tests.edges.auth.pki import Authority, Identity
+from tests.support.pki import Authority, Identity
+from tests.system.eda.controller import TOKEN, Controller
 
 USERS = {"PLAIN": "ada", "SCRAM-SHA-256": "relay", "SCRAM-SHA-512": "relay"}
 WORD = "correct-horse"
 PLUGIN = (
     "rulebooks/collections/ansible_collections/mcpbroker/eda/extensions/eda/plugins/event_source"
 )
+UPSTREAM = assets.root() / "tests" / "system" / "eda" / "fixtures" / "upstream"
 
 
 class Cluster:
@@ -177,4 +181,56 @@ async def test_the_shipped_rulebook_joins_its_group_over_tls_with_a_password(
     )
     await asyncio.to_thread(eda.start)  # ready once Kafka has given it partitions
     await asyncio.to_thread(eda.stop)
+    assert WORD not in (tmp_path / "eda" / "eda.log").read_text()
+
+
+@pytest.fixture
+def controller() -> Iterator[Controller]:
+    """One that nothing is launched on."""
+
+    def run(template: str, _variables: Mapping[str, Any]) -> Popen[str]:
+        raise AssertionError(template)
+
+    with Controller(run) as controller:
+        yield controller
+
+
+@pytest.mark.eda
+@pytest.mark.guarantee("kafka:secured")
+@pytest.mark.parametrize("listener", ["mtls", "sasl"])
+async def test_both_sources_of_a_controllers_rulebook_read_over_tls(
+    cluster: Cluster, listener: str, controller: Controller, tmp_path: Path
+) -> None:
+    """As the shipped rulebook gives them their options: upstream's source, and ours."""
+    port = cluster.kafka.mtls_port if listener == "mtls" else cluster.kafka.sasl_port
+    bootstrap = f"127.0.0.1:{port}"
+    security = cluster.mtls(cluster.client)
+    variables = {"kafka_security_protocol": "SSL", "kafka_certfile": str(cluster.client.cert)}
+    variables |= {"kafka_keyfile": str(cluster.client.key)}
+    if listener == "sasl":
+        security = cluster.sasl("SCRAM-SHA-512")
+        variables = {"kafka_security_protocol": "SASL_SSL", "kafka_password": WORD}
+        variables |= {"kafka_username": USERS["SCRAM-SHA-512"]}
+    await publish(bootstrap, security)  # makes the topics
+    collections = assets.root() / "rulebooks" / "collections"
+    eda = EmbeddedEda(
+        home=tmp_path / "eda",
+        kafka=bootstrap,
+        broker_url="http://127.0.0.1:9",
+        token="unused",
+        workspace=tmp_path,
+        topic="mcp.control",  # which nobody writes to
+        rulebook=assets.root() / "rulebooks" / "rulebook_mcp_aap.yml",
+        variables=variables | {"kafka_cafile": str(cluster.authority.file)},
+        env={"ANSIBLE_COLLECTIONS_PATH": f"{collections}:{UPSTREAM}"},
+        controller=(controller.url, TOKEN),
+    )
+    await asyncio.to_thread(eda.start)  # ready once upstream's source has reached Kafka
+    try:
+        reads = re.compile(rb"mcpbroker\.eda\.control: reads mcp\.control")
+        await asyncio.to_thread(
+            eda.process.wait_ready, lambda: eda.process.logged(reads), timeout_s=30
+        )
+    finally:
+        await asyncio.to_thread(eda.stop)
     assert WORD not in (tmp_path / "eda" / "eda.log").read_text()

@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from app.commands.store import parked as parked_rows
 from app.config import Settings
+from app.contract import TOPICS
 from app.edges.parts import Parts
 from app.postgres.migrate import connected
 from devstack.kafka import EmbeddedKafka
@@ -23,6 +24,8 @@ from tests.conftest import settings_of
 from tests.support.calls import accept, echo, fetch, finish
 from tests.support.stack import wait_for
 from tests.system.relay.conftest import Relay, open_relay
+
+pytestmark = pytest.mark.chaos  # topics that are gone, or as small as Kafka makes them
 
 SMALL = 50_000
 """Of a topic whose limit is below what our events may be."""
@@ -66,9 +69,6 @@ async def make_topics(kafka: EmbeddedKafka, *topics: str, **configs: str) -> Non
             return set(topics) <= set(await admin.list_topics())
 
         assert await wait_for(there)
-
-
-TOPICS = ("mcp.commands", "mcp.results", "mcp.control", "mcp.deadletter", "mcp.audit")
 
 
 async def everything(kafka: EmbeddedKafka, topic: str) -> list[dict[str, Any]]:
