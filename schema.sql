@@ -6,6 +6,38 @@
 
 CREATE SCHEMA audit;
 
+-- SCHEMA ops
+
+CREATE SCHEMA ops;
+
+-- FUNCTION accept_restore(text)
+
+CREATE FUNCTION audit.accept_restore(note text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+    #variable_conflict use_column
+    DECLARE
+        asked jsonb := audit.request_of(note);
+        lost bytea := decode(asked ->> 'lost_digest', 'hex');
+        caller CONSTANT text := 'db:' || session_user;
+    BEGIN
+        IF asked ->> 'kind' IS DISTINCT FROM 'restore'
+           OR ((asked ->> 'after_seal')::bigint < (asked ->> 'lost_seal')::bigint) IS NOT TRUE
+           OR EXISTS (SELECT FROM audit.seals s WHERE s.tenant_id = asked ->> 'tenant_id'
+                         AND s.seal_no = (asked ->> 'lost_seal')::bigint AND s.digest = lost) THEN
+            RAISE EXCEPTION 'no request for a past that this database has not'
+                  USING ERRCODE = '22023';
+        END IF;
+        INSERT INTO audit.restores (restore_id, tenant_id, request, accepted_by)
+        VALUES ((asked ->> 'id')::uuid, asked ->> 'tenant_id', note, caller);
+        INSERT INTO audit.events (event_id, tenant_id, type, actor, body)
+        VALUES ((asked ->> 'id')::uuid, asked ->> 'tenant_id', 'log.restored', caller,
+                json_build_object('reason', asked ->> 'reason', 'after_seal', asked -> 'after_seal',
+                                  'lost_seal', asked -> 'lost_seal', 'request', note));
+    END $$;
+
 -- FUNCTION actor_kind(text)
 
 CREATE FUNCTION audit.actor_kind(actor text) RETURNS text
@@ -53,7 +85,7 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
         said record;
         gone jsonb := '[]';
     BEGIN
-        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        PERFORM FROM public.turns t WHERE t.name = 'audit.retention' FOR UPDATE;
         SELECT c.relname, (regexp_match(b.bound, 'TO \(''([^'']+)''\)'))[1]::timestamptz,
                (regexp_match(b.bound, 'FROM \(''([^'']+)''\)'))[1]::timestamptz
           INTO partition, upto, lower
@@ -69,7 +101,7 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
         events := 0;
         dropped := false;
         FOR found IN
-            SELECT e.tenant_id, count(*) AS events, count(m.event_id) AS sealed
+            SELECT e.tenant_id, count(*) AS events, count(m.event_id) AS sealed, max(m.seq) AS last
               FROM audit.events e
               LEFT JOIN audit.members m
                 ON m.event_id = e.event_id AND m.tenant_id = e.tenant_id
@@ -81,7 +113,8 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
             SELECT s.seal_no, audit.request_of(s.request) ->> 'id' AS request INTO said
               FROM audit.seals s
              WHERE s.tenant_id = found.tenant_id AND s.kind = 'retirement'
-               AND s.retired_before >= upto AND s.digest = audit.seal_digest(s)
+               AND s.retired_before >= upto AND s.seq_to >= found.last
+               AND s.digest = audit.seal_digest(s)
                AND audit.instant(audit.request_of(s.request) ->> 'before') >= s.retired_before
              ORDER BY s.seal_no LIMIT 1;
             gone := gone || jsonb_build_object('tenant', found.tenant_id, 'events', found.events,
@@ -100,7 +133,9 @@ CREATE FUNCTION audit.drop_oldest() RETURNS TABLE(partition text, upto timestamp
                 RETURN;
             END IF;
         END LOOP;
+        PERFORM set_config('lock_timeout', '300ms', true);
         EXECUTE format('DROP TABLE audit.%I', partition);
+        PERFORM set_config('lock_timeout', '3s', true);
         INSERT INTO audit.events (tenant_id, type, actor, body)
         SELECT g.tenant, 'audit.retired', 'db:' || session_user,
                json_build_object('partition', partition, 'before', upto, 'events', g.events,
@@ -121,12 +156,16 @@ CREATE FUNCTION audit.ensure_partitions(months_ahead integer DEFAULT 2) RETURNS 
         name text;
         made integer := 0;
     BEGIN
-        PERFORM pg_advisory_xact_lock(hashtext('audit.ensure_partitions'));
-        FOR ahead IN 0 .. least(months_ahead, 24) LOOP
+        PERFORM FROM public.turns t WHERE t.name = 'audit.ensure_partitions' FOR UPDATE;
+        FOR ahead IN greatest(least(months_ahead, 0), -1) .. least(months_ahead, 24) LOOP
             name := 'events_' || to_char(month + make_interval(months => ahead), 'YYYYMM');
             IF to_regclass('audit.' || name) IS NULL THEN
                 EXECUTE format(
-                    'CREATE TABLE audit.%I PARTITION OF audit.events FOR VALUES FROM (%L) TO (%L)',
+                    'CREATE TABLE audit.%I (LIKE audit.events INCLUDING DEFAULTS'
+                    ' INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE)', name);
+                EXECUTE format(
+                    'ALTER TABLE audit.events ATTACH PARTITION audit.%I'
+                    ' FOR VALUES FROM (%L) TO (%L)',
                     name,
                     (month + make_interval(months => ahead)) AT TIME ZONE 'UTC',
                     (month + make_interval(months => ahead + 1)) AT TIME ZONE 'UTC');
@@ -152,7 +191,7 @@ CREATE FUNCTION audit.erase(tenant text, person text, note text, ids uuid[], ats
         asked jsonb := audit.request_of(note);
         months jsonb;
     BEGIN
-        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        PERFORM FROM public.turns t WHERE t.name = 'audit.retention' FOR UPDATE;
         IF asked ->> 'kind' IS DISTINCT FROM 'erase' OR asked ->> 'tenant_id' IS DISTINCT FROM tenant
         THEN
             RAISE EXCEPTION 'no request for an erasure in tenant %', tenant USING ERRCODE = '22023';
@@ -184,12 +223,26 @@ CREATE FUNCTION audit.erase(tenant text, person text, note text, ids uuid[], ats
                   AND substr(e.actor, strpos(e.actor, ':') + 1) = person)) AND e.salt IS NOT NULL
            AND (e.occurred_at, e.event_id) IN (SELECT * FROM unnest(ats, ids));
         GET DIAGNOSTICS events = ROW_COUNT;
+        DELETE FROM public.ordering_heads h
+         WHERE h.tenant_id = tenant AND h.active_id IS NULL AND h.blocked_reason IS NULL
+           AND h.saga_id IS NULL
+           AND h.ordering_key IN (SELECT c.ordering_key FROM public.commands c
+                                   WHERE c.tenant_id = tenant AND c.user_id = person)
+           AND NOT EXISTS (SELECT FROM public.commands c
+                            WHERE c.tenant_id = tenant AND c.ordering_key = h.ordering_key
+                              AND c.held);
         WITH mine AS (
             UPDATE public.commands c
                SET user_id = '[erased]', args = NULL, result = NULL, message = NULL, stage = NULL,
                    error = CASE WHEN c.error IS NOT NULL
                                 THEN jsonb_build_object('code', c.error -> 'code') END,
-                   compensation = NULL, cancel_reason = NULL, idempotency_key = NULL,
+                   compensation = NULL, cancel_reason = NULL,
+                   ordering_key = CASE WHEN EXISTS (SELECT FROM public.ordering_heads k
+                         WHERE k.tenant_id = c.tenant_id AND k.ordering_key = c.ordering_key
+                           AND k.blocked_reason = 'outcome of ' || c.id || ' unknown') THEN c.ordering_key END,
+                   ordering = CASE WHEN EXISTS (SELECT FROM public.ordering_heads k
+                         WHERE k.tenant_id = c.tenant_id AND k.ordering_key = c.ordering_key
+                           AND k.blocked_reason = 'outcome of ' || c.id || ' unknown') THEN c.ordering END, idempotency_key = NULL,
                    dedupe_key = NULL, traceparent = NULL, purged_at = now(),
                    fingerprint = sha256(uuid_send(gen_random_uuid()))
              WHERE c.id IN (SELECT c.id FROM public.commands c
@@ -624,7 +677,12 @@ CREATE FUNCTION audit.hold(tenant text, why text, since timestamp with time zone
     DECLARE
         made uuid;
     BEGIN
-        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        PERFORM FROM public.turns t WHERE t.name = 'audit.retention' FOR UPDATE;
+        -- Of a tenant that is gone the log stays.
+        IF NOT EXISTS (SELECT FROM public.tenants t WHERE t.tenant_id = tenant)
+           AND NOT EXISTS (SELECT FROM audit.seals s WHERE s.tenant_id = tenant) THEN
+            RAISE EXCEPTION 'there is no tenant %', tenant USING ERRCODE = 'no_data_found';
+        END IF;
         INSERT INTO audit.holds (tenant_id, from_at, to_at, reason, placed_by)
         VALUES (tenant, since, until, why, 'db:' || session_user) RETURNING hold_id INTO made;
         INSERT INTO audit.events (tenant_id, type, actor, body)
@@ -702,6 +760,7 @@ CREATE TABLE audit.seals (
     attestation text NOT NULL,
     request text,
     retired_digest bytea,
+    transactions bytea,
     CONSTRAINT ck_seals_kind_shape CHECK (
 CASE kind
     WHEN 'events'::text THEN ((seq_to >= seq_from) AND (retired_before IS NULL))
@@ -781,6 +840,10 @@ COMMENT ON COLUMN audit.seals.request IS 'The signed request of a retention offi
 
 COMMENT ON COLUMN audit.seals.retired_digest IS 'A hash over number, id and time of every event that may go.';
 
+-- COMMENT COLUMN seals.transactions
+
+COMMENT ON COLUMN audit.seals.transactions IS 'A hash over the transaction of each event of the batch; null in older seals.';
+
 -- FUNCTION member_fault(audit.seals, audit.seals, boolean, bytea, bytea, xid8, bigint, bigint)
 
 CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boolean, INOUT frontier bytea, INOUT chain bytea, INOUT last_xid xid8, INOUT retired bigint, INOUT late bigint, OUT seq bigint, OUT event_id uuid, OUT reason text) RETURNS record
@@ -794,6 +857,7 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
         earlier_id uuid;
         earlier_xid xid8;
         size bigint := s.seq_from - 1;
+        xids text := '';  -- null from the first event that is gone
         yet_to_come CONSTANT xid8 := pg_snapshot_xmax(pg_current_snapshot());
     BEGIN
         FOR m IN SELECT * FROM audit.members_now(s.tenant_id, s.seq_from, s.seq_to) LOOP
@@ -802,7 +866,8 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
             event_id := m.event_id;
             reason := CASE
                 WHEN m.seq <= size THEN 'member or its event is there twice'
-                WHEN NOT m.there AND (m.occurred_at < granted.retired_before) IS NOT TRUE
+                WHEN NOT m.there AND (m.occurred_at < granted.retired_before
+                                      AND m.seq <= granted.seq_to) IS NOT TRUE
                     THEN 'event is gone: it was deleted, or its time, tenant or member was altered'
                 WHEN m.there AND m.leaf_now IS DISTINCT FROM m.leaf
                     THEN 'event was altered: its columns do not give the leaf that was sealed'
@@ -829,6 +894,7 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
             frontier := audit.grow(frontier, size, m.leaf);
             size := size + 1;
             earlier_xid := m.xid;
+            xids := xids || m.xid::text || ',';
             earlier_at := m.occurred_at;
             earlier_id := CASE WHEN m.there THEN m.event_id END;
             retired := retired + (NOT m.there)::int;
@@ -853,6 +919,12 @@ CREATE FUNCTION audit.member_fault(s audit.seals, granted audit.seals, moved boo
                           WHERE m.tenant_id = s.tenant_id AND m.seq = s.seq_from);
             reason := format('an event and its member were altered together, or members moved:'
                              ' one of %s to %s', s.seq_from, s.seq_to);
+        ELSIF sha256(convert_to(xids, 'UTF8')) <> s.transactions THEN
+            seq := s.seq_from;
+            event_id := (SELECT m.event_id FROM audit.members m
+                          WHERE m.tenant_id = s.tenant_id AND m.seq = s.seq_from);
+            reason := format('event was altered: it bears another transaction: one of %s to %s',
+                             s.seq_from, s.seq_to);
         END IF;
     END $$;
 
@@ -1066,7 +1138,7 @@ CREATE FUNCTION audit.release(hold uuid, why text) RETURNS text
     DECLARE
         held text;
     BEGIN
-        PERFORM pg_advisory_xact_lock(hashtext('audit.retention'));
+        PERFORM FROM public.turns t WHERE t.name = 'audit.retention' FOR UPDATE;
         UPDATE audit.holds SET released_by = 'db:' || session_user, released_at = now()
          WHERE hold_id = hold AND released_at IS NULL RETURNING tenant_id INTO held;
         IF held IS NOT NULL THEN
@@ -1140,12 +1212,34 @@ CREATE FUNCTION audit.seal_v2(s audit.seals) RETURNS bytea
         RETURN sha256(convert_to(canon, 'UTF8'));
     END $$;
 
+-- FUNCTION seal_v3(audit.seals)
+
+CREATE FUNCTION audit.seal_v3(s audit.seals) RETURNS bytea
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog'
+    AS $$
+    DECLARE
+        field text;
+        canon text := 'mcpbroker.audit.seal.v3,';
+    BEGIN
+        FOREACH field IN ARRAY ARRAY[
+            s.tenant_id, s.seal_no::text, s.kind, s.seq_from::text, s.seq_to::text,
+            (extract(epoch FROM s.retired_before) * 1000000)::bigint::text,
+            encode(s.root, 'hex'), encode(s.frontier, 'hex'), encode(s.previous, 'hex'), s.key_id,
+            (extract(epoch FROM s.sealed_at) * 1000000)::bigint::text, s.checkpoint,
+            s.request, encode(s.retired_digest, 'hex'), encode(s.transactions, 'hex')]
+        LOOP
+            canon := canon || coalesce(octet_length(field)::text || ':' || field, '-') || ',';
+        END LOOP;
+        RETURN sha256(convert_to(canon, 'UTF8'));
+    END $$;
+
 -- FUNCTION seal_digest(audit.seals)
 
 CREATE FUNCTION audit.seal_digest(s audit.seals) RETURNS bytea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO 'pg_catalog'
-    RETURN CASE WHEN (((s).request IS NULL) AND ((s).retired_digest IS NULL)) THEN audit.seal_v1(s) ELSE audit.seal_v2(s) END;
+    RETURN CASE WHEN ((s).transactions IS NOT NULL) THEN audit.seal_v3(s) WHEN (((s).request IS NULL) AND ((s).retired_digest IS NULL)) THEN audit.seal_v1(s) ELSE audit.seal_v2(s) END;
 
 -- FUNCTION seal_fault(audit.seals, audit.seals)
 
@@ -1418,6 +1512,22 @@ CREATE FUNCTION audit.table_fault(tenant text) RETURNS TABLE(seal_no bigint, rea
  LIMIT 1;
 END;
 
+-- FUNCTION unlike(text[], bigint[], bytea[])
+
+CREATE FUNCTION audit.unlike(tenants text[], numbers bigint[], digests bytea[]) RETURNS TABLE(tenant_id text, seal_no bigint, digest bytea)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    SET lock_timeout TO '3s'
+    AS $$
+    #variable_conflict use_column
+    BEGIN
+        RETURN QUERY
+        SELECT a.tenant_id, a.seal_no, a.digest
+          FROM unnest(tenants, numbers, digests) AS a (tenant_id, seal_no, digest)
+          LEFT JOIN audit.seals s ON s.tenant_id = a.tenant_id AND s.seal_no = a.seal_no
+         WHERE s.digest IS DISTINCT FROM a.digest;
+    END $$;
+
 -- FUNCTION verify(text, bigint, bigint, interval)
 
 CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigint DEFAULT NULL::bigint, waited interval DEFAULT '00:10:00'::interval) RETURNS TABLE(ok boolean, seq bigint, event_id uuid, seal_no bigint, reason text, events bigint, seals bigint, size bigint, root bytea, retired bigint, late bigint, unsealed bigint, unsealed_from timestamp with time zone, beyond text[])
@@ -1514,6 +1624,9 @@ CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigi
                 format('%s events are gone: whether an officer signed for that', retired) END,
             CASE WHEN erased > 0 THEN
                 format('%s events were erased: whether an officer signed for that', erased) END,
+            CASE WHEN EXISTS (SELECT FROM audit.out_of_time o WHERE o.tenant_id = tenant
+                                 AND o.seq >= from_seq AND o.seq <= size) THEN
+                'which of two neighbours bears a false time: see audit.out_of_time' END,
             CASE WHEN unsealed > 0 THEN
                 format('%s events since %s: no seal vouches for them yet', unsealed, unsealed_from)
                 END,
@@ -1529,6 +1642,30 @@ CREATE FUNCTION audit.verify(tenant text, from_seq bigint DEFAULT 1, to_seq bigi
         END IF;
         RETURN NEXT;
     END $$;
+
+-- FUNCTION minutes(timestamp with time zone, timestamp with time zone)
+
+CREATE FUNCTION ops.minutes(since timestamp with time zone, until timestamp with time zone) RETURNS TABLE(minute timestamp with time zone, tenant_id text, calls bigint, failed bigint, timed_out bigint, dead_lettered bigint, deadline_misses bigint, retries bigint, call_p95_s double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+        SELECT date_trunc('minute', c.finished_at), c.tenant_id, count(*),
+               count(*) FILTER (WHERE c.state = 'failed'),
+               count(*) FILTER (WHERE c.state = 'timed_out'),
+               count(*) FILTER (WHERE c.state = 'dead_lettered'),
+               count(c.deadline_missed_at), sum(c.attempt - 1)::bigint,
+               percentile_cont(0.95) WITHIN GROUP (
+                   ORDER BY extract(epoch FROM c.finished_at - c.created_at)::float8)
+          FROM commands c
+         WHERE c.finished_at > greatest(since, until - interval '24 hours')
+           AND c.finished_at <= until AND c.purged_at IS NULL
+         GROUP BY 1, 2
+         ORDER BY 1, 2
+    $$;
+
+-- COMMENT FUNCTION minutes(since timestamp with time zone, until timestamp with time zone)
+
+COMMENT ON FUNCTION ops.minutes(since timestamp with time zone, until timestamp with time zone) IS 'How each tenant''s calls did, by the minute: of the last 24 hours before until at most.';
 
 -- FUNCTION broker_analyze_grown()
 
@@ -1610,6 +1747,7 @@ CREATE TABLE public.commands (
     dedupe_until timestamp with time zone,
     attempts_lost integer DEFAULT 0 NOT NULL,
     reports_rejected integer DEFAULT 0 CONSTRAINT commands_words_refused_not_null NOT NULL,
+    run jsonb,
     CONSTRAINT ck_commands_approval_known CHECK ((approval = ANY (ARRAY['pending'::text, 'approved'::text, 'denied'::text]))),
     CONSTRAINT ck_commands_attempt_range CHECK (((attempt >= 1) AND (attempts_max >= 1))),
     CONSTRAINT ck_commands_cancel_target_known CHECK ((cancel_target = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
@@ -1910,6 +2048,88 @@ COMMENT ON COLUMN audit.keys.key_id IS 'The signing key: 16 hex digits of its SH
 -- COMMENT COLUMN keys.public_key
 
 COMMENT ON COLUMN audit.keys.public_key IS 'The Ed25519 public key.';
+
+-- VIEW out_of_time
+
+CREATE VIEW audit.out_of_time WITH (security_invoker='true') AS
+ SELECT m.tenant_id,
+    m.seq,
+    m.event_id,
+    m.occurred_at AS at,
+    e.event_id AS earlier_id,
+    e.occurred_at AS earlier_at,
+    (e.occurred_at - m.occurred_at) AS back_by
+   FROM (audit.members m
+     JOIN audit.members e ON (((e.tenant_id = m.tenant_id) AND (e.seq = (m.seq - 1)))))
+  WHERE (m.occurred_at < (e.occurred_at - '00:01:00'::interval));
+
+-- COMMENT VIEW out_of_time
+
+COMMENT ON VIEW audit.out_of_time IS 'Neighbours in the log of which the later one bears a time over a minute older: the time of one of the two may be false.';
+
+-- COMMENT COLUMN out_of_time.tenant_id
+
+COMMENT ON COLUMN audit.out_of_time.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN out_of_time.seq
+
+COMMENT ON COLUMN audit.out_of_time.seq IS 'The number of the later one, dense, from 1.';
+
+-- COMMENT COLUMN out_of_time.event_id
+
+COMMENT ON COLUMN audit.out_of_time.event_id IS 'The event.';
+
+-- COMMENT COLUMN out_of_time.at
+
+COMMENT ON COLUMN audit.out_of_time.at IS 'The time that it bears.';
+
+-- COMMENT COLUMN out_of_time.earlier_id
+
+COMMENT ON COLUMN audit.out_of_time.earlier_id IS 'The event before it.';
+
+-- COMMENT COLUMN out_of_time.earlier_at
+
+COMMENT ON COLUMN audit.out_of_time.earlier_at IS 'The time that the event before it bears.';
+
+-- COMMENT COLUMN out_of_time.back_by
+
+COMMENT ON COLUMN audit.out_of_time.back_by IS 'How far the time steps back.';
+
+-- TABLE restores
+
+CREATE TABLE audit.restores (
+    restore_id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    request text NOT NULL,
+    accepted_by text NOT NULL,
+    accepted_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY audit.restores FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE restores
+
+COMMENT ON TABLE audit.restores IS 'Where a log goes on from an earlier state, and what that gives up; officers sign for it.';
+
+-- COMMENT COLUMN restores.restore_id
+
+COMMENT ON COLUMN audit.restores.restore_id IS 'The id of the request and of its event in the log.';
+
+-- COMMENT COLUMN restores.tenant_id
+
+COMMENT ON COLUMN audit.restores.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN restores.request
+
+COMMENT ON COLUMN audit.restores.request IS 'The signed request of a retention officer that it rests on.';
+
+-- COMMENT COLUMN restores.accepted_by
+
+COMMENT ON COLUMN audit.restores.accepted_by IS 'The login role that handed it in.';
+
+-- COMMENT COLUMN restores.accepted_at
+
+COMMENT ON COLUMN audit.restores.accepted_at IS 'When it was handed in.';
 
 -- TABLE retirements
 
@@ -2252,56 +2472,84 @@ COMMENT ON COLUMN audit.who_did_what.details IS 'The rest, as JSON, by the type 
 
 COMMENT ON COLUMN audit.who_did_what.event_id IS 'The event.';
 
--- TABLE grants
+-- TABLE tools
 
-CREATE TABLE public.grants (
-    tenant_id text NOT NULL,
-    subject_kind text NOT NULL,
-    subject text NOT NULL,
-    pattern text NOT NULL,
-    effect text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT ck_grants_effect_known CHECK ((effect = ANY (ARRAY['allow'::text, 'deny'::text]))),
-    CONSTRAINT ck_grants_subject_known CHECK ((subject_kind = ANY (ARRAY['tenant'::text, 'user'::text, 'group'::text])))
-);
-
-ALTER TABLE ONLY public.grants FORCE ROW LEVEL SECURITY;
-
--- COMMENT TABLE grants
-
-COMMENT ON TABLE public.grants IS 'Who of a tenant may call what; a deny outweighs every allow.';
-
--- TABLE leases
-
-CREATE TABLE public.leases (
+CREATE TABLE public.tools (
+    tool text NOT NULL,
+    method text NOT NULL,
     name text NOT NULL,
-    owner text NOT NULL,
-    epoch bigint DEFAULT '1'::bigint NOT NULL,
-    until timestamp with time zone NOT NULL
+    title text DEFAULT ''::text NOT NULL,
+    description text NOT NULL,
+    input_schema jsonb NOT NULL,
+    output_schema jsonb,
+    annotations jsonb DEFAULT '{}'::jsonb NOT NULL,
+    policy jsonb DEFAULT '{}'::jsonb NOT NULL,
+    in_flight_max integer,
+    digest bytea NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone,
+    adapter jsonb,
+    CONSTRAINT ck_tools_name_shape CHECK ((name ~ '^[A-Za-z0-9_-]{1,64}$'::text))
 );
 
--- COMMENT TABLE leases
+-- COMMENT TABLE tools
 
-COMMENT ON TABLE public.leases IS 'Work that one relay does at a time; the epoch fences a predecessor.';
+COMMENT ON TABLE public.tools IS 'The catalog: what may be called, with its schemas and policy.';
 
--- TABLE ordering_heads
+-- VIEW executors
 
-CREATE TABLE public.ordering_heads (
-    tenant_id text NOT NULL,
-    ordering_key text NOT NULL,
-    next_seq bigint DEFAULT '1'::bigint NOT NULL,
-    active_id uuid,
-    blocked_reason text,
-    saga_id uuid,
-    moved_at timestamp with time zone DEFAULT now() NOT NULL
-)
-WITH (fillfactor='50');
+CREATE VIEW ops.executors AS
+ SELECT
+        CASE
+            WHEN ((t.adapter IS NULL) OR ((t.adapter ->> 'runs_on'::text) = 'eda'::text)) THEN 'eda'::text
+            ELSE 'worker'::text
+        END AS executor,
+    c.tool,
+    c.method,
+    count(*) FILTER (WHERE (c.state = 'dispatched'::text)) AS unclaimed,
+    count(*) FILTER (WHERE (c.state = 'running'::text)) AS running,
+    t.in_flight_max,
+    (COALESCE(EXTRACT(epoch FROM (now() - min(c.dispatched_at) FILTER (WHERE (c.state = 'dispatched'::text)))), (0)::numeric))::double precision AS oldest_unclaimed_s
+   FROM (public.commands c
+     LEFT JOIN public.tools t ON (((t.tool = c.tool) AND (t.method = c.method))))
+  WHERE ((c.state = ANY (ARRAY['dispatched'::text, 'running'::text])) AND (c.saga_role IS DISTINCT FROM 'saga'::text))
+  GROUP BY
+        CASE
+            WHEN ((t.adapter IS NULL) OR ((t.adapter ->> 'runs_on'::text) = 'eda'::text)) THEN 'eda'::text
+            ELSE 'worker'::text
+        END, c.tool, c.method, t.in_flight_max;
 
-ALTER TABLE ONLY public.ordering_heads FORCE ROW LEVEL SECURITY;
+-- COMMENT VIEW executors
 
--- COMMENT TABLE ordering_heads
+COMMENT ON VIEW ops.executors IS 'What is with EDA and the workers, by method.';
 
-COMMENT ON TABLE public.ordering_heads IS 'One row an ordering key: the lock of the key, and who has it.';
+-- COMMENT COLUMN executors.executor
+
+COMMENT ON COLUMN ops.executors.executor IS 'eda or worker.';
+
+-- COMMENT COLUMN executors.tool
+
+COMMENT ON COLUMN ops.executors.tool IS 'The tool.';
+
+-- COMMENT COLUMN executors.method
+
+COMMENT ON COLUMN ops.executors.method IS 'Its method.';
+
+-- COMMENT COLUMN executors.unclaimed
+
+COMMENT ON COLUMN ops.executors.unclaimed IS 'Dispatched commands that nobody has claimed.';
+
+-- COMMENT COLUMN executors.running
+
+COMMENT ON COLUMN ops.executors.running IS 'Claimed commands.';
+
+-- COMMENT COLUMN executors.in_flight_max
+
+COMMENT ON COLUMN ops.executors.in_flight_max IS 'How many may be.';
+
+-- COMMENT COLUMN executors.oldest_unclaimed_s
+
+COMMENT ON COLUMN ops.executors.oldest_unclaimed_s IS 'For how long the oldest of the unclaimed has been dispatched.';
 
 -- TABLE outbox
 
@@ -2340,6 +2588,655 @@ ALTER TABLE ONLY public.outbox FORCE ROW LEVEL SECURITY;
 -- COMMENT TABLE outbox
 
 COMMENT ON TABLE public.outbox IS 'What is to be published to Kafka; deleted once Kafka has it.';
+
+-- VIEW outbox
+
+CREATE VIEW ops.outbox AS
+ SELECT status,
+    count(*) AS count,
+    (EXTRACT(epoch FROM (now() - min(GREATEST(created_at, available_at)))))::double precision AS oldest_s
+   FROM public.outbox
+  GROUP BY status;
+
+-- COMMENT VIEW outbox
+
+COMMENT ON VIEW ops.outbox IS 'The outbox rows by status: the ready ones are for a relay to publish.';
+
+-- COMMENT COLUMN outbox.status
+
+COMMENT ON COLUMN ops.outbox.status IS 'held, delayed, ready, claimed or parked.';
+
+-- COMMENT COLUMN outbox.count
+
+COMMENT ON COLUMN ops.outbox.count IS 'How many rows there are.';
+
+-- COMMENT COLUMN outbox.oldest_s
+
+COMMENT ON COLUMN ops.outbox.oldest_s IS 'For how long the oldest could have gone; below 0 where it is to wait yet.';
+
+-- TABLE sagas
+
+CREATE TABLE public.sagas (
+    id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    kind text NOT NULL,
+    name text,
+    version integer,
+    plan jsonb,
+    input jsonb,
+    state text DEFAULT 'running'::text NOT NULL,
+    reason jsonb,
+    on_idle text DEFAULT 'compensate'::text NOT NULL,
+    idle_timeout_s double precision,
+    steps_done integer DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    stop jsonb,
+    closed boolean DEFAULT true NOT NULL,
+    idle_at timestamp with time zone,
+    CONSTRAINT ck_sagas_finished_when_final CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['completed'::text, 'compensated'::text])))),
+    CONSTRAINT ck_sagas_kind_known CHECK ((kind = ANY (ARRAY['adhoc'::text, 'declared'::text]))),
+    CONSTRAINT ck_sagas_on_idle_known CHECK ((on_idle = ANY (ARRAY['compensate'::text, 'complete'::text]))),
+    CONSTRAINT ck_sagas_state_known CHECK ((state = ANY (ARRAY['running'::text, 'stopping'::text, 'stuck'::text, 'compensating'::text, 'compensation_failed'::text, 'completed'::text, 'compensated'::text])))
+);
+
+ALTER TABLE ONLY public.sagas FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE sagas
+
+COMMENT ON TABLE public.sagas IS 'Sagas: their plan, input and state.';
+
+-- VIEW sagas
+
+CREATE VIEW ops.sagas AS
+ SELECT sagas.tenant_id,
+    sagas.state,
+    count(*) AS sagas,
+    (COALESCE(EXTRACT(epoch FROM (now() - min(sagas.created_at))), (0)::numeric))::double precision AS oldest_s
+   FROM public.sagas
+  WHERE (sagas.finished_at IS NULL)
+  GROUP BY sagas.tenant_id, sagas.state
+UNION ALL
+ SELECT sagas.tenant_id,
+    sagas.state,
+    count(*) AS sagas,
+    0 AS oldest_s
+   FROM public.sagas
+  WHERE (sagas.finished_at > (now() - '24:00:00'::interval))
+  GROUP BY sagas.tenant_id, sagas.state;
+
+-- COMMENT VIEW sagas
+
+COMMENT ON VIEW ops.sagas IS 'Each tenant''s sagas by state: those that are open, and the last 24 hours'' ended ones.';
+
+-- COMMENT COLUMN sagas.tenant_id
+
+COMMENT ON COLUMN ops.sagas.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN sagas.state
+
+COMMENT ON COLUMN ops.sagas.state IS 'The state.';
+
+-- COMMENT COLUMN sagas.sagas
+
+COMMENT ON COLUMN ops.sagas.sagas IS 'How many there are.';
+
+-- COMMENT COLUMN sagas.oldest_s
+
+COMMENT ON COLUMN ops.sagas.oldest_s IS 'The age of the oldest that is open.';
+
+-- TABLE tenants
+
+CREATE TABLE public.tenants (
+    tenant_id text NOT NULL,
+    title text DEFAULT ''::text NOT NULL,
+    state text DEFAULT 'active'::text NOT NULL,
+    weight integer DEFAULT 1 NOT NULL,
+    rate_per_s double precision,
+    rate_burst integer DEFAULT 100 NOT NULL,
+    in_flight_max integer DEFAULT 100 NOT NULL,
+    queued_max integer DEFAULT 100000 NOT NULL,
+    inline_wait_s double precision,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_tenants_id_shape CHECK ((tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
+    CONSTRAINT ck_tenants_limits CHECK (((in_flight_max > 0) AND (queued_max > 0) AND (rate_burst > 0))),
+    CONSTRAINT ck_tenants_rate_positive CHECK ((rate_per_s > (0)::double precision)),
+    CONSTRAINT ck_tenants_state_known CHECK ((state = ANY (ARRAY['active'::text, 'suspended'::text]))),
+    CONSTRAINT ck_tenants_weight_range CHECK (((weight >= 1) AND (weight <= 1000)))
+);
+
+ALTER TABLE ONLY public.tenants FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE tenants
+
+COMMENT ON TABLE public.tenants IS 'Tenants, with their limits: fair share, rate, window and queue.';
+
+-- VIEW seals
+
+CREATE VIEW ops.seals AS
+ SELECT log.tenant_id,
+    s.seal_no,
+    s.seq_to AS events_sealed,
+    s.sealed_at,
+    (EXTRACT(epoch FROM (now() - s.sealed_at)))::double precision AS age_s
+   FROM (( SELECT tenants.tenant_id
+           FROM public.tenants
+        UNION ALL
+         SELECT '_broker'::text) log
+     CROSS JOIN LATERAL ( SELECT seals.seal_no,
+            seals.seq_to,
+            seals.sealed_at
+           FROM audit.seals
+          WHERE (seals.tenant_id = log.tenant_id)
+          ORDER BY seals.seal_no DESC
+         LIMIT 1) s);
+
+-- COMMENT VIEW seals
+
+COMMENT ON VIEW ops.seals IS 'Each log''s newest seal.';
+
+-- COMMENT COLUMN seals.tenant_id
+
+COMMENT ON COLUMN ops.seals.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN seals.seal_no
+
+COMMENT ON COLUMN ops.seals.seal_no IS 'The seal''s number in its log, from 1.';
+
+-- COMMENT COLUMN seals.events_sealed
+
+COMMENT ON COLUMN ops.seals.events_sealed IS 'How many events of the log are sealed.';
+
+-- COMMENT COLUMN seals.sealed_at
+
+COMMENT ON COLUMN ops.seals.sealed_at IS 'When it was made.';
+
+-- COMMENT COLUMN seals.age_s
+
+COMMENT ON COLUMN ops.seals.age_s IS 'How long ago that was.';
+
+-- VIEW tenants
+
+CREATE VIEW ops.tenants AS
+ SELECT '1h'::text AS period,
+    commands.tenant_id,
+    count(*) AS calls,
+    ((count(*))::double precision / (EXTRACT(epoch FROM '01:00:00'::interval))::double precision) AS calls_per_s,
+    count(*) FILTER (WHERE (commands.state = 'succeeded'::text)) AS succeeded,
+    count(*) FILTER (WHERE (commands.state = 'failed'::text)) AS failed,
+    count(*) FILTER (WHERE (commands.state = 'cancelled'::text)) AS cancelled,
+    count(*) FILTER (WHERE (commands.state = 'timed_out'::text)) AS timed_out,
+    count(*) FILTER (WHERE (commands.state = 'dead_lettered'::text)) AS dead_lettered,
+    (avg(((commands.state = ANY (ARRAY['failed'::text, 'timed_out'::text, 'dead_lettered'::text])))::integer))::double precision AS error_rate,
+    (avg(((commands.state = 'timed_out'::text))::integer))::double precision AS timeout_rate,
+    (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
+    count(commands.deadline_missed_at) AS deadline_misses,
+    sum((commands.attempt - 1)) AS retries,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
+   FROM public.commands
+  WHERE ((commands.finished_at > (now() - '01:00:00'::interval)) AND (commands.purged_at IS NULL))
+  GROUP BY commands.tenant_id
+UNION ALL
+ SELECT '24h'::text AS period,
+    commands.tenant_id,
+    count(*) AS calls,
+    ((count(*))::double precision / (EXTRACT(epoch FROM '24:00:00'::interval))::double precision) AS calls_per_s,
+    count(*) FILTER (WHERE (commands.state = 'succeeded'::text)) AS succeeded,
+    count(*) FILTER (WHERE (commands.state = 'failed'::text)) AS failed,
+    count(*) FILTER (WHERE (commands.state = 'cancelled'::text)) AS cancelled,
+    count(*) FILTER (WHERE (commands.state = 'timed_out'::text)) AS timed_out,
+    count(*) FILTER (WHERE (commands.state = 'dead_lettered'::text)) AS dead_lettered,
+    (avg(((commands.state = ANY (ARRAY['failed'::text, 'timed_out'::text, 'dead_lettered'::text])))::integer))::double precision AS error_rate,
+    (avg(((commands.state = 'timed_out'::text))::integer))::double precision AS timeout_rate,
+    (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
+    count(commands.deadline_missed_at) AS deadline_misses,
+    sum((commands.attempt - 1)) AS retries,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
+   FROM public.commands
+  WHERE ((commands.finished_at > (now() - '24:00:00'::interval)) AND (commands.purged_at IS NULL))
+  GROUP BY commands.tenant_id;
+
+-- COMMENT VIEW tenants
+
+COMMENT ON VIEW ops.tenants IS 'How each tenant''s calls did: of the commands that ended in the period.';
+
+-- COMMENT COLUMN tenants.period
+
+COMMENT ON COLUMN ops.tenants.period IS '1h or 24h, up to now.';
+
+-- COMMENT COLUMN tenants.tenant_id
+
+COMMENT ON COLUMN ops.tenants.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN tenants.calls
+
+COMMENT ON COLUMN ops.tenants.calls IS 'How many ended.';
+
+-- COMMENT COLUMN tenants.calls_per_s
+
+COMMENT ON COLUMN ops.tenants.calls_per_s IS 'The same, a second.';
+
+-- COMMENT COLUMN tenants.succeeded
+
+COMMENT ON COLUMN ops.tenants.succeeded IS 'How many succeeded.';
+
+-- COMMENT COLUMN tenants.failed
+
+COMMENT ON COLUMN ops.tenants.failed IS 'How many failed.';
+
+-- COMMENT COLUMN tenants.cancelled
+
+COMMENT ON COLUMN ops.tenants.cancelled IS 'How many were cancelled.';
+
+-- COMMENT COLUMN tenants.timed_out
+
+COMMENT ON COLUMN ops.tenants.timed_out IS 'How many ended at their deadline or their longest running time.';
+
+-- COMMENT COLUMN tenants.dead_lettered
+
+COMMENT ON COLUMN ops.tenants.dead_lettered IS 'How many became dead letters.';
+
+-- COMMENT COLUMN tenants.error_rate
+
+COMMENT ON COLUMN ops.tenants.error_rate IS 'The share that failed, timed out or became dead letters, from 0 to 1.';
+
+-- COMMENT COLUMN tenants.timeout_rate
+
+COMMENT ON COLUMN ops.tenants.timeout_rate IS 'The share that timed out, from 0 to 1.';
+
+-- COMMENT COLUMN tenants.dead_letter_rate
+
+COMMENT ON COLUMN ops.tenants.dead_letter_rate IS 'The share that became dead letters, from 0 to 1.';
+
+-- COMMENT COLUMN tenants.deadline_misses
+
+COMMENT ON COLUMN ops.tenants.deadline_misses IS 'How many had not ended at their deadline.';
+
+-- COMMENT COLUMN tenants.retries
+
+COMMENT ON COLUMN ops.tenants.retries IS 'Attempts beyond the first.';
+
+-- COMMENT COLUMN tenants.call_p50_s
+
+COMMENT ON COLUMN ops.tenants.call_p50_s IS 'Seconds from acceptance to the end: the median.';
+
+-- COMMENT COLUMN tenants.call_p95_s
+
+COMMENT ON COLUMN ops.tenants.call_p95_s IS 'Seconds from acceptance to the end, of 95 in 100 at most.';
+
+-- COMMENT COLUMN tenants.call_p99_s
+
+COMMENT ON COLUMN ops.tenants.call_p99_s IS 'Seconds from acceptance to the end, of 99 in 100 at most.';
+
+-- COMMENT COLUMN tenants.run_p50_s
+
+COMMENT ON COLUMN ops.tenants.run_p50_s IS 'Seconds from the last attempt''s claim to the end: the median.';
+
+-- COMMENT COLUMN tenants.run_p95_s
+
+COMMENT ON COLUMN ops.tenants.run_p95_s IS 'Seconds from the last attempt''s claim to the end, of 95 in 100 at most.';
+
+-- COMMENT COLUMN tenants.run_p99_s
+
+COMMENT ON COLUMN ops.tenants.run_p99_s IS 'Seconds from the last attempt''s claim to the end, of 99 in 100 at most.';
+
+-- TABLE ordering_heads
+
+CREATE TABLE public.ordering_heads (
+    tenant_id text NOT NULL,
+    ordering_key text NOT NULL,
+    next_seq bigint DEFAULT '1'::bigint NOT NULL,
+    active_id uuid,
+    blocked_reason text,
+    saga_id uuid,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='50');
+
+ALTER TABLE ONLY public.ordering_heads FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE ordering_heads
+
+COMMENT ON TABLE public.ordering_heads IS 'One row an ordering key: the lock of the key, and who has it.';
+
+-- VIEW tenants_now
+
+CREATE VIEW ops.tenants_now AS
+ WITH RECURSIVE lane AS (
+        ( SELECT outbox.priority,
+            outbox.tenant_id,
+            outbox.tool,
+            outbox.method
+           FROM public.outbox
+          WHERE ((outbox.status = 'ready'::text) AND (outbox.kind = 'command'::text) AND (NOT outbox.exempt))
+          ORDER BY outbox.priority, outbox.tenant_id, outbox.tool, outbox.method
+         LIMIT 1)
+        UNION ALL
+         SELECT following.priority,
+            following.tenant_id,
+            following.tool,
+            following.method
+           FROM (lane
+             CROSS JOIN LATERAL ( SELECT o.priority,
+                    o.tenant_id,
+                    o.tool,
+                    o.method
+                   FROM public.outbox o
+                  WHERE ((o.status = 'ready'::text) AND (o.kind = 'command'::text) AND (NOT o.exempt) AND (ROW(o.priority, o.tenant_id, o.tool, o.method) > ROW(lane.priority, lane.tenant_id, lane.tool, lane.method)))
+                  ORDER BY o.priority, o.tenant_id, o.tool, o.method
+                 LIMIT 1) following)
+        ), oldest AS (
+         SELECT lane.tenant_id,
+            min(first.since) AS since
+           FROM (lane
+             CROSS JOIN LATERAL ( SELECT GREATEST(o.created_at, o.available_at) AS since
+                   FROM public.outbox o
+                  WHERE ((o.status = 'ready'::text) AND (o.kind = 'command'::text) AND (NOT o.exempt) AND (o.priority = lane.priority) AND (o.tenant_id = lane.tenant_id) AND (o.tool = lane.tool) AND (o.method = lane.method))
+                  ORDER BY o.priority, o.tenant_id, o.tool, o.method, o.id
+                 LIMIT 1) first)
+          GROUP BY lane.tenant_id
+        )
+ SELECT t.tenant_id,
+    ( SELECT count(*) AS count
+           FROM public.commands c
+          WHERE ((c.tenant_id = t.tenant_id) AND (c.state = 'queued'::text))) AS queued,
+    t.queued_max,
+    (COALESCE(EXTRACT(epoch FROM (now() - oldest.since)), (0)::numeric))::double precision AS oldest_ready_s,
+    ( SELECT count(*) AS count
+           FROM public.commands c
+          WHERE ((c.tenant_id = t.tenant_id) AND (c.state = ANY (ARRAY['dispatched'::text, 'running'::text])) AND (c.saga_role IS DISTINCT FROM 'saga'::text))) AS in_flight,
+    t.in_flight_max,
+    ( SELECT count(*) AS count
+           FROM public.commands c
+          WHERE ((c.tenant_id = t.tenant_id) AND (c.state = 'dead_lettered'::text) AND (c.discarded_at IS NULL))) AS dead_letters,
+    ( SELECT count(*) AS count
+           FROM public.ordering_heads h
+          WHERE ((h.tenant_id = t.tenant_id) AND (h.blocked_reason IS NOT NULL))) AS blocked_keys
+   FROM (public.tenants t
+     LEFT JOIN oldest USING (tenant_id));
+
+-- COMMENT VIEW tenants_now
+
+COMMENT ON VIEW ops.tenants_now IS 'What each tenant has in the queue and in flight, and what waits for a person.';
+
+-- COMMENT COLUMN tenants_now.tenant_id
+
+COMMENT ON COLUMN ops.tenants_now.tenant_id IS 'The tenant; _broker is the broker itself.';
+
+-- COMMENT COLUMN tenants_now.queued
+
+COMMENT ON COLUMN ops.tenants_now.queued IS 'Commands in the queue, held and delayed ones too.';
+
+-- COMMENT COLUMN tenants_now.queued_max
+
+COMMENT ON COLUMN ops.tenants_now.queued_max IS 'How many may be; then calls are refused.';
+
+-- COMMENT COLUMN tenants_now.oldest_ready_s
+
+COMMENT ON COLUMN ops.tenants_now.oldest_ready_s IS 'For how long the oldest command has been ready to be dispatched.';
+
+-- COMMENT COLUMN tenants_now.in_flight
+
+COMMENT ON COLUMN ops.tenants_now.in_flight IS 'Commands that are dispatched or run.';
+
+-- COMMENT COLUMN tenants_now.in_flight_max
+
+COMMENT ON COLUMN ops.tenants_now.in_flight_max IS 'How many may be.';
+
+-- COMMENT COLUMN tenants_now.dead_letters
+
+COMMENT ON COLUMN ops.tenants_now.dead_letters IS 'Dead letters neither redriven nor discarded.';
+
+-- COMMENT COLUMN tenants_now.blocked_keys
+
+COMMENT ON COLUMN ops.tenants_now.blocked_keys IS 'Ordering keys that wait for a person''s decision.';
+
+-- VIEW tools
+
+CREATE VIEW ops.tools AS
+ SELECT '1h'::text AS period,
+    commands.tool,
+    commands.method,
+    count(*) AS calls,
+    ((count(*))::double precision / (EXTRACT(epoch FROM '01:00:00'::interval))::double precision) AS calls_per_s,
+    count(*) FILTER (WHERE (commands.state = 'succeeded'::text)) AS succeeded,
+    count(*) FILTER (WHERE (commands.state = 'failed'::text)) AS failed,
+    count(*) FILTER (WHERE (commands.state = 'cancelled'::text)) AS cancelled,
+    count(*) FILTER (WHERE (commands.state = 'timed_out'::text)) AS timed_out,
+    count(*) FILTER (WHERE (commands.state = 'dead_lettered'::text)) AS dead_lettered,
+    (avg(((commands.state = ANY (ARRAY['failed'::text, 'timed_out'::text, 'dead_lettered'::text])))::integer))::double precision AS error_rate,
+    (avg(((commands.state = 'timed_out'::text))::integer))::double precision AS timeout_rate,
+    (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
+    count(commands.deadline_missed_at) AS deadline_misses,
+    sum((commands.attempt - 1)) AS retries,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
+   FROM public.commands
+  WHERE ((commands.finished_at > (now() - '01:00:00'::interval)) AND (commands.purged_at IS NULL))
+  GROUP BY commands.tool, commands.method
+UNION ALL
+ SELECT '24h'::text AS period,
+    commands.tool,
+    commands.method,
+    count(*) AS calls,
+    ((count(*))::double precision / (EXTRACT(epoch FROM '24:00:00'::interval))::double precision) AS calls_per_s,
+    count(*) FILTER (WHERE (commands.state = 'succeeded'::text)) AS succeeded,
+    count(*) FILTER (WHERE (commands.state = 'failed'::text)) AS failed,
+    count(*) FILTER (WHERE (commands.state = 'cancelled'::text)) AS cancelled,
+    count(*) FILTER (WHERE (commands.state = 'timed_out'::text)) AS timed_out,
+    count(*) FILTER (WHERE (commands.state = 'dead_lettered'::text)) AS dead_lettered,
+    (avg(((commands.state = ANY (ARRAY['failed'::text, 'timed_out'::text, 'dead_lettered'::text])))::integer))::double precision AS error_rate,
+    (avg(((commands.state = 'timed_out'::text))::integer))::double precision AS timeout_rate,
+    (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
+    count(commands.deadline_missed_at) AS deadline_misses,
+    sum((commands.attempt - 1)) AS retries,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
+   FROM public.commands
+  WHERE ((commands.finished_at > (now() - '24:00:00'::interval)) AND (commands.purged_at IS NULL))
+  GROUP BY commands.tool, commands.method;
+
+-- COMMENT VIEW tools
+
+COMMENT ON VIEW ops.tools IS 'How calls of each method did: of the commands that ended in the period.';
+
+-- COMMENT COLUMN tools.period
+
+COMMENT ON COLUMN ops.tools.period IS '1h or 24h, up to now.';
+
+-- COMMENT COLUMN tools.tool
+
+COMMENT ON COLUMN ops.tools.tool IS 'The tool.';
+
+-- COMMENT COLUMN tools.method
+
+COMMENT ON COLUMN ops.tools.method IS 'Its method.';
+
+-- COMMENT COLUMN tools.calls
+
+COMMENT ON COLUMN ops.tools.calls IS 'How many ended.';
+
+-- COMMENT COLUMN tools.calls_per_s
+
+COMMENT ON COLUMN ops.tools.calls_per_s IS 'The same, a second.';
+
+-- COMMENT COLUMN tools.succeeded
+
+COMMENT ON COLUMN ops.tools.succeeded IS 'How many succeeded.';
+
+-- COMMENT COLUMN tools.failed
+
+COMMENT ON COLUMN ops.tools.failed IS 'How many failed.';
+
+-- COMMENT COLUMN tools.cancelled
+
+COMMENT ON COLUMN ops.tools.cancelled IS 'How many were cancelled.';
+
+-- COMMENT COLUMN tools.timed_out
+
+COMMENT ON COLUMN ops.tools.timed_out IS 'How many ended at their deadline or their longest running time.';
+
+-- COMMENT COLUMN tools.dead_lettered
+
+COMMENT ON COLUMN ops.tools.dead_lettered IS 'How many became dead letters.';
+
+-- COMMENT COLUMN tools.error_rate
+
+COMMENT ON COLUMN ops.tools.error_rate IS 'The share that failed, timed out or became dead letters, from 0 to 1.';
+
+-- COMMENT COLUMN tools.timeout_rate
+
+COMMENT ON COLUMN ops.tools.timeout_rate IS 'The share that timed out, from 0 to 1.';
+
+-- COMMENT COLUMN tools.dead_letter_rate
+
+COMMENT ON COLUMN ops.tools.dead_letter_rate IS 'The share that became dead letters, from 0 to 1.';
+
+-- COMMENT COLUMN tools.deadline_misses
+
+COMMENT ON COLUMN ops.tools.deadline_misses IS 'How many had not ended at their deadline.';
+
+-- COMMENT COLUMN tools.retries
+
+COMMENT ON COLUMN ops.tools.retries IS 'Attempts beyond the first.';
+
+-- COMMENT COLUMN tools.call_p50_s
+
+COMMENT ON COLUMN ops.tools.call_p50_s IS 'Seconds from acceptance to the end: the median.';
+
+-- COMMENT COLUMN tools.call_p95_s
+
+COMMENT ON COLUMN ops.tools.call_p95_s IS 'Seconds from acceptance to the end, of 95 in 100 at most.';
+
+-- COMMENT COLUMN tools.call_p99_s
+
+COMMENT ON COLUMN ops.tools.call_p99_s IS 'Seconds from acceptance to the end, of 99 in 100 at most.';
+
+-- COMMENT COLUMN tools.run_p50_s
+
+COMMENT ON COLUMN ops.tools.run_p50_s IS 'Seconds from the last attempt''s claim to the end: the median.';
+
+-- COMMENT COLUMN tools.run_p95_s
+
+COMMENT ON COLUMN ops.tools.run_p95_s IS 'Seconds from the last attempt''s claim to the end, of 95 in 100 at most.';
+
+-- COMMENT COLUMN tools.run_p99_s
+
+COMMENT ON COLUMN ops.tools.run_p99_s IS 'Seconds from the last attempt''s claim to the end, of 99 in 100 at most.';
+
+-- VIEW waiting
+
+CREATE VIEW ops.waiting AS
+ SELECT commands.tenant_id,
+    'approval'::text AS what,
+    count(*) AS count,
+    (EXTRACT(epoch FROM (now() - min(commands.created_at))))::double precision AS oldest_s
+   FROM public.commands
+  WHERE ((commands.state = 'queued'::text) AND (commands.approval = 'pending'::text))
+  GROUP BY commands.tenant_id
+UNION ALL
+ SELECT commands.tenant_id,
+    'dead letter'::text AS what,
+    count(*) AS count,
+    (EXTRACT(epoch FROM (now() - min(commands.finished_at))))::double precision AS oldest_s
+   FROM public.commands
+  WHERE ((commands.state = 'dead_lettered'::text) AND (commands.discarded_at IS NULL))
+  GROUP BY commands.tenant_id
+UNION ALL
+ SELECT ordering_heads.tenant_id,
+    'blocked key'::text AS what,
+    count(*) AS count,
+    (EXTRACT(epoch FROM (now() - min(ordering_heads.moved_at))))::double precision AS oldest_s
+   FROM public.ordering_heads
+  WHERE (ordering_heads.blocked_reason IS NOT NULL)
+  GROUP BY ordering_heads.tenant_id
+UNION ALL
+ SELECT sagas.tenant_id,
+    'saga'::text AS what,
+    count(*) AS count,
+    (EXTRACT(epoch FROM (now() - min(sagas.created_at))))::double precision AS oldest_s
+   FROM public.sagas
+  WHERE (sagas.state = ANY (ARRAY['stuck'::text, 'compensation_failed'::text]))
+  GROUP BY sagas.tenant_id
+UNION ALL
+ SELECT outbox.tenant_id,
+    'refused row'::text AS what,
+    count(*) AS count,
+    (EXTRACT(epoch FROM (now() - min(outbox.refused_at))))::double precision AS oldest_s
+   FROM public.outbox
+  WHERE ((outbox.refusal IS NOT NULL) AND (outbox.status = 'parked'::text))
+  GROUP BY outbox.tenant_id;
+
+-- COMMENT VIEW waiting
+
+COMMENT ON VIEW ops.waiting IS 'What waits for a person, by tenant and kind; none where there is nothing.';
+
+-- COMMENT COLUMN waiting.tenant_id
+
+COMMENT ON COLUMN ops.waiting.tenant_id IS 'The tenant.';
+
+-- COMMENT COLUMN waiting.what
+
+COMMENT ON COLUMN ops.waiting.what IS 'approval, dead letter, blocked key, saga, or refused row (by Kafka).';
+
+-- COMMENT COLUMN waiting.count
+
+COMMENT ON COLUMN ops.waiting.count IS 'How many there are.';
+
+-- COMMENT COLUMN waiting.oldest_s
+
+COMMENT ON COLUMN ops.waiting.oldest_s IS 'For how long the oldest has waited.';
+
+-- TABLE grants
+
+CREATE TABLE public.grants (
+    tenant_id text NOT NULL,
+    subject_kind text NOT NULL,
+    subject text NOT NULL,
+    pattern text NOT NULL,
+    effect text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ck_grants_effect_known CHECK ((effect = ANY (ARRAY['allow'::text, 'deny'::text]))),
+    CONSTRAINT ck_grants_subject_known CHECK ((subject_kind = ANY (ARRAY['tenant'::text, 'user'::text, 'group'::text])))
+);
+
+ALTER TABLE ONLY public.grants FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE grants
+
+COMMENT ON TABLE public.grants IS 'Who of a tenant may call what; a deny outweighs every allow.';
+
+-- TABLE leases
+
+CREATE TABLE public.leases (
+    name text NOT NULL,
+    owner text NOT NULL,
+    epoch bigint DEFAULT '1'::bigint NOT NULL,
+    until timestamp with time zone NOT NULL
+);
+
+-- COMMENT TABLE leases
+
+COMMENT ON TABLE public.leases IS 'Work that one relay does at a time; the epoch fences a predecessor.';
 
 -- SEQUENCE outbox_id_seq
 
@@ -2441,38 +3338,40 @@ ALTER TABLE public.saga_turns ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
--- TABLE sagas
+-- TABLE targets
 
-CREATE TABLE public.sagas (
-    id uuid NOT NULL,
-    tenant_id text NOT NULL,
-    user_id text NOT NULL,
+CREATE TABLE public.targets (
+    id bigint NOT NULL,
+    tenant_id text,
+    name text NOT NULL,
     kind text NOT NULL,
-    name text,
-    version integer,
-    plan jsonb,
-    input jsonb,
-    state text DEFAULT 'running'::text NOT NULL,
-    reason jsonb,
-    on_idle text DEFAULT 'compensate'::text NOT NULL,
-    idle_timeout_s double precision,
-    steps_done integer DEFAULT 0 NOT NULL,
+    address text DEFAULT ''::text NOT NULL,
+    tls jsonb DEFAULT '{}'::jsonb NOT NULL,
+    credential jsonb,
+    limits jsonb DEFAULT '{}'::jsonb NOT NULL,
+    allowed_hosts text[] DEFAULT '{}'::text[] NOT NULL,
+    takes_key boolean DEFAULT false NOT NULL,
+    options jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    finished_at timestamp with time zone,
-    stop jsonb,
-    closed boolean DEFAULT true NOT NULL,
-    idle_at timestamp with time zone,
-    CONSTRAINT ck_sagas_finished_when_final CHECK (((finished_at IS NOT NULL) = (state = ANY (ARRAY['completed'::text, 'compensated'::text])))),
-    CONSTRAINT ck_sagas_kind_known CHECK ((kind = ANY (ARRAY['adhoc'::text, 'declared'::text]))),
-    CONSTRAINT ck_sagas_on_idle_known CHECK ((on_idle = ANY (ARRAY['compensate'::text, 'complete'::text]))),
-    CONSTRAINT ck_sagas_state_known CHECK ((state = ANY (ARRAY['running'::text, 'stopping'::text, 'stuck'::text, 'compensating'::text, 'compensation_failed'::text, 'completed'::text, 'compensated'::text])))
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-ALTER TABLE ONLY public.sagas FORCE ROW LEVEL SECURITY;
+ALTER TABLE ONLY public.targets FORCE ROW LEVEL SECURITY;
 
--- COMMENT TABLE sagas
+-- COMMENT TABLE targets
 
-COMMENT ON TABLE public.sagas IS 'Sagas: their plan, input and state.';
+COMMENT ON TABLE public.targets IS 'Where adapters work: addresses, bounds, and references to credentials, never a secret.';
+
+-- SEQUENCE targets_id_seq
+
+ALTER TABLE public.targets ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.targets_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 -- TABLE tenant_budgets
 
@@ -2488,54 +3387,16 @@ ALTER TABLE ONLY public.tenant_budgets FORCE ROW LEVEL SECURITY;
 
 COMMENT ON TABLE public.tenant_budgets IS 'Each rated tenant''s token bucket, as the last lease left it.';
 
--- TABLE tenants
+-- TABLE turns
 
-CREATE TABLE public.tenants (
-    tenant_id text NOT NULL,
-    title text DEFAULT ''::text NOT NULL,
-    state text DEFAULT 'active'::text NOT NULL,
-    weight integer DEFAULT 1 NOT NULL,
-    rate_per_s double precision,
-    rate_burst integer DEFAULT 100 NOT NULL,
-    in_flight_max integer DEFAULT 100 NOT NULL,
-    queued_max integer DEFAULT 100000 NOT NULL,
-    inline_wait_s double precision,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT ck_tenants_id_shape CHECK ((tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
-    CONSTRAINT ck_tenants_limits CHECK (((in_flight_max > 0) AND (queued_max > 0) AND (rate_burst > 0))),
-    CONSTRAINT ck_tenants_rate_positive CHECK ((rate_per_s > (0)::double precision)),
-    CONSTRAINT ck_tenants_state_known CHECK ((state = ANY (ARRAY['active'::text, 'suspended'::text]))),
-    CONSTRAINT ck_tenants_weight_range CHECK (((weight >= 1) AND (weight <= 1000)))
-);
-
-ALTER TABLE ONLY public.tenants FORCE ROW LEVEL SECURITY;
-
--- COMMENT TABLE tenants
-
-COMMENT ON TABLE public.tenants IS 'Tenants, with their limits: fair share, rate, window and queue.';
-
--- TABLE tools
-
-CREATE TABLE public.tools (
-    tool text NOT NULL,
-    method text NOT NULL,
+CREATE TABLE public.turns (
     name text NOT NULL,
-    title text DEFAULT ''::text NOT NULL,
-    description text NOT NULL,
-    input_schema jsonb NOT NULL,
-    output_schema jsonb,
-    annotations jsonb DEFAULT '{}'::jsonb NOT NULL,
-    policy jsonb DEFAULT '{}'::jsonb NOT NULL,
-    in_flight_max integer,
-    digest bytea NOT NULL,
-    applied_at timestamp with time zone DEFAULT now() NOT NULL,
-    retired_at timestamp with time zone,
-    CONSTRAINT ck_tools_name_shape CHECK ((name ~ '^[A-Za-z0-9_-]{1,64}$'::text))
+    held boolean
 );
 
--- COMMENT TABLE tools
+-- COMMENT TABLE turns
 
-COMMENT ON TABLE public.tools IS 'The catalog: what may be called, with its schemas and policy.';
+COMMENT ON TABLE public.turns IS 'Rows to lock, so that some work is done by one process at a time.';
 
 -- CONSTRAINT auditors pk_auditors
 
@@ -2561,6 +3422,11 @@ ALTER TABLE ONLY audit.keys
 
 ALTER TABLE ONLY audit.members
     ADD CONSTRAINT pk_members PRIMARY KEY (tenant_id, seq);
+
+-- CONSTRAINT restores pk_restores
+
+ALTER TABLE ONLY audit.restores
+    ADD CONSTRAINT pk_restores PRIMARY KEY (restore_id);
 
 -- CONSTRAINT retirements pk_retirements
 
@@ -2637,6 +3503,11 @@ ALTER TABLE ONLY public.saga_turns
 ALTER TABLE ONLY public.sagas
     ADD CONSTRAINT pk_sagas PRIMARY KEY (id);
 
+-- CONSTRAINT targets pk_targets
+
+ALTER TABLE ONLY public.targets
+    ADD CONSTRAINT pk_targets PRIMARY KEY (id);
+
 -- CONSTRAINT tenant_budgets pk_tenant_budgets
 
 ALTER TABLE ONLY public.tenant_budgets
@@ -2652,10 +3523,15 @@ ALTER TABLE ONLY public.tenants
 ALTER TABLE ONLY public.tools
     ADD CONSTRAINT pk_tools PRIMARY KEY (tool, method);
 
--- CONSTRAINT commands uq_commands_idempotency
+-- CONSTRAINT turns pk_turns
 
-ALTER TABLE ONLY public.commands
-    ADD CONSTRAINT uq_commands_idempotency UNIQUE (tenant_id, idempotency_key);
+ALTER TABLE ONLY public.turns
+    ADD CONSTRAINT pk_turns PRIMARY KEY (name);
+
+-- CONSTRAINT targets uq_targets_tenant_id_name
+
+ALTER TABLE ONLY public.targets
+    ADD CONSTRAINT uq_targets_tenant_id_name UNIQUE NULLS NOT DISTINCT (tenant_id, name);
 
 -- CONSTRAINT tools uq_tools_name
 
@@ -2782,9 +3658,17 @@ CREATE INDEX ix_saga_turns_due ON public.saga_turns USING btree (due_at, id);
 
 CREATE INDEX ix_saga_turns_saga ON public.saga_turns USING btree (saga_id);
 
+-- INDEX ix_sagas_ended
+
+CREATE INDEX ix_sagas_ended ON public.sagas USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+
 -- INDEX ix_sagas_idle
 
 CREATE INDEX ix_sagas_idle ON public.sagas USING btree (idle_at) WHERE (idle_at IS NOT NULL);
+
+-- INDEX ix_sagas_open
+
+CREATE INDEX ix_sagas_open ON public.sagas USING btree (tenant_id) WHERE (finished_at IS NULL);
 
 -- INDEX ix_sagas_owner
 
@@ -2797,6 +3681,10 @@ CREATE INDEX ix_sagas_waiting ON public.sagas USING btree (tenant_id, id) WHERE 
 -- INDEX uq_commands_dedupe
 
 CREATE UNIQUE INDEX uq_commands_dedupe ON public.commands USING btree (tenant_id, dedupe_key) WHERE (dedupe_key IS NOT NULL);
+
+-- INDEX uq_commands_key_of_user
+
+CREATE UNIQUE INDEX uq_commands_key_of_user ON public.commands USING btree (tenant_id, user_id, idempotency_key);
 
 -- INDEX uq_outbox_command
 
@@ -2832,6 +3720,12 @@ CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.members FOR EACH R
 
 ALTER TABLE audit.members ENABLE ALWAYS TRIGGER refuse_change;
 
+-- TRIGGER restores refuse_change
+
+CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.restores FOR EACH ROW EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.restores ENABLE ALWAYS TRIGGER refuse_change;
+
 -- TRIGGER seals refuse_change
 
 CREATE TRIGGER refuse_change BEFORE DELETE OR UPDATE ON audit.seals FOR EACH ROW EXECUTE FUNCTION audit.refuse();
@@ -2862,6 +3756,12 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.members FOR EACH STATEME
 
 ALTER TABLE audit.members ENABLE ALWAYS TRIGGER refuse_truncate;
 
+-- TRIGGER restores refuse_truncate
+
+CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.restores FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
+
+ALTER TABLE audit.restores ENABLE ALWAYS TRIGGER refuse_truncate;
+
 -- TRIGGER seals refuse_truncate
 
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.seals FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
@@ -2880,6 +3780,12 @@ CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.grants FOR EACH STATEMENT
 
 ALTER TABLE public.grants ENABLE ALWAYS TRIGGER not_truncated;
 
+-- TRIGGER targets not_truncated
+
+CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.targets FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
+
+ALTER TABLE public.targets ENABLE ALWAYS TRIGGER not_truncated;
+
 -- TRIGGER tenants not_truncated
 
 CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.tenants FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
@@ -2897,6 +3803,12 @@ ALTER TABLE public.tools ENABLE ALWAYS TRIGGER not_truncated;
 CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON public.grants FOR EACH ROW EXECUTE FUNCTION audit.note_change('grant.changed');
 
 ALTER TABLE public.grants ENABLE ALWAYS TRIGGER noted;
+
+-- TRIGGER targets noted
+
+CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON public.targets FOR EACH ROW EXECUTE FUNCTION audit.note_change('target.changed');
+
+ALTER TABLE public.targets ENABLE ALWAYS TRIGGER noted;
 
 -- TRIGGER tenants noted
 
@@ -2924,6 +3836,11 @@ ALTER TABLE ONLY public.progress
 
 ALTER TABLE ONLY public.saga_steps
     ADD CONSTRAINT fk_saga_steps_saga_id FOREIGN KEY (saga_id) REFERENCES public.sagas(id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT targets fk_targets_tenant_id_tenants
+
+ALTER TABLE ONLY public.targets
+    ADD CONSTRAINT fk_targets_tenant_id_tenants FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
 
 -- POLICY events app
 
@@ -2956,6 +3873,12 @@ CREATE POLICY auditor ON audit.holds FOR SELECT TO broker_auditor USING ((tenant
 -- POLICY members auditor
 
 CREATE POLICY auditor ON audit.members FOR SELECT TO broker_auditor USING ((tenant_id IN ( SELECT a.tenant_id
+   FROM audit.auditors a
+  WHERE (a.role_name = SESSION_USER))));
+
+-- POLICY restores auditor
+
+CREATE POLICY auditor ON audit.restores FOR SELECT TO broker_auditor USING ((tenant_id IN ( SELECT a.tenant_id
    FROM audit.auditors a
   WHERE (a.role_name = SESSION_USER))));
 
@@ -2997,6 +3920,10 @@ CREATE POLICY owner ON audit.holds TO broker_owner USING (true) WITH CHECK (true
 
 CREATE POLICY owner ON audit.members TO broker_owner USING (true) WITH CHECK (true);
 
+-- POLICY restores owner
+
+CREATE POLICY owner ON audit.restores TO broker_owner USING (true) WITH CHECK (true);
+
 -- POLICY seals owner
 
 CREATE POLICY owner ON audit.seals TO broker_owner USING (true) WITH CHECK (true);
@@ -3013,13 +3940,25 @@ CREATE POLICY relay ON audit.holds FOR SELECT TO broker_relay USING (true);
 
 CREATE POLICY relay ON audit.members TO broker_relay USING (true) WITH CHECK (true);
 
+-- POLICY restores relay
+
+CREATE POLICY relay ON audit.restores FOR SELECT TO broker_relay USING (true);
+
 -- POLICY seals relay
 
 CREATE POLICY relay ON audit.seals TO broker_relay USING (true) WITH CHECK (true);
 
+-- ROW SECURITY restores
+
+ALTER TABLE audit.restores ENABLE ROW LEVEL SECURITY;
+
 -- POLICY holds retention
 
 CREATE POLICY retention ON audit.holds FOR SELECT TO broker_retention USING (true);
+
+-- POLICY restores retention
+
+CREATE POLICY retention ON audit.restores FOR SELECT TO broker_retention USING (true);
 
 -- ROW SECURITY seals
 
@@ -3060,6 +3999,10 @@ CREATE POLICY app ON public.saga_turns TO broker_app USING ((tenant_id = ANY ((N
 -- POLICY sagas app
 
 CREATE POLICY app ON public.sagas TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY targets app
+
+CREATE POLICY app ON public.targets TO broker_app USING (((tenant_id IS NULL) OR (tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
 
 -- POLICY tenant_budgets app
 
@@ -3121,6 +4064,10 @@ CREATE POLICY owner ON public.saga_turns TO broker_owner USING (true) WITH CHECK
 
 CREATE POLICY owner ON public.sagas TO broker_owner USING (true) WITH CHECK (true);
 
+-- POLICY targets owner
+
+CREATE POLICY owner ON public.targets TO broker_owner USING (true) WITH CHECK (true);
+
 -- POLICY tenant_budgets owner
 
 CREATE POLICY owner ON public.tenant_budgets TO broker_owner USING (true) WITH CHECK (true);
@@ -3169,6 +4116,10 @@ CREATE POLICY relay ON public.saga_turns TO broker_relay USING (true) WITH CHECK
 
 CREATE POLICY relay ON public.sagas TO broker_relay USING (true) WITH CHECK (true);
 
+-- POLICY targets relay
+
+CREATE POLICY relay ON public.targets TO broker_relay USING (true) WITH CHECK (true);
+
 -- POLICY tenant_budgets relay
 
 CREATE POLICY relay ON public.tenant_budgets TO broker_relay USING (true) WITH CHECK (true);
@@ -3193,6 +4144,10 @@ ALTER TABLE public.saga_turns ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.sagas ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY targets
+
+ALTER TABLE public.targets ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY tenant_budgets
 
 ALTER TABLE public.tenant_budgets ENABLE ROW LEVEL SECURITY;
@@ -3208,9 +4163,18 @@ GRANT USAGE ON SCHEMA audit TO broker_relay;
 GRANT USAGE ON SCHEMA audit TO broker_auditor;
 GRANT USAGE ON SCHEMA audit TO broker_retention;
 
+-- ACL SCHEMA ops
+
+GRANT USAGE ON SCHEMA ops TO broker_observer;
+
 -- ACL SCHEMA public
 
 GRANT ALL ON SCHEMA public TO broker_owner;
+
+-- ACL FUNCTION accept_restore(note text)
+
+REVOKE ALL ON FUNCTION audit.accept_restore(note text) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.accept_restore(note text) TO broker_retention;
 
 -- ACL FUNCTION ask_retirement(note text)
 
@@ -3392,6 +4356,16 @@ GRANT INSERT(lines) ON TABLE audit.shapes TO broker_relay;
 
 GRANT INSERT(note) ON TABLE audit.shapes TO broker_relay;
 
+-- ACL FUNCTION unlike(tenants text[], numbers bigint[], digests bytea[])
+
+REVOKE ALL ON FUNCTION audit.unlike(tenants text[], numbers bigint[], digests bytea[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION audit.unlike(tenants text[], numbers bigint[], digests bytea[]) TO broker_retention;
+
+-- ACL FUNCTION minutes(since timestamp with time zone, until timestamp with time zone)
+
+REVOKE ALL ON FUNCTION ops.minutes(since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION ops.minutes(since timestamp with time zone, until timestamp with time zone) TO broker_observer;
+
 -- ACL FUNCTION broker_analyze_grown()
 
 REVOKE ALL ON FUNCTION public.broker_analyze_grown() FROM PUBLIC;
@@ -3567,6 +4541,10 @@ GRANT UPDATE(attempts_lost) ON TABLE public.commands TO broker_relay;
 
 GRANT UPDATE(reports_rejected) ON TABLE public.commands TO broker_app;
 
+-- ACL COLUMN commands.run
+
+GRANT UPDATE(run) ON TABLE public.commands TO broker_app;
+
 -- ACL FUNCTION broker_tenant_of(command uuid)
 
 REVOKE ALL ON FUNCTION public.broker_tenant_of(command uuid) FROM PUBLIC;
@@ -3594,6 +4572,16 @@ GRANT SELECT ON TABLE audit.denials TO broker_auditor;
 GRANT SELECT ON TABLE audit.keys TO broker_app;
 GRANT SELECT,INSERT ON TABLE audit.keys TO broker_relay;
 GRANT SELECT ON TABLE audit.keys TO broker_auditor;
+
+-- ACL TABLE out_of_time
+
+GRANT SELECT ON TABLE audit.out_of_time TO broker_auditor;
+
+-- ACL TABLE restores
+
+GRANT SELECT ON TABLE audit.restores TO broker_relay;
+GRANT SELECT ON TABLE audit.restores TO broker_retention;
+GRANT SELECT ON TABLE audit.restores TO broker_auditor;
 
 -- ACL TABLE retirements
 
@@ -3629,6 +4617,63 @@ GRANT SELECT ON TABLE audit.sealing TO broker_auditor;
 
 GRANT SELECT ON TABLE audit.who_did_what TO broker_auditor;
 
+-- ACL TABLE tools
+
+GRANT SELECT ON TABLE public.tools TO broker_app;
+GRANT SELECT ON TABLE public.tools TO broker_relay;
+
+-- ACL TABLE executors
+
+GRANT SELECT ON TABLE ops.executors TO broker_observer;
+
+-- ACL TABLE outbox
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_relay;
+
+-- ACL TABLE outbox
+
+GRANT SELECT ON TABLE ops.outbox TO broker_observer;
+
+-- ACL TABLE sagas
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.sagas TO broker_app;
+GRANT SELECT,INSERT,UPDATE ON TABLE public.sagas TO broker_relay;
+
+-- ACL TABLE sagas
+
+GRANT SELECT ON TABLE ops.sagas TO broker_observer;
+
+-- ACL TABLE tenants
+
+GRANT SELECT ON TABLE public.tenants TO broker_app;
+GRANT SELECT ON TABLE public.tenants TO broker_relay;
+
+-- ACL TABLE seals
+
+GRANT SELECT ON TABLE ops.seals TO broker_observer;
+
+-- ACL TABLE tenants
+
+GRANT SELECT ON TABLE ops.tenants TO broker_observer;
+
+-- ACL TABLE ordering_heads
+
+GRANT SELECT,INSERT,UPDATE ON TABLE public.ordering_heads TO broker_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.ordering_heads TO broker_relay;
+
+-- ACL TABLE tenants_now
+
+GRANT SELECT ON TABLE ops.tenants_now TO broker_observer;
+
+-- ACL TABLE tools
+
+GRANT SELECT ON TABLE ops.tools TO broker_observer;
+
+-- ACL TABLE waiting
+
+GRANT SELECT ON TABLE ops.waiting TO broker_observer;
+
 -- ACL TABLE grants
 
 GRANT SELECT ON TABLE public.grants TO broker_app;
@@ -3637,16 +4682,6 @@ GRANT SELECT ON TABLE public.grants TO broker_relay;
 -- ACL TABLE leases
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.leases TO broker_relay;
-
--- ACL TABLE ordering_heads
-
-GRANT SELECT,INSERT,UPDATE ON TABLE public.ordering_heads TO broker_app;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.ordering_heads TO broker_relay;
-
--- ACL TABLE outbox
-
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_app;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_relay;
 
 -- ACL TABLE progress
 
@@ -3668,21 +4703,21 @@ GRANT SELECT,INSERT,UPDATE ON TABLE public.saga_steps TO broker_relay;
 GRANT INSERT ON TABLE public.saga_turns TO broker_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.saga_turns TO broker_relay;
 
--- ACL TABLE sagas
+-- ACL TABLE targets
 
-GRANT SELECT,INSERT,UPDATE ON TABLE public.sagas TO broker_app;
-GRANT SELECT,INSERT,UPDATE ON TABLE public.sagas TO broker_relay;
+GRANT SELECT ON TABLE public.targets TO broker_app;
+GRANT SELECT ON TABLE public.targets TO broker_relay;
 
 -- ACL TABLE tenant_budgets
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.tenant_budgets TO broker_relay;
 
--- ACL TABLE tenants
+-- ACL TABLE turns
 
-GRANT SELECT ON TABLE public.tenants TO broker_app;
-GRANT SELECT ON TABLE public.tenants TO broker_relay;
+GRANT SELECT ON TABLE public.turns TO broker_app;
+GRANT SELECT ON TABLE public.turns TO broker_relay;
 
--- ACL TABLE tools
+-- ACL COLUMN turns.held
 
-GRANT SELECT ON TABLE public.tools TO broker_app;
-GRANT SELECT ON TABLE public.tools TO broker_relay;
+GRANT UPDATE(held) ON TABLE public.turns TO broker_app;
+GRANT UPDATE(held) ON TABLE public.turns TO broker_relay;

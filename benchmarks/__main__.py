@@ -18,11 +18,14 @@ from benchmarks import (
     end_to_end,
     endurance,
     fairness,
+    gateways,
     growth,
+    idle,
     intake,
     life,
     results,
     sagas,
+    tracing,
 )
 from benchmarks.measure import Figure, Stopwatch, as_json, show
 from benchmarks.servers import Servers, environment
@@ -41,16 +44,19 @@ ALL: Final[dict[str, Benchmark]] = {
     "peers": intake.peers,
     "http": intake.over_http,
     "mcp": intake.over_mcp,
+    "traces": tracing.intake_with_and_without,
     "latency": dispatch.latency,
     "drain": dispatch.drain,
     "life": life.whole,
     "results": results.words,
     "waking": results.waking,
     "growth": growth.growth,
+    "idle": idle.idle,
     "eda": end_to_end.through_eda,
 }
 
 LONG: Final[dict[str, Benchmark]] = {
+    "gateways": gateways.echo_calls,
     "sagas": sagas.concurrent_sagas,
     "memory": endurance.memory,
     "pinned": endurance.pinned,

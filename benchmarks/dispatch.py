@@ -30,6 +30,7 @@ from relay.kafka import create_topics
 from relay.publisher import BATCH_BYTES, LINGER_MS
 
 RATES = (50, 200, 1000)
+DRAIN_MIN = 20_000.0
 PEERS_RATE_MAX = 200
 """Calls a second that the peers' workers keep up with here."""
 
@@ -62,12 +63,12 @@ async def latency(servers: Servers) -> list[Figure]:
             if rate == RATES[0]:
                 kafka = [await bare(bootstrap, incoming, rate=rate) for _ in ours]
                 name = "a bare producer -> the same consumer"
-                figures += beside(ours, kafka, rate=rate, against=name, goal=None)
+                figures += beside(ours, kafka, rate=rate, against=name, goals=(1.8, 1.5))
             if not asked:
-                figures += beside(ours, [], rate=rate, against="nobody", goal=None)
+                figures += beside(ours, [], rate=rate, against="nobody")
             for name, values in theirs.items():
                 started = f"{name}, enqueued -> started"
-                figures += beside(ours, values, rate=rate, against=started, goal=0.5)
+                figures += beside(ours, values, rate=rate, against=started)
     return figures
 
 
@@ -96,11 +97,11 @@ def beside(
     *,
     rate: int,
     against: str,
-    goal: float | None,
+    goals: tuple[float | None, float | None] = (None, None),
 ) -> list[Figure]:
     """The p50 and p99 of a rate beside another's turns, if there are any."""
     found: list[Figure] = []
-    for share in (0.5, 0.99):
+    for share, goal in zip((0.5, 0.99), goals, strict=True):
         values: dict[str, Any] = {
             "name": f"accepted -> Kafka consumer p{share * 100:.0f}, {rate} calls/s",
             "unit": "ms",
@@ -212,15 +213,14 @@ async def drain(servers: Servers) -> list[Figure]:
             sample = await drained(servers, dsns.owner, dsns.relay, count, bootstrap, rows)
         turn = await in_turns(1, bare=lambda s=sample: produced(bootstrap, s, count))
         bare += turn["bare"]
+    values: dict[str, Any] = {
+        "name": f"drain of {count:,} commands by one relay",
+        "unit": "rows/s",
+        "subject": rows,
+    }
     return [
-        at_least(
-            0.7,
-            name=f"drain of {count:,} commands by one relay",
-            unit="rows/s",
-            subject=rows,
-            baseline=bare,
-            against="a bare aiokafka producer",
-        )
+        at_least(1, **values, baseline=[DRAIN_MIN] * len(rows), against="what it is to be"),
+        Figure(**values, baseline=bare, against="a bare aiokafka producer"),
     ]
 
 

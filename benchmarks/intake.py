@@ -89,7 +89,8 @@ async def library(servers: Servers) -> list[Figure]:
                 "baseline": found["pgbench"],
                 "against": "pgbench, one statement a call",
             }
-            figures.append(at_least(3, **values) if callers == JUDGED else Figure(**values))
+            goal = {1: 0.8, JUDGED: 3}.get(callers)
+            figures.append(Figure(**values) if goal is None else at_least(goal, **values))
     return figures
 
 
@@ -109,8 +110,7 @@ async def peers(servers: Servers) -> list[Figure]:
         found = await in_turns(servers.repeats, **turns)
     ours = found.pop("library")
     return [
-        at_least(
-            8,
+        Figure(
             name=f"library accept, {callers} callers",
             unit="calls/s",
             subject=ours,
@@ -179,7 +179,7 @@ async def over_mcp(servers: Servers) -> list[Figure]:
     figures: list[Figure] = []
     async with (
         servers.database() as dsns,
-        servers.app(dsns.app, MCP_BROKER_INLINE_WAIT_S="0.001") as app,
+        servers.app(dsns.app) as app,
         echo_server() as echo_port,
     ):
 
@@ -208,8 +208,9 @@ async def over_mcp(servers: Servers) -> list[Figure]:
                     "baseline": found["echo"],
                     "against": "the SDK's bare echo server",
                 }
-                judged = callers == JUDGED and era == http.MODERN  # the only era past the transport
-                figures.append(at_least(0.8, **values) if judged else Figure(**values))
+                # The other era is kept for its clients, not tuned.
+                goal = {1: 0.4, JUDGED: 0.8}[callers] if era == http.MODERN else None
+                figures.append(Figure(**values) if goal is None else at_least(goal, **values))
     return figures
 
 

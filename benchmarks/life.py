@@ -9,10 +9,14 @@ from uuid import uuid4
 import orjson
 from aiokafka import AIOKafkaConsumer
 
+from app.catalog import file as catalog_file
+from app.catalog.adapter import ToolAdapter
+from app.postgres import migrate
 from benchmarks import http, peers
 from benchmarks.intake import calls_for, empty_database
 from benchmarks.measure import Figure, Stopwatch, at_least, at_most, in_turns, percentile
-from benchmarks.servers import Servers, consumer
+from benchmarks.servers import UNBOUNDED, Servers, consumer
+from devstack.stack import worker_process
 from relay.kafka import create_topics
 
 CALLERS: Final = 64
@@ -129,13 +133,57 @@ def claim_of(event: dict[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in names} | {"adapter": str(uuid4())}
 
 
+def worked_call() -> dict[str, Any]:
+    """A call of a tool whose adapter runs in the worker, and does nothing."""
+    return http.http_call() | {"tool": "worked", "method": "echo"}
+
+
+@asynccontextmanager
+async def resident(servers: Servers, port: int, token: str) -> AsyncGenerator[None]:
+    """A worker, which is ready once it has done a call."""
+    env = {
+        "MCP_BROKER_KAFKA_BOOTSTRAP": await servers.kafka(),
+        "MCP_BROKER_URL": f"http://127.0.0.1:{port}",
+        "MCP_BROKER_TOKEN": token,
+        "MCP_BROKER_WORKER_GROUP": f"bench-{uuid4().hex[:8]}",
+        "MCP_BROKER_WORKER_CALLS_PER_TENANT_MAX": "256",
+        "MCP_BROKER_LOG_LEVEL": "WARNING",
+    }
+    process = worker_process(home=servers.home, env=env, name="worker-life")
+    process.start()
+    client = Client(port, servers.token())
+    try:
+        answer = await client.post("/mcp/tools/call", worked_call())
+        assert answer["state"] == "succeeded", (answer, process.tail())
+        yield
+    finally:
+        client.close()
+        await asyncio.to_thread(process.stop)
+
+
+async def offer_worked(dsn: str) -> None:
+    """The tool of `worked_call`, without bounds."""
+    entry = catalog_file.ToolEntry(
+        tool="worked",
+        method="echo",
+        description="Echo a text.",
+        input_schema={"type": "object"},
+        adapter=ToolAdapter(kind="echo", target="mirror"),
+        in_flight_max=UNBOUNDED,
+    )
+    target = catalog_file.TargetEntry(name="mirror", kind="echo", limits={"calls_max": 1024})
+    file = catalog_file.CatalogFile(tools=(entry,), targets=(target,))
+    async with migrate.connected(dsn) as engine:
+        await catalog_file.apply(engine, file, prune=False)
+
+
 async def whole(servers: Servers) -> list[Figure]:
     """Calls a second from the call to its result, beside the peers' from enqueue to done."""
     seconds = servers.pick(5, 1)
     bootstrap = await servers.kafka()
     adapter = servers.issuer.token(tenant="adapters", user="bench", scopes=["results:write"])
-    figures: list[Figure] = []
     async with servers.database() as dsns:
+        await offer_worked(dsns.owner)
         await create_topics(servers.settings(dsns.relay))
         async with (
             servers.relay(dsns.relay, name="relay-life"),
@@ -156,16 +204,43 @@ async def whole(servers: Servers) -> list[Figure]:
                         expect=b'"state":"succeeded"',
                     )
 
+            async def worked(callers: int, s: float) -> float:
+                async with resident(servers, app.port, adapter):
+                    return await http.requests_for(
+                        app.port,
+                        "/mcp/tools/call",
+                        worked_call,
+                        headers=head,
+                        callers=callers,
+                        seconds=s,
+                        expect=b'"state":"succeeded"',
+                    )
+
             await calls(batching, CALLERS, 1)
             turns: dict[str, Any] = {
                 "batches": lambda: calls(batching, CALLERS, seconds),
                 "routes": lambda: calls(by_routes, CALLERS, seconds),
+                "worker": lambda: worked(CALLERS, seconds),
             }
             for name in peers.WORKERS:
                 turns[name] = lambda name=name: peer_for(servers, name, seconds=seconds)
             found = await in_turns(servers.repeats, **turns)
-            alone = await one_at_a_time(app.port, servers.token(), adapter, incoming)
+            async with batching(app.port, adapter, incoming):
+                alone = await one_at_a_time(app.port, servers.token(), http.http_call)
+            async with resident(servers, app.port, adapter):
+                alone_worked = await one_at_a_time(app.port, servers.token(), worked_call)
             bare = await bare_record(bootstrap)
+    return figures_of(found, alone, alone_worked, bare)
+
+
+def figures_of(
+    found: dict[str, list[float]],
+    alone: list[float],
+    alone_worked: list[float],
+    bare: list[float],
+) -> list[Figure]:
+    """What was measured, beside the peers and a bare record."""
+    figures: list[Figure] = []
     for name in peers.WORKERS:
         goal = {"PgQueuer": 1.0, "procrastinate": 6.0}[name]
         figures.append(
@@ -178,7 +253,25 @@ async def whole(servers: Servers) -> list[Figure]:
                 against=f"{name}, enqueued -> done",
             )
         )
+        figures.append(
+            at_least(
+                goal,
+                name=f"a call's whole life, by the worker, {CALLERS} callers",
+                unit="calls/s",
+                subject=found["worker"],
+                baseline=found[name],
+                against=f"{name}, enqueued -> done",
+            )
+        )
     figures += [
+        at_most(
+            5,
+            name="a call's whole life by the worker, one at a time, p50",
+            unit="ms",
+            subject=[percentile(alone_worked, 0.5)],
+            baseline=[percentile(bare, 0.5)],
+            against="a bare Kafka record",
+        ),
         at_least(
             0.4,
             name=f"the same by single routes, {CALLERS} callers",
@@ -199,18 +292,15 @@ async def whole(servers: Servers) -> list[Figure]:
     return figures
 
 
-async def one_at_a_time(
-    port: int, token: str, adapter: str, incoming: AIOKafkaConsumer
-) -> list[float]:
+async def one_at_a_time(port: int, token: str, call: Callable[[], Any]) -> list[float]:
     """The ms of calls that follow each other."""
     client = Client(port, token)
     spent: list[float] = []
-    async with batching(port, adapter, incoming):
-        for _ in range(100):
-            watch = Stopwatch()
-            answer = await client.post("/mcp/tools/call", http.http_call())
-            assert answer["state"] == "succeeded"
-            spent.append(watch.s * 1000)
+    for _ in range(100):
+        watch = Stopwatch()
+        answer = await client.post("/mcp/tools/call", call())
+        assert answer["state"] == "succeeded"
+        spent.append(watch.s * 1000)
     client.close()
     return spent[10:]
 

@@ -46,6 +46,7 @@ class Servers:
         self._opened = AsyncExitStack()
         self._postgres: str | None = None
         self._kafka: str | None = None
+        self.postgres_pid: int | None = None
         self.home = Path(tempfile.mkdtemp(prefix="mcp-broker-bench-"))
         self.audience = "http://127.0.0.1/mcp"
         self.issuer = DevIssuer(self.home, audience=self.audience)
@@ -71,7 +72,7 @@ class Servers:
                 server = EmbeddedPostgres(settings={"max_connections": "400"})
                 await asyncio.to_thread(server.start)
                 self._opened.callback(server.stop)
-                given = server.dsn
+                given, self.postgres_pid = server.dsn, server.pid
             self._postgres = given
             await stack.make_template(self._postgres)
         return self._postgres

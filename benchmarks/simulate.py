@@ -29,7 +29,7 @@ from rich.table import Table
 
 from app.edges.parts import Parts
 from app.intake import store as intake_store
-from app.intake.batches import BATCH_MIN, BATCHES_IN_FLIGHT
+from app.postgres.batcher import BATCH_MIN, BATCHES_IN_FLIGHT
 from benchmarks.intake import accept_for
 from benchmarks.servers import ADA, Servers, echo
 
