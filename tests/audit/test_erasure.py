@@ -86,7 +86,7 @@ async def test_an_erasure_is_itself_an_event_and_says_how_much_not_who(erased: L
     )
     assert row is not None
     assert (row["actor"], row["user_id"], row["n"]) == ("db:broker_retention_login", None, "6")
-    assert "ada" not in row["body"]
+    assert not re.search(r"\bada\b", row["body"]), "a signature may hold these letters"
     assert await erased.erase("ada") == [
         Erasure(erasure=None, events=0, commands=0, kept=0, more=False)
     ], "the second time there is nothing to erase, and nothing is said"

@@ -28,7 +28,7 @@ from tests.support.calls import fetch
 from tests.support.served import served
 
 CALLS = "http://testserver/mcp/tools/call"
-CALL = {"tool": "probe", "method": "echo", "args": {"text": "hi"}, "accept_async": True}
+CALL = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
 MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
 PRIVATE: dict[str, Callable[[Any], Any]] = {
     "ES256": lambda key: ECAlgorithm.to_jwk(key, as_dict=True),
@@ -83,6 +83,7 @@ async def door(
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app=made.guard, raise_app_exceptions=False),
             base_url="http://testserver",
+            headers={"Prefer": "respond-async"},
         ) as http,
     ):
         yield http
