@@ -40,9 +40,9 @@ class ControllerTarget:
         api = Api(self._opening, self._wire, call)
         kind = "workflow_job_templates" if call.mapping.get("workflow") else "job_templates"
         template = f"{kind}/{call.mapping['template']}/"
-        body = launch_of(call.mapping, call.args) | await self._labelled(
-            api, template, call, report
-        )
+        wanted = launch_of(call.mapping, call.args)
+        body = _traced(wanted, call.traceparent)
+        body |= await self._labelled(api, template, call, report)
         launching = asyncio.create_task(api.post(f"{template}launch/", body))
         try:
             said = await asyncio.shield(launching)
@@ -54,7 +54,7 @@ class ControllerTarget:
             raise
         job = Job(api, said)
         try:
-            _refuse_dropped(said, body)
+            _refuse_dropped(said, wanted)
             return await job.follow(report)
         except asyncio.CancelledError:
             await _ended(job)
@@ -93,6 +93,17 @@ def launch_of(mapping: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, 
     return given | ({"extra_vars": variables} if variables else {})
 
 
+def _traced(body: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
+    """With the variable by which a job goes on with the call's trace; an argument of its name wins.
+
+    A template that takes no variables drops it, and does the same work.
+    """
+    if traceparent is None:
+        return dict(body)
+    given = {"TRACEPARENT": traceparent} | body.get("extra_vars", {})
+    return {**body, "extra_vars": given}
+
+
 async def _ended(job: Job) -> None:
     """Have a job ended, as far as the controller hears of it in time."""
     try:
@@ -105,8 +116,7 @@ async def _ended(job: Job) -> None:
 def _refuse_dropped(said: Mapping[str, Any], body: Mapping[str, Any]) -> None:
     """AWX answers 201 and drops what the template does not ask for: other work than was wanted."""
     ignored: Mapping[str, Any] = said.get("ignored_fields") or {}
-    beside = {"extra_vars", "labels"}  # without its labels a job does the same
-    dropped = [name for name in ignored if name in body and name not in beside]
+    dropped = [name for name in ignored if name in body and name != "extra_vars"]
     variables = ignored.get("extra_vars")
     if isinstance(variables, Mapping):
         dropped += [name for name in variables if name in body.get("extra_vars", {})]

@@ -19,6 +19,8 @@ MARK: Final = "    # A rule for each tool of the catalog: `broker catalog rulebo
 EVERY_KIND: Final = "mcp_adapter"
 """The playbook that runs any kind of adapter for EDA."""
 REST: Final = "mcp_deadletter_adapter"
+TRACE: Final = "event.meta.headers.traceparent | default('')"
+"""Of the record's header: a job goes on with the trace of its command's publication."""
 
 
 def shipped(book: Book) -> str:
@@ -112,7 +114,11 @@ def _action(playbook: str, book: Book, launch: ControllerLaunch) -> str:
         "verbosity": launch.verbosity,
     }
     lines += [f"            {name}: {said}" for name, said in asked.items() if said is not None]
-    lines += ["            extra_vars:", '              mcp_command: "{{ event.body }}"']
+    lines += [
+        "            extra_vars:",
+        '              mcp_command: "{{ event.body }}"',
+        f'              TRACEPARENT: "{{{{ {TRACE} }}}}"',
+    ]
     return "\n".join(lines) + "\n"
 
 

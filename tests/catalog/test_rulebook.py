@@ -74,7 +74,8 @@ def test_how_a_controller_launches_a_tool_stands_in_its_rule(home: Path) -> None
     plain, named, placed, flow = (
         rule["action"] for rule in yaml.safe_load(done.stdout)[0]["rules"][2:-1]
     )
-    variables = {"extra_vars": {"mcp_command": "{{ event.body }}"}}
+    trace = "{{ event.meta.headers.traceparent | default('') }}"
+    variables = {"extra_vars": {"mcp_command": "{{ event.body }}", "TRACEPARENT": trace}}
     assert plain["run_job_template"] == {
         "name": "own_name",
         "organization": "Default",

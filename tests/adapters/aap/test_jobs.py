@@ -14,6 +14,8 @@ from adapters.targets import Target
 from tests.adapters.executor import Heard, call_of
 from tests.system.eda.controller import TOKEN, Controller, Job, Template
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 @pytest.fixture
 def controller() -> Iterator[Controller]:
@@ -87,6 +89,38 @@ async def test_a_template_is_launched_and_its_artifacts_and_last_lines_are_the_r
     said = [message for _, _, message in calling.heard.said]
     assert f"Job 1 (deploy): {link}" in said
     assert (1, None, "Install") in calling.heard.said
+
+
+@pytest.mark.guarantee("traces:jobs")
+async def test_a_job_is_told_whose_trace_it_is_of(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller, args={"version": "1"}, traceparent=TRACEPARENT)
+    job = await calling.job()
+    assert job.extra_vars == {"version": "1", "TRACEPARENT": TRACEPARENT}
+    job.end("successful")
+    assert isinstance(await calling.outcome(), Result)
+
+
+async def test_a_template_that_takes_no_variables_runs_without_its_trace(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller, mapping={"template": 14}, traceparent=TRACEPARENT)
+    job = await calling.job()
+    assert not job.extra_vars
+    job.end("successful")
+    assert isinstance(await calling.outcome(), Result)
+
+
+async def test_an_argument_of_the_traces_name_is_the_callers(
+    adapters: Adapters, controller: Controller
+) -> None:
+    args = {"TRACEPARENT": "mine"}
+    calling = Calling(adapters, controller, args=args, traceparent=TRACEPARENT)
+    job = await calling.job()
+    assert job.extra_vars == args
+    job.end("successful")
+    assert isinstance(await calling.outcome(), Result)
 
 
 @pytest.mark.guarantee("adapter:aap")

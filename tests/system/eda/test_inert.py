@@ -53,6 +53,9 @@ def test_a_field_is_carried_whole_or_named_as_left_out() -> None:
     }
 
 
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 @pytest.fixture(scope="module")
 def controller(api: ResultsApi, home: Path) -> Iterator[Controller]:
     def run(template: str, variables: Mapping[str, Any]) -> Popen[str]:
@@ -98,3 +101,25 @@ async def test_behind_upstreams_source_no_arguments_stop_the_rules(
     assert all(job.launched_with["limit"] == "" for job in controller.jobs)
     left_out = [body.get("left_out") for body in bodies if "tool" in body and body != without]
     assert left_out == [["user_id"]] * len(hostile)
+
+
+@pytest.mark.eda
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("aap")
+@pytest.mark.guarantee("traces:jobs")
+async def test_a_controllers_job_is_told_whose_trace_it_is_of(
+    api: ResultsApi, send: Send, controller: Controller
+) -> None:
+    traced, hostile, other = [api.command("probe", "echo", {"text": "x"}) for _ in range(3)]
+    await send(traced, headers={"traceparent": TRACEPARENT.encode()})
+    await send(hostile, headers={"traceparent": b"{{ 1 }}"})
+    await send(other)
+    for command in (traced, hostile, other):
+        assert (await ended(api, command))[-1] == "result"
+    told = {
+        job.extra_vars["mcp_command"].get("correlation_id"): job.extra_vars["TRACEPARENT"]
+        for job in controller.jobs
+        if "TRACEPARENT" in job.extra_vars
+    }
+    ids = [one["correlation_id"] for one in (traced, hostile, other)]
+    assert [told[one] for one in ids] == [TRACEPARENT, "", ""]
