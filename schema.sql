@@ -1693,6 +1693,23 @@ CREATE FUNCTION public.broker_analyze_grown() RETURNS text[]
         RETURN done;
     END $$;
 
+-- FUNCTION broker_forget_said()
+
+CREATE FUNCTION public.broker_forget_said() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    BEGIN
+        IF NEW.labels IS NOT NULL THEN
+            DELETE FROM public.command_labels l
+             WHERE l.tenant_id = NEW.tenant_id AND l.label = ANY (NEW.labels)
+               AND l.command_id = NEW.id;
+        END IF;
+        NEW.labels := NULL;
+        NEW.asserted := NULL;
+        RETURN NEW;
+    END $$;
+
 -- TABLE commands
 
 CREATE TABLE public.commands (
@@ -1748,6 +1765,9 @@ CREATE TABLE public.commands (
     attempts_lost integer DEFAULT 0 NOT NULL,
     reports_rejected integer DEFAULT 0 CONSTRAINT commands_words_refused_not_null NOT NULL,
     run jsonb,
+    labels text[],
+    asserted jsonb,
+    not_before timestamp with time zone,
     CONSTRAINT ck_commands_approval_known CHECK ((approval = ANY (ARRAY['pending'::text, 'approved'::text, 'denied'::text]))),
     CONSTRAINT ck_commands_attempt_range CHECK (((attempt >= 1) AND (attempts_max >= 1))),
     CONSTRAINT ck_commands_cancel_target_known CHECK ((cancel_target = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
@@ -3206,6 +3226,20 @@ COMMENT ON COLUMN ops.waiting.count IS 'How many there are.';
 
 COMMENT ON COLUMN ops.waiting.oldest_s IS 'For how long the oldest has waited.';
 
+-- TABLE command_labels
+
+CREATE TABLE public.command_labels (
+    tenant_id text NOT NULL,
+    label text NOT NULL,
+    command_id uuid NOT NULL
+);
+
+ALTER TABLE ONLY public.command_labels FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE command_labels
+
+COMMENT ON TABLE public.command_labels IS 'The labels that callers gave to their commands, one a row, for the search by label.';
+
 -- TABLE grants
 
 CREATE TABLE public.grants (
@@ -3452,6 +3486,11 @@ ALTER TABLE ONLY audit.watermark
 
 ALTER TABLE ONLY audit.members
     ADD CONSTRAINT uq_members_event UNIQUE (event_id, occurred_at, tenant_id);
+
+-- CONSTRAINT command_labels pk_command_labels
+
+ALTER TABLE ONLY public.command_labels
+    ADD CONSTRAINT pk_command_labels PRIMARY KEY (tenant_id, label, command_id);
 
 -- CONSTRAINT commands pk_commands
 
@@ -3774,6 +3813,10 @@ CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.shapes FOR EACH STATEMEN
 
 ALTER TABLE audit.shapes ENABLE ALWAYS TRIGGER refuse_truncate;
 
+-- TRIGGER commands forgotten
+
+CREATE TRIGGER forgotten BEFORE UPDATE OF purged_at ON public.commands FOR EACH ROW WHEN (((old.purged_at IS NULL) AND (new.purged_at IS NOT NULL))) EXECUTE FUNCTION public.broker_forget_said();
+
 -- TRIGGER grants not_truncated
 
 CREATE TRIGGER not_truncated BEFORE TRUNCATE ON public.grants FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_truncate();
@@ -3964,6 +4007,10 @@ CREATE POLICY retention ON audit.restores FOR SELECT TO broker_retention USING (
 
 ALTER TABLE audit.seals ENABLE ROW LEVEL SECURITY;
 
+-- POLICY command_labels app
+
+CREATE POLICY app ON public.command_labels TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
 -- POLICY commands app
 
 CREATE POLICY app ON public.commands TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
@@ -4012,6 +4059,10 @@ CREATE POLICY app ON public.tenant_budgets TO broker_app USING ((tenant_id = ANY
 
 CREATE POLICY app ON public.tenants TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
 
+-- ROW SECURITY command_labels
+
+ALTER TABLE public.command_labels ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY commands
 
 ALTER TABLE public.commands ENABLE ROW LEVEL SECURITY;
@@ -4027,6 +4078,10 @@ ALTER TABLE public.ordering_heads ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY outbox
 
 ALTER TABLE public.outbox ENABLE ROW LEVEL SECURITY;
+
+-- POLICY command_labels owner
+
+CREATE POLICY owner ON public.command_labels TO broker_owner USING (true) WITH CHECK (true);
 
 -- POLICY commands owner
 
@@ -4079,6 +4134,10 @@ CREATE POLICY owner ON public.tenants TO broker_owner USING (true) WITH CHECK (t
 -- ROW SECURITY progress
 
 ALTER TABLE public.progress ENABLE ROW LEVEL SECURITY;
+
+-- POLICY command_labels relay
+
+CREATE POLICY relay ON public.command_labels TO broker_relay USING (true) WITH CHECK (true);
 
 -- POLICY commands relay
 
@@ -4370,6 +4429,10 @@ GRANT ALL ON FUNCTION ops.minutes(since timestamp with time zone, until timestam
 
 REVOKE ALL ON FUNCTION public.broker_analyze_grown() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.broker_analyze_grown() TO broker_relay;
+
+-- ACL FUNCTION broker_forget_said()
+
+REVOKE ALL ON FUNCTION public.broker_forget_said() FROM PUBLIC;
 
 -- ACL TABLE commands
 
@@ -4673,6 +4736,11 @@ GRANT SELECT ON TABLE ops.tools TO broker_observer;
 -- ACL TABLE waiting
 
 GRANT SELECT ON TABLE ops.waiting TO broker_observer;
+
+-- ACL TABLE command_labels
+
+GRANT SELECT,INSERT ON TABLE public.command_labels TO broker_app;
+GRANT SELECT,INSERT,DELETE ON TABLE public.command_labels TO broker_relay;
 
 -- ACL TABLE grants
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from app.asserted import Labels
 from app.json_values import KeptObject, PlainText
 
 VERSION: Final = "1.0"
@@ -78,6 +79,7 @@ class CallMeta(BaseModel):
     deadline_ms: int | None = Field(default=None, gt=0)
     priority: Literal["low", "normal", "high", "critical"] | None = None
     wait_s: float | None = Field(default=None, ge=0)
+    labels: Labels | None = None
 
 
 class CallBody(BaseModel):
@@ -98,6 +100,7 @@ class CallBody(BaseModel):
     priority: Literal["low", "normal", "high", "critical"] | None = None
     accept_partials: bool = False
     accept_async: bool = False
+    labels: Labels | None = None
     saga_id: UUID | None = None
     saga_step: Text | None = None
     compensation: Compensation | None = None

@@ -39,6 +39,9 @@ def call(
     priority: Annotated[
         Tier | None, typer.Option(help="Who goes first of those that wait.")
     ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="To find it by. Repeatable.")
+    ] = None,
     follow_: Annotated[bool, typer.Option("--follow", help="Wait for its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -53,6 +56,7 @@ def call(
         ordering_key=ordering_key,
         deadline_ms=None if deadline_s is None else max(1, round(deadline_s * 1000)),
         priority=priority,
+        labels=label or None,
     )
     body |= {"tool": name, "method": method, "args": given(arguments or [], args_from)}
     headers = {"Idempotency-Key": key or f"cli-{uuid4()}"}

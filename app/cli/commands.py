@@ -25,6 +25,9 @@ PAGE: Final = 200
 REFUSED: Final = "is not cancelled"
 Opened = Literal["queued", "dispatched", "running"]
 Tool = Annotated[str | None, typer.Option(help="Of this tool only.")]
+Label = Annotated[
+    list[str] | None, typer.Option("--label", help="That has this label. Repeatable.")
+]
 Everyone = Annotated[bool, typer.Option("--everyone", help="Of your tenant; an operator's.")]
 
 
@@ -34,6 +37,7 @@ def list_(
     url: Url = LOCAL,
     state: Annotated[list[State] | None, typer.Option(help="In this state. Repeatable.")] = None,
     tool: Tool = None,
+    label: Label = None,
     everyone: Everyone = False,
     before: Annotated[UUID | None, typer.Option(help="Go on before this one.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=PAGE)] = 50,
@@ -43,6 +47,7 @@ def list_(
     wanted = known(
         state=[str(one) for one in state or ()] or None,
         tool=tool,
+        label=label or None,
         everyone=everyone or None,
         before=None if before is None else str(before),
         limit=limit,
@@ -87,6 +92,7 @@ def cancel(
     url: Url = LOCAL,
     reason: Reason = "cancelled on the command line",
     tool: Tool = None,
+    label: Label = None,
     state: Annotated[Opened | None, typer.Option(help="In this state.")] = None,
     older_than_s: Annotated[
         float | None, typer.Option(callback=finite, help="Accepted longer ago.")
@@ -97,14 +103,16 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Cancel commands: those that are named, or those of your own that a filter takes."""
-    filtered = tool is not None or state is not None or older_than_s is not None
+    filtered = tool is not None or bool(label) or state is not None or older_than_s is not None
     if bool(commands) == filtered:
-        raise fail("Name commands, or a filter: --tool, --state, --older-than-s.")
+        raise fail("Name commands, or a filter: --tool, --label, --state, --older-than-s.")
     if commands:
         found = [str(one) for one in commands]
     else:
         states = [str(one) for one in OPEN] if state is None else [str(state)]
-        wanted = known(state=sorted(states), tool=tool, everyone=everyone or None)
+        wanted = known(
+            state=sorted(states), tool=tool, label=label or None, everyone=everyone or None
+        )
         chosen: list[dict[str, Any]] = []
         for one in _pages(url, token, wanted):
             if older_than_s is None or _age_s(one) > older_than_s:

@@ -31,6 +31,7 @@ def envelope(row: Mapping[str, Any], *, by_reference: bool) -> dict[str, Any]:
         "ordering_key": row["ordering_key"],
         "deadline_ms": round((row["deadline_at"] - row["created_at"]).total_seconds() * 1000),
         "priority": Priority(row["priority"]).wire,
+        "labels": row["labels"] or [],
         "accept_partials": row["accept_partials"],
         "accept_async": row["accept_async"],
         "saga_id": None if row["saga_id"] is None else str(row["saga_id"]),

@@ -32,6 +32,8 @@ def view(command: Command) -> dict[str, Any]:
         "run": run_of(command),
         "idempotency_key": command.idempotency_key,
         "cancel_requested": command.cancel_requested_at is not None,
+        "labels": command.labels,
+        "asserted_by_caller": command.asserted,
         "saga_id": None if command.saga_id is None else str(command.saga_id),
         "saga_step": command.saga_step,
         "created_at": instant(command.created_at),

@@ -56,6 +56,7 @@ async def listing(
     before: UUID | None,
     limit: int,
     method: str | None = None,
+    labels: Sequence[str] | None = None,
     everyone: bool = False,
 ) -> list[Command]:
     """The caller's commands, newest first; its tenant's where an operator asks for everyone's."""
@@ -67,6 +68,7 @@ async def listing(
             states=states,
             tool=tool,
             method=method,
+            labels=labels,
             before=before,
             limit=limit,
         )

@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from typing import Final
 
+from app.asserted import LABELS_HEADER
+
 LISTS: Final = frozenset(
     {b"accept", b"prefer", b"content-encoding", b"access-control-request-headers"}
+    | {LABELS_HEADER.encode()}
 )
 """Those we read whose value is a list: it may be sent as several lines of the same name."""
 

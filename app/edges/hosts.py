@@ -22,7 +22,8 @@ SHOWN: Final = (
 """Answers' headers that a page may read."""
 TAKEN: Final = (
     "Authorization, DPoP, Content-Type, Accept, Last-Event-ID, Idempotency-Key, Prefer,"
-    " Traceparent, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
+    " Traceparent, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name,"
+    " Mcp-Broker-Labels"
 )
 """Requests' headers that a page may send, beside the Mcp-Param-* that it asks for."""
 METHODS: Final = "GET, POST, PUT, DELETE"

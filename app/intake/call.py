@@ -41,6 +41,8 @@ class Call:
     saga_step: str | None = None
     saga_role: Literal["saga", "step", "retriable", "reconcile", "undo"] | None = None
     compensation: Mapping[str, Any] | None = None
+    labels: tuple[str, ...] = ()
+    asserted: Mapping[str, str] | None = None
     traceparent: str | None = None
     topic: str | None = None
     """Where its executor reads commands; None: mcp.commands."""

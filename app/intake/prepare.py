@@ -47,6 +47,8 @@ class CallRequest:
     saga_id: UUID | None = None
     saga_step: str | None = None
     compensation: Mapping[str, Any] | None = None
+    labels: tuple[str, ...] = ()
+    asserted: Mapping[str, str] | None = None
     traceparent: str | None = None
     approved: bool = False
 
@@ -172,6 +174,8 @@ class Preparer:
             saga_step=request.saga_step,
             saga_role=None if request.saga_id is None else "step",
             compensation=request.compensation,
+            labels=request.labels,
+            asserted=request.asserted,
             traceparent=request.traceparent,
             topic=tool.topic,
         )

@@ -48,6 +48,8 @@ CALL: Final[Mapping[str, str]] = {
     "saga_role": "text",
     "compensation": "jsonb",
     "traceparent": "text",
+    "labels_text": "text",
+    "asserted": "jsonb",
     "topic": "text",
     "kafka_key": "text",
     "body": "text",
@@ -63,7 +65,7 @@ CALL: Final[Mapping[str, str]] = {
 # Of the outbox row and the audit event, or of how the command is written.
 NOT_OF_COMMANDS: Final = (
     *("actor", "deadline_s", "topic", "kafka_key", "body", "message_id", "event_id", "salt"),
-    *("secret", "from_last", "turn"),
+    *("secret", "from_last", "turn", "labels_text"),
 )
 AS_GIVEN: Final = ", ".join(name for name in CALL if name not in NOT_OF_COMMANDS)
 ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(CALL.values(), start=1))
@@ -93,8 +95,9 @@ ACCEPT: Final = f"""
         RETURNING tenant_id, ordering_key, next_seq
     ), written AS (
         -- New commands; one whose key or id is taken is left out, here and below.
-        INSERT INTO commands ({AS_GIVEN}, key_seq, held, deadline_at)
-        SELECT {AS_GIVEN}, head.next_seq - from_last, ordering_key IS NOT NULL,
+        INSERT INTO commands ({AS_GIVEN}, labels, key_seq, held, deadline_at)
+        SELECT {AS_GIVEN}, CAST(labels_text AS text[]), head.next_seq - from_last,
+               ordering_key IS NOT NULL,
                now() + make_interval(secs => deadline_s)
           FROM call
           LEFT JOIN head USING (tenant_id, ordering_key)
@@ -113,6 +116,13 @@ ACCEPT: Final = f"""
           JOIN written USING (id)
          WHERE saga_role IS DISTINCT FROM 'saga'
          ORDER BY n
+    ), labelled AS (
+        -- Their labels, one a row, to be searched.
+        INSERT INTO command_labels (tenant_id, label, command_id)
+        SELECT tenant_id, unnest(CAST(labels_text AS text[])), id
+          FROM call
+          JOIN written USING (id)
+         WHERE labels_text IS NOT NULL
     ), audited AS (
         -- Their audit events. A fingerprint would tell whether a secret was guessed right.
         INSERT INTO audit.events (event_id, salt, tenant_id, type, actor, user_id, command_id,
@@ -303,6 +313,8 @@ def _columns(calls: Sequence[Call]) -> dict[str, Sequence[object]]:
             partition_key(call.tenant_id, call.ordering_key, call.correlation_id) for call in calls
         ],
         "body": [dump(_body(call, one)) for call, one in zip(calls, args, strict=True)],
+        "labels_text": [_array_text(call.labels) for call in calls],
+        "asserted": [None if call.asserted is None else dump(call.asserted) for call in calls],
         "message_id": [uuid4() for _ in calls],
         "event_id": [uuid4() for _ in calls],
         "salt": [uuid4() for _ in calls],
@@ -313,6 +325,14 @@ def _columns(calls: Sequence[Call]) -> dict[str, Sequence[object]]:
     return {
         name: made[name] if name in made else list(map(attrgetter(name), calls)) for name in CALL
     }
+
+
+def _array_text(texts: Sequence[str]) -> str | None:
+    """An array as PostgreSQL reads it from a text: arrays of an unequal length are no column."""
+    if not texts:
+        return None
+    quoted = (one.replace("\\", r"\\").replace('"', r"\"") for one in texts)
+    return "{" + ",".join(f'"{one}"' for one in quoted) + "}"
 
 
 def _is_secret(call: Call) -> bool:
@@ -330,6 +350,10 @@ def _body(call: Call, args: bytes) -> dict[str, object]:
         "priority": call.priority.wire,
         "deadline_s": call.deadline_s,
     }
+    if call.labels:
+        body["labels"] = call.labels
+    if call.asserted is not None:
+        body["asserted_by_caller"] = call.asserted
     if call.ordering_key is not None:
         body["ordering_key"] = call.ordering_key
     if call.approval is not None:

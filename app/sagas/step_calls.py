@@ -117,9 +117,16 @@ async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
         saga_id=tick.saga.id,
         saga_step=row.step,
         saga_role=role,
+        labels=_labels(tick, row),
         traceparent=None if tick.root is None else tick.root.traceparent,
         topic=await _topic(tick, call, tool),
     )
+
+
+def _labels(tick: SagaTick, row: StepRow) -> tuple[str, ...]:
+    """A saga's steps are found by its labels; an ad hoc step's undo by that step's."""
+    command = tick.root or (tick.commands.get(row.command_id) if row.command_id else None)
+    return () if command is None else tuple(command.labels or ())
 
 
 async def _topic(tick: SagaTick, call: Call, tool: Tool | None) -> str | None:

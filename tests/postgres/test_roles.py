@@ -22,6 +22,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "tools": "r",
         "targets": "r",
         "commands": "ra:w",
+        "command_labels": "ra",
         "outbox": "rawd",
         "ordering_heads": "raw",
         "progress": "ra",
@@ -43,6 +44,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "tools": "r",
         "targets": "r",
         "commands": "ra:w",
+        "command_labels": "rad",
         "outbox": "rawd",
         "ordering_heads": "rawd",
         "progress": "rad",
@@ -121,7 +123,7 @@ FROZEN = {
 NOBODY = {
     *("id", "tenant_id", "user_id", "tool", "method", "key_source", "fingerprint"),
     *("ordering_key", "ordering", "key_seq", "accept_async", "accept_partials", "saga_id"),
-    *("saga_step", "saga_role", "traceparent", "created_at"),
+    *("saga_step", "saga_role", "traceparent", "created_at", "labels", "asserted", "not_before"),
 }
 
 # Functions that run as the owner, and who may call them; all others run as their caller.
@@ -141,7 +143,7 @@ DEFINERS = {
     "audit.plan_erasure(text,text,integer)": {"broker_retention"},
     "audit.erase(text,text,text,uuid[],timestamp with time zone[],integer)": {"broker_retention"},
 }
-OWNERS_ALONE = {"audit.guard(regclass)", "audit.refuse_truncate()"}
+OWNERS_ALONE = {"audit.guard(regclass)", "audit.refuse_truncate()", "broker_forget_said()"}
 
 EVERY_RELATION = """
     SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname AS name,

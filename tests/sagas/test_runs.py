@@ -374,3 +374,13 @@ async def test_only_a_saga_that_waits_takes_an_operators_word(lab: Lab) -> None:
     saga_id = await lab.run(CHAIN)
     with pytest.raises(NotCancellableError, match="waits for no operator"):
         await settle(lab, saga_id, "a", "skip")
+
+
+@pytest.mark.guarantee("labels:searched")
+async def test_steps_and_undos_have_the_labels_of_their_saga(lab: Lab) -> None:
+    saga_id = await lab.run(CHAIN, labels=("INC-17",))
+    await lab.do(saga_id, "a")
+    await lab.do(saga_id, "b", **FAILED)
+    rows = await fetch(lab.dsns.owner, "SELECT saga_role, labels FROM commands ORDER BY id")
+    assert {row["saga_role"] for row in rows} == {"saga", "step", "undo"}
+    assert all(row["labels"] == ["INC-17"] for row in rows)

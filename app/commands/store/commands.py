@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.asserted import LABELS_MAX
 from app.commands.state import FINAL, State
 from app.json_values import showable
 
@@ -30,6 +31,8 @@ class Command:
     ordering: str | None
     held: bool
     approval: str | None
+    labels: list[str] | None
+    asserted: dict[str, Any] | None
     priority: int
     accept_async: bool
     accept_partials: bool
@@ -116,6 +119,28 @@ LIST: Final = text(f"""
      LIMIT :limit
 """)
 
+# By the first label, in the order of its index: newest first, however many have it.
+LIST_LABELLED: Final = text(f"""
+    SELECT {COLUMNS}
+      FROM command_labels l
+      JOIN commands c ON c.id = l.command_id AND c.tenant_id = l.tenant_id
+     WHERE l.tenant_id = :tenant_id AND l.label = :label
+       AND l.command_id < coalesce(CAST(:before AS uuid), CAST(:newest AS uuid))
+       AND NOT EXISTS (
+           SELECT FROM unnest(CAST(:others AS text[])) AS other (label)
+            WHERE NOT EXISTS (
+                SELECT FROM command_labels m
+                 WHERE m.tenant_id = l.tenant_id AND m.label = other.label
+                   AND m.command_id = l.command_id))
+       AND (CAST(:user_id AS text) IS NULL OR c.user_id = :user_id)
+       AND (CAST(:states AS text[]) IS NULL OR c.state = ANY (:states))
+       AND (CAST(:tool AS text) IS NULL OR c.tool = :tool)
+       AND (CAST(:method AS text) IS NULL OR c.method = :method)
+     ORDER BY l.command_id DESC
+     LIMIT :limit
+""")
+NEWEST: Final = UUID(int=2**128 - 1)
+
 
 async def tenant_of(conn: AsyncConnection, command_id: UUID) -> str | None:
     """Whose a correlation id is; the one read that crosses tenants."""
@@ -150,19 +175,28 @@ async def list_newest(
     before: UUID | None,
     limit: int,
     method: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[Command]:
-    """A tenant's commands, newest first: one user's, or everybody's where `user_id` is None."""
+    """A tenant's commands, newest first: one user's, or everybody's where `user_id` is None.
+
+    With `labels` those that have each of them.
+    """
     assert 0 < limit <= LIST_MAX
-    rows = await conn.execute(
-        LIST,
-        {
-            "tenant_id": tenant_id,
-            "user_id": user_id,
-            "states": None if states is None else [str(state) for state in states],
-            "tool": tool,
-            "method": method,
-            "before": before,
-            "limit": limit,
-        },
-    )
+    values: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "user_id": user_id,
+        "states": None if states is None else [str(state) for state in states],
+        "tool": tool,
+        "method": method,
+        "before": before,
+        "limit": limit,
+    }
+    statement = LIST
+    if labels:
+        label, *others = dict.fromkeys(labels)
+        if len(others) >= LABELS_MAX:
+            return []  # no command has so many
+        statement = LIST_LABELLED
+        values |= {"label": label, "others": others, "newest": NEWEST}
+    rows = await conn.execute(statement, values)
     return [Command.of(row) for row in rows.mappings()]

@@ -255,7 +255,7 @@ async def _run(
 def command_of(row: asyncpg.Record) -> Command:
     """A command of `end`'s row, without its arguments."""
     values: dict[str, Any] = dict(row) | {"args": None, "state": State(row["state"])}
-    for name in ("compensation", "run", "result", "error"):
+    for name in ("asserted", "compensation", "run", "result", "error"):
         if values[name] is not None:
             values[name] = orjson.loads(values[name])
     return Command(**values)

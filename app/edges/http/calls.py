@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from app.asserted import LABELS_MAX, labels_of
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.store.progress import Progress
@@ -36,25 +37,14 @@ def router(broker: Parts) -> APIRouter:
     """The routes of callers."""
     made = APIRouter(route_class=StrictRoute)
 
-    @made.post(CALL_PATH)
-    async def call(
-        request: Request,
-        body: CallBody,
-        idempotency_key: Annotated[Key | None, Header()] = None,
-        prefer: Annotated[str | None, Header()] = None,
-        traceparent: Annotated[str | None, Header()] = None,
-    ) -> Response:
-        """Call a tool: its result, or "accepted" where it takes longer than the wait."""
-        who = identity_of(request)
-        return await called(
-            broker, who, body, key=idempotency_key, prefer=prefer, trace=traceparent
-        )
+    _add_call(made, broker)
 
     @made.get("/commands")
     async def commands(
         request: Request,
         state: Annotated[list[State] | None, Query()] = None,
         tool: str | None = None,
+        label: Annotated[list[str] | None, Query(max_length=LABELS_MAX)] = None,
         before: UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
         everyone: bool = False,
@@ -63,7 +53,14 @@ def router(broker: Parts) -> APIRouter:
         who = identity_of(request)
         need(who, CALL)
         found = await listing(
-            broker, who, states=state, tool=tool, before=before, limit=limit, everyone=everyone
+            broker,
+            who,
+            states=state,
+            tool=tool,
+            labels=label,
+            before=before,
+            limit=limit,
+            everyone=everyone,
         )
         more = str(found[-1].id) if len(found) == limit else None
         return reply(200, {"commands": [view(one) for one in found], "before": more})
@@ -99,6 +96,29 @@ def router(broker: Parts) -> APIRouter:
     return made
 
 
+def _add_call(made: APIRouter, broker: Parts) -> None:
+    @made.post(CALL_PATH)
+    async def call(
+        request: Request,
+        body: CallBody,
+        idempotency_key: Annotated[Key | None, Header()] = None,
+        prefer: Annotated[str | None, Header()] = None,
+        traceparent: Annotated[str | None, Header()] = None,
+        mcp_broker_labels: Annotated[str | None, Header()] = None,
+    ) -> Response:
+        """Call a tool: its result, or "accepted" where it takes longer than the wait."""
+        who = identity_of(request)
+        return await called(
+            broker,
+            who,
+            body,
+            key=idempotency_key,
+            prefer=prefer,
+            trace=traceparent,
+            labels=mcp_broker_labels,
+        )
+
+
 class Streamed(StreamingResponse):
     """An event stream that has a place among those that there may be."""
 
@@ -125,6 +145,7 @@ async def called(
     key: str | None,
     prefer: str | None,
     trace: str | None,
+    labels: str | None,
 ) -> Response:
     """Accept a call of the contract's shape, and wait as long as its caller wants to.
 
@@ -132,7 +153,8 @@ async def called(
         BrokerError: nothing was written.
     """
     need(who, CALL)
-    accepted = await submit(broker, who, parse(who, body, key, trace), wait_s=wait_s(prefer))
+    asked = parse(who, body, key, trace, labels)
+    accepted = await submit(broker, who, asked, wait_s=wait_s(prefer))
     return await awaited(broker, who, accepted)
 
 
@@ -148,12 +170,18 @@ async def awaited(broker: Parts, who: Identity, accepted: Accepted) -> Response:
     return answer(accepted, ended)
 
 
-def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | None) -> CallRequest:
+def parse(
+    who: Identity,
+    body: CallBody,
+    header_key: str | None,
+    trace: str | None,
+    header_labels: str | None,
+) -> CallRequest:
     """The envelope as a request; what it says of identity must be the token's.
 
     Raises:
         ForbiddenError: tenant_id or user_id is another's.
-        BadRequestError: body and header name different idempotency keys.
+        BadRequestError: body and header name different idempotency keys, or too many labels.
     """
     for name, mine in (("tenant_id", who.tenant_id), ("user_id", who.user_id)):
         value = getattr(body, name)
@@ -176,6 +204,7 @@ def parse(who: Identity, body: CallBody, header_key: str | None, trace: str | No
         saga_id=body.saga_id,
         saga_step=body.saga_step,
         compensation=None if body.compensation is None else body.compensation.model_dump(),
+        labels=labels_of(body.labels, header_labels),
         traceparent=traceparent_here(traceparent(trace)),
     )
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.asserted import LABELS_HEADER
 from app.contract import CallBody, Key
 from app.edges.bodies import is_json, parsed
 from app.edges.failures import framework_problem, invalid, placed, translated
@@ -98,6 +99,7 @@ class FastCall:
             key=key,
             prefer=headers.get("prefer"),
             trace=headers.get("traceparent"),
+            labels=headers.get(LABELS_HEADER),
         )
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 
+from app.asserted import Labels, labels_of
 from app.contract import Key
 from app.contract import traceparent as trace_of
 from app.edges import sagas
@@ -26,6 +27,7 @@ class RunBody(Which):
     """Which saga to run."""
 
     deadline_ms: int | None = Field(default=None, gt=0, description="For the whole.")
+    labels: Labels | None = Field(default=None, description="Its steps have them too.")
 
 
 class SettleBody(ReasonBody):
@@ -55,6 +57,7 @@ def router(broker: Parts) -> APIRouter:
         idempotency_key: Annotated[Key | None, Header()] = None,
         prefer: Annotated[str | None, Header()] = None,
         traceparent: Annotated[str | None, Header()] = None,
+        mcp_broker_labels: Annotated[str | None, Header()] = None,
     ) -> Response:
         """Run a saga: its outcome, or "accepted" where it takes longer than the wait."""
         who = identity_of(request)
@@ -62,10 +65,11 @@ def router(broker: Parts) -> APIRouter:
         asked = CallRequest(
             tool=sagas.RUN.tool,
             method=sagas.RUN.method,
-            args=body.model_dump(exclude={"deadline_ms"}, exclude_none=True),
+            args=body.model_dump(exclude={"deadline_ms", "labels"}, exclude_none=True),
             idempotency_key=idempotency_key,
             key_source="header",
             deadline_s=None if body.deadline_ms is None else body.deadline_ms / 1000,
+            labels=labels_of(body.labels, mcp_broker_labels),
             traceparent=traceparent_here(trace_of(traceparent)),
         )
         accepted = await sagas.run(broker, who, body, asked, wait_s=wait_s(prefer))

@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
 from app import metrics
+from app.asserted import INVOCATION_META, LABELS_HEADER, invocation_of, labels_of
 from app.catalog.policy import Tool
 from app.contract import KEY_META, META_PREFIX, CallMeta, Key, traceparent
 from app.edges.calls import Accepted, submit
@@ -116,6 +117,7 @@ def request_of(
     Raises:
         BadRequestError: its idempotency key, or what it says in `_meta`, is malformed.
     """
+    assert ctx.request is not None, "served over HTTP only"
     key, source = idempotency_key(ctx)
     given = call_meta(ctx)
     request = CallRequest(
@@ -128,6 +130,8 @@ def request_of(
         deadline_s=None if given.deadline_ms is None else given.deadline_ms / 1000,
         priority=given.priority,
         accept_async=True,
+        labels=labels_of(given.labels, ctx.request.headers.get(LABELS_HEADER)),
+        asserted=invocation_of(meta(ctx).get(INVOCATION_META)),
         traceparent=traceparent_here(traceparent(meta(ctx).get("traceparent"))),
     )
     return request, given.wait_s

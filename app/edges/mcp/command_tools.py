@@ -12,6 +12,7 @@ import jsonschema_rs
 import orjson
 from mcp import types
 
+from app.asserted import LABELS_MAX
 from app.commands.state import State
 from app.edges import sagas
 from app.edges.commands import cancel, find, listing
@@ -103,6 +104,11 @@ FIND: Final = types.Tool(
                 "description": "Only these states.",
             },
             "tool": {"type": "string", "description": "Only this tool, by its name in tools/list."},
+            "label": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": f"Only those that have each of these labels, {LABELS_MAX} at most.",
+            },
             "before": {**ID, "description": "Older than this command: the next page."},
             "limit": {
                 "type": "integer",
@@ -169,6 +175,7 @@ async def _list(broker: Parts, who: Identity, given: Mapping[str, Any]) -> types
         states=None if states is None else [State(state) for state in states],
         tool=tool,
         method=method,
+        labels=given.get("label"),
         before=None if before is None else UUID(before),
         limit=limit,
     )

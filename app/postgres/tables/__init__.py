@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from app.postgres.tables import audit, calls, comments, sagas, targets
+from app.postgres.tables import audit, calls, comments, labels, sagas, targets
 from app.postgres.tables.base import metadata
 
-__all__ = ["TENANT_TABLES", "audit", "calls", "metadata", "sagas", "targets"]
+__all__ = ["TENANT_TABLES", "audit", "calls", "labels", "metadata", "sagas", "targets"]
 
 comments.comment(metadata)
 
@@ -14,6 +14,7 @@ TENANT_TABLES: Final = (
     "tenant_budgets",
     "grants",
     "commands",
+    "command_labels",
     "ordering_heads",
     "outbox",
     "progress",

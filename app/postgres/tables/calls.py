@@ -21,7 +21,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 from app.postgres.tables.base import EMPTY, FALSE, INSTANT, NOW, metadata
 
@@ -112,12 +112,16 @@ COMMANDS: Final = Table(
     Column("key_seq", BigInteger, nullable=True),
     Column("held", Boolean, nullable=False, server_default=FALSE),
     Column("approval", Text, nullable=True),
+    Column("not_before", INSTANT, nullable=True),
     Column("priority", SmallInteger, nullable=False, server_default="1"),
     Column("accept_async", Boolean, nullable=False, server_default=FALSE),
     Column("accept_partials", Boolean, nullable=False, server_default=FALSE),
     Column("deadline_at", INSTANT, nullable=False),
     Column("deadline_missed_at", INSTANT, nullable=True),
     Column("hard_stop_at", INSTANT, nullable=True),
+    # What its caller said of it: not part of the request.
+    Column("labels", ARRAY(Text), nullable=True),
+    Column("asserted", JSONB, nullable=True),  # app.asserted
     # The saga it belongs to.
     Column("saga_id", Uuid, nullable=True),
     Column("saga_step", Text, nullable=True),

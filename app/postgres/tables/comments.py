@@ -14,6 +14,9 @@ TABLES: Final[Mapping[str, str]] = {
     ),
     "public.grants": "Who of a tenant may call what; a deny outweighs every allow.",
     "public.commands": "One row a call: what was asked, and where it stands.",
+    "public.command_labels": (
+        "The labels that callers gave to their commands, one a row, for the search by label."
+    ),
     "public.ordering_heads": "One row an ordering key: the lock of the key, and who has it.",
     "public.outbox": "What is to be published to Kafka; deleted once Kafka has it.",
     "public.progress": "Progress reports, numbered per command.",

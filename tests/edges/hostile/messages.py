@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.asserted import INVOCATION_META
 from app.edges.mcp.legacy.tasks import VERSION as LEGACY
 from tests.edges.hostile import world as subjects
 from tests.edges.hostile.rounds import Good
@@ -17,6 +18,8 @@ OURS: Final = {
     f"{META}deadline_ms": 60_000,
     f"{META}priority": "low",
     f"{META}wait_s": 0,
+    f"{META}labels": ["l"],
+    INVOCATION_META: {"invocationReason": "r", "userIntent": "i", "model": "m", "turnId": "t"},
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "progressToken": "p",
 }
@@ -75,7 +78,7 @@ TOOLS: Final[Mapping[str, list[Good]]] = {
     "command_list": of(
         call(
             "command_list",
-            {"state": ["queued"], "tool": "probe", "before": "{id}", "limit": 5},
+            {"state": ["queued"], "tool": "probe", "label": ["l"], "before": "{id}", "limit": 5},
         ),
         subjects.queued,
     ),

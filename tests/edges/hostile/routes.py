@@ -21,6 +21,7 @@ CALL: Final = {
     "args": {"text": "x"},
     "priority": "low",
     "accept_async": True,
+    "labels": ["l"],
 }
 STEP: Final = {
     **CALL,
@@ -81,7 +82,7 @@ DEFINITION: Final = {
     "deadline_s": 600,
     **subjects.PLAN,
 }
-RUN: Final = {"plan": subjects.PLAN, "deadline_ms": 60_000}
+RUN: Final = {"plan": subjects.PLAN, "deadline_ms": 60_000, "labels": ["l"]}
 NAMED: Final = {"name": "known", "version": 1, "input": {"x": "y"}}
 
 
