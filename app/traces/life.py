@@ -120,8 +120,8 @@ class _Telling:
             parent=parent,
             name=f"{named} {self.life.tool}.{self.life.method}",
             kind=INTERNAL,
-            start_ns=_ns(first.at),
-            end_ns=_ns(last.at),
+            start_ns=nanoseconds(first.at),
+            end_ns=nanoseconds(last.at),
             attributes=tuple(said),
             own=self.who,
             failed=last.type != "command.succeeded",
@@ -159,8 +159,8 @@ class _Telling:
             parent=self.command.span_id,
             name=name,
             kind=INTERNAL,
-            start_ns=_ns(since.at),
-            end_ns=_ns(until.at),
+            start_ns=nanoseconds(since.at),
+            end_ns=nanoseconds(until.at),
             attributes=(("mcp_broker.attempt", attempt),),
         )
 
@@ -184,8 +184,8 @@ class _Telling:
             parent=parent.span_id,
             name=name,
             kind=CONSUMER,
-            start_ns=_ns(claim.at),
-            end_ns=_ns(ended.at),
+            start_ns=nanoseconds(claim.at),
+            end_ns=nanoseconds(ended.at),
             attributes=(*attributes, *said),
             own=(("mcp_broker.run", claim.run or "unclaimed"), *self.who),
             failed=ended.type != "command.succeeded",
@@ -201,7 +201,7 @@ def _failed(moment: Moment) -> list[tuple[str, Value]]:
     ]
 
 
-def _ns(at: datetime) -> int:
+def nanoseconds(at: datetime) -> int:
     """Since 1970; exact, which a float of that size is not."""
     since = at - EPOCH
     return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000

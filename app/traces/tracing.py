@@ -154,11 +154,12 @@ class Tracing:
             self._due.wait(self._otel.bsp_schedule_delay / 1000)
             self._due.clear()
             try:
-                self._send()
+                self.send()
             except Exception:  # one batch is lost, not those after it
                 logger.exception("spans could not be sent")
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send what waits; blocks. Of its own thread, unless that was never begun."""
         batch_max = self._otel.bsp_max_export_batch_size
         while self._queue:
             count = min(batch_max, len(self._queue))
@@ -212,7 +213,19 @@ async def running(
 
 
 def opened(settings: Traced, *, service: str, links_clients: bool = False) -> Tracing | None:
-    """The tracing that the environment asks for, begun; None, and nothing is imported, if none.
+    """What `made` gives, begun.
+
+    Raises:
+        ExtraMissingError: as `made` does.
+    """
+    tracing = made(settings, service=service, links_clients=links_clients)
+    if tracing is not None:
+        tracing.start()
+    return tracing
+
+
+def made(settings: Traced, *, service: str, links_clients: bool = False) -> Tracing | None:
+    """The tracing that the environment asks for; None, and nothing is imported, if none.
 
     `service` is the deployment's part of the name, where OTEL_SERVICE_NAME gives no other.
 
@@ -245,7 +258,8 @@ def opened(settings: Traced, *, service: str, links_clients: bool = False) -> Tr
     if str(named.get("service.name", "")).startswith("unknown_service"):
         named["service.name"] = f"mcp-broker-{service}"
     sampler = TracerProvider(shutdown_on_exit=False).sampler
-    tracing = Tracing(
+    logger.info("traces are recorded", extra={"otlp": otel.sends, "path": path and str(path)})
+    return Tracing(
         sinks,
         resource=tuple((name, str(value)) for name, value in named.items()),
         otel=otel,
@@ -253,9 +267,6 @@ def opened(settings: Traced, *, service: str, links_clients: bool = False) -> Tr
         shown=settings.trace_attributes,
         links_clients=links_clients,
     )
-    tracing.start()
-    logger.info("traces are recorded", extra={"otlp": otel.sends, "path": path and str(path)})
-    return tracing
 
 
 class _Appended:

@@ -107,6 +107,11 @@ def test_ansible_doc_shows_the_filters_option(options: dict[str, set[str]]) -> N
     assert options["inert"] == {"arguments"}
 
 
+def test_ansible_doc_tells_what_the_callback_needs() -> None:
+    told = json.loads(run(BIN / "ansible-doc", "-t", "callback", "--json", "mcpbroker.eda.traces"))
+    assert "extra otel" in " ".join(told["mcpbroker.eda.traces"]["doc"]["requirements"])
+
+
 @pytest.mark.parametrize("kind", ["decision", "execution"])
 def test_an_environments_definition_is_whole(kind: str, tools: Path, tmp_path: Path) -> None:
     run("make", "collection", cwd=ROOT)

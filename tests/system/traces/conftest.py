@@ -75,6 +75,7 @@ def observed(
             token=token,
             workspace=make(home / "workspace"),
             group=f"eda-{home.name}",
+            env=receiver.env,
         )
         try:
             receiver.start()

@@ -16,6 +16,7 @@ from tests.system.traces.conftest import Observed
 
 CALL = {"tool": "kind", "method": "echo", "args": {"text": "not to be seen"}}
 ROUTE = "POST /mcp/tools/call"
+PLAYBOOK = "playbook mcp_echo_adapter.yml"
 LAST = ("send mcp.results", "command kind.echo")
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(300)]
@@ -41,7 +42,7 @@ async def test_a_call_over_mcp_through_eda_is_one_trace_of_all_its_time(
             result = await client.call_tool("probe_echo", {"text": "not to be seen"})
     assert not result.is_error, result.content
     spans = await observed.receiver.until(
-        trace_id, "tools/call probe_echo", "send mcp.results", "command probe.echo"
+        trace_id, "tools/call probe_echo", "send mcp.results", "command probe.echo", PLAYBOOK
     )
     call = named(spans, "tools/call probe_echo")
     edge = next(one for one in spans if one.span_id == call.parent_id)
@@ -57,7 +58,15 @@ async def test_a_call_over_mcp_through_eda_is_one_trace_of_all_its_time(
         "wait for an executor": "command probe.echo",
         "process mcp.commands": "send mcp.commands",
         "send mcp.results": "command probe.echo",
+        "rule probe_echo": "send mcp.commands",
+        PLAYBOOK: "rule probe_echo",
+        "task Claim the attempt": PLAYBOOK,
+        "task Leave a trace": PLAYBOOK,
+        "task Report the result": PLAYBOOK,
     }
+    said = named(spans, "task Leave a trace").attributes
+    assert said["ansible.task.result"] == "skipped"
+    assert said["ansible.task.module"] == "ansible.builtin.debug"
     assert covered([call, *below], edge) >= 0.95
     whole = named(spans, "command probe.echo")
     assert covered([one for one in below if one is not whole], whole) >= 0.95
