@@ -73,6 +73,15 @@ def messaging(operation: str, topic: str, kind: str = "") -> Named:
 
 
 @lru_cache(maxsize=_KEPT)
+def batch(topic: str | None) -> Named:
+    """Messages that are sent together; None: to several topics."""
+    if topic is not None:
+        return messaging("send", topic)
+    name, said = messaging("send", "")
+    return name.strip(), said[:-1]
+
+
+@lru_cache(maxsize=_KEPT)
 def tool_of(tool: str, method: str) -> Attributes:
     """Which tool a span is about."""
     return (("mcp_broker.tool", tool), ("mcp_broker.method", method))

@@ -1,7 +1,9 @@
-"""Spans that cannot be made cost nobody a publication."""
+"""The spans of a batch; those that cannot be made cost nobody a publication."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -9,24 +11,68 @@ import pytest
 
 from app.commands.store.dispatch_claim import LeasedRow
 from devstack.stack import Dsns
-from relay.traces import Traces
+from relay.traces import LINKS_MAX, Traces
 from tests.support.traced import opening
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+
+
+def row_of(kind: str = "command", **more: Any) -> LeasedRow:
+    given: dict[str, Any] = {
+        "outbox_id": 1,
+        "event_id": uuid4(),
+        "kind": kind,
+        "topic": "mcp.commands",
+        "key": "demo:x",
+        "tenant_id": "demo",
+        "command_id": uuid4(),
+        "attempt": 1,
+        "ready_at": datetime.now(UTC),
+        "traceparent": TRACEPARENT,
+    }
+    return LeasedRow(**(given | more))
+
+
+@pytest.mark.guarantee("traces:batches")
+@pytest.mark.parametrize(
+    ("rows", "name", "count", "links"),
+    [
+        ([row_of()], None, 0, 0),
+        ([row_of(), row_of(traceparent=None)], None, 0, 0),
+        ([row_of(), row_of()], "send mcp.commands", 2, 2),
+        ([row_of(), row_of(topic="mcp.commands.worker")], "send", 2, 2),
+        ([row_of() for _ in range(LINKS_MAX + 9)], "send mcp.commands", LINKS_MAX + 9, LINKS_MAX),
+    ],
+    ids=["one", "one traced", "two", "topics", "many"],
+)
+async def test_a_batch_is_told_where_several_of_it_are_traced(
+    database: Dsns, rows: Sequence[LeasedRow], name: str | None, count: int, links: int
+) -> None:
+    async with asyncpg.create_pool(database.owner, min_size=0, max_size=1) as pool:
+        with opening() as made:
+            sent = made()
+            assert sent.tracing is not None
+            await Traces(pool, sent.tracing).published(rows, start_ns=1, end_ns=2)
+            spans = sent.spans()
+    batches = [one for one in spans if one.links]
+    traced = [one for one in spans if one.trace_id.hex() == TRACE]
+    assert len(traced) == sum(one.traceparent is not None for one in rows)
+    if name is None:
+        assert batches == []
+        return
+    [batch] = batches
+    said = {one.key: one.value for one in batch.attributes}
+    assert batch.name == name
+    assert said["messaging.batch.message_count"].int_value == count
+    assert ("messaging.destination.name" in said) == (name != "send")
+    assert [one.span_id for one in batch.links] == [one.span_id for one in traced[:links]]
 
 
 async def test_an_end_whose_story_cannot_be_read_costs_its_spans_alone(
     database: Dsns, caplog: pytest.LogCaptureFixture
 ) -> None:
-    row = LeasedRow(
-        outbox_id=1,
-        event_id=uuid4(),
-        kind="result",
-        topic="mcp.results",
-        key="demo:x",
-        tenant_id="demo",
-        command_id=uuid4(),
-        attempt=1,
-        ready_at=datetime.now(UTC),
-    )
+    row = row_of("result", topic="mcp.results")
     async with asyncpg.create_pool(database.owner, min_size=1, max_size=1) as pool:
         await pool.execute("ALTER TABLE saga_steps RENAME COLUMN command_id TO of_later")
         with opening() as made, caplog.at_level(logging.WARNING):

@@ -78,9 +78,15 @@ class Receiver:
         return self.home / "oteltap.log"
 
     def spans(self, trace_id: str) -> list[Received]:
+        return [one for one in self._all() if one.trace_id == trace_id]
+
+    def linked(self, span_id: str) -> list[Received]:
+        """The spans, of whatever trace, that have a link to this one."""
+        return [one for one in self._all() if span_id in one.links]
+
+    def _all(self) -> list[Received]:
         lines = self._log.read_text().splitlines()
-        said = [json.loads(line) for line in lines if line.startswith('{"traceId"')]
-        return [Received.read(one) for one in said if one["traceId"] == trace_id]
+        return [Received.read(json.loads(line)) for line in lines if line.startswith('{"traceId"')]
 
     async def until(self, trace_id: str, *names: str, timeout_s: float = 60) -> list[Received]:
         """The spans of a trace, once it has some of these names."""

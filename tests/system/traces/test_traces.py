@@ -9,7 +9,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.support.calls import fetch
-from tests.support.spans import covered, named, parents
+from tests.support.spans import Received, covered, named, parents
 from tests.support.stack import wait_for
 from tests.system.e2e.test_saga import plan
 from tests.system.traces.conftest import Observed
@@ -119,6 +119,42 @@ async def test_a_trace_is_whole_where_app_and_relay_are_killed_in_the_middle(
     assert found["process mcp.commands.worker"] == "send mcp.commands.worker"
     assert found["run echo"] == "process mcp.commands.worker"
     assert [name for name, parent in found.items() if not parent] == [ROUTE]
+
+
+@pytest.mark.guarantee("traces:batches")
+async def test_what_is_published_together_is_one_span_linked_to_each_message(
+    observed: Observed, trace_id: str
+) -> None:
+    observed.relay.kill()
+    async with observed.client(trace_id) as http:
+        answers = [
+            await http.post(
+                "/mcp/tools/call",
+                json=CALL | {"args": {"text": str(n)}},
+                headers={"Prefer": "respond-async"},
+            )
+            for n in range(3)
+        ]
+        ids = [one.json()["command_id"] for one in answers]
+        await asyncio.to_thread(observed.relay.start)
+        for command_id in ids:
+            await ended(observed, command_id)
+    sent: list[Received] = []
+
+    async def whole() -> bool:
+        spans = observed.receiver.spans(trace_id)
+        sent[:] = [one for one in spans if one.name == "send mcp.commands.worker"]
+        return len(sent) == sum(one.name == "command kind.echo" for one in spans) == len(ids)
+
+    await wait_for(whole, 30)
+    spans = observed.receiver.spans(trace_id)
+    commands = {one.span_id for one in spans if one.name == "command kind.echo"}
+    assert {one.parent_id for one in sent} == commands, "each is of its own call all the same"
+    [batch] = observed.receiver.linked(sent[0].span_id)
+    assert (batch.name, batch.kind, batch.parent_id) == ("send mcp.commands.worker", "client", "")
+    assert set(batch.links) == {one.span_id for one in sent}
+    assert batch.trace_id != trace_id
+    assert batch.attributes["messaging.batch.message_count"] == "3"
 
 
 async def running(observed: Observed, command_id: str) -> None:
