@@ -1,12 +1,19 @@
 """The v1.0 wire contract: the call as clients send it, and the names that all parts share."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from app.asserted import Labels
 from app.json_values import KeptObject, PlainText
@@ -33,6 +40,25 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"
 Method = Annotated[str, StringConstraints(max_length=128, pattern=r"^[A-Za-z0-9_.-]*$")]
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Text = Annotated[PlainText, StringConstraints(min_length=1, max_length=255)]
+
+_INSTANT: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+INSTANT_CHARS_MAX: Final = 40
+
+
+def _read_instant(value: object) -> datetime:
+    if isinstance(value, str) and len(value) <= INSTANT_CHARS_MAX and _INSTANT.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"there is no such time: {error}") from error
+    raise ValueError("a time is written as RFC 3339 has it: 2027-01-31T09:00:00Z")
+
+
+Instant = Annotated[datetime, BeforeValidator(_read_instant)]
+"""A time on the wire: RFC 3339 (section 5.6), with its offset."""
 
 _TRACEPARENT: Final = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -80,6 +106,7 @@ class CallMeta(BaseModel):
     priority: Literal["low", "normal", "high", "critical"] | None = None
     wait_s: float | None = Field(default=None, ge=0)
     labels: Labels | None = None
+    not_before: Instant | None = None
 
 
 class CallBody(BaseModel):
@@ -97,6 +124,7 @@ class CallBody(BaseModel):
     args: dict[str, Any] = Field(default_factory=dict)
     ordering_key: Key | None = None
     deadline_ms: int | None = Field(default=None, gt=0)
+    not_before: Instant | None = Field(default=None, description="The deadline counts from it.")
     priority: Literal["low", "normal", "high", "critical"] | None = None
     accept_partials: bool = False
     accept_async: bool = False
@@ -114,6 +142,8 @@ class CallBody(BaseModel):
                 raise ValueError(f"{name} must be a UUID of version 7 (RFC 9562)")
         if (self.saga_id is None) != (self.saga_step is None):
             raise ValueError("saga_id and saga_step come together")
+        if self.not_before is not None and self.saga_id is not None:
+            raise ValueError("a saga's step starts when it can: it has no not_before")
         if self.compensation is not None and self.saga_id is None:
             raise ValueError("compensation needs saga_id and saga_step")
         return self

@@ -39,6 +39,9 @@ def call(
     priority: Annotated[
         Tier | None, typer.Option(help="Who goes first of those that wait.")
     ] = None,
+    not_before: Annotated[
+        str | None, typer.Option(help="It starts then at the earliest: 2027-01-31T09:00:00Z.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="To find it by. Repeatable.")
     ] = None,
@@ -56,6 +59,7 @@ def call(
         ordering_key=ordering_key,
         deadline_ms=None if deadline_s is None else max(1, round(deadline_s * 1000)),
         priority=priority,
+        not_before=not_before,
         labels=label or None,
     )
     body |= {"tool": name, "method": method, "args": given(arguments or [], args_from)}

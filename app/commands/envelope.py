@@ -19,6 +19,7 @@ def envelope(row: Mapping[str, Any], *, by_reference: bool) -> dict[str, Any]:
     call that would undo it: the broker makes that itself. The fence is the attempt's number:
     public, not a secret; the claim checks it.
     """
+    starts_at = max(row["created_at"], row["not_before"] or row["created_at"])
     return {
         "envelope_version": VERSION,
         "correlation_id": str(row["id"]),
@@ -29,7 +30,7 @@ def envelope(row: Mapping[str, Any], *, by_reference: bool) -> dict[str, Any]:
         "method": row["method"],
         "args": {} if by_reference else row["args"],
         "ordering_key": row["ordering_key"],
-        "deadline_ms": round((row["deadline_at"] - row["created_at"]).total_seconds() * 1000),
+        "deadline_ms": round((row["deadline_at"] - starts_at).total_seconds() * 1000),
         "priority": Priority(row["priority"]).wire,
         "labels": row["labels"] or [],
         "accept_partials": row["accept_partials"],

@@ -12,6 +12,7 @@ OF_AN_END: Final = (
     "method",
     "state",
     "created_at",
+    "not_before",
     "started_at",
     "finished_at",
     "traceparent",
@@ -27,6 +28,7 @@ def count(change: Change) -> None:
             method=one.method,
             state=one.state,
             created_at=one.created_at,
+            not_before=one.not_before,
             started_at=one.started_at,
             finished_at=one.finished_at,
             traceparent=one.traceparent,
@@ -41,14 +43,17 @@ def ended(
     method: str,
     state: State,
     created_at: datetime,
+    not_before: datetime | None,
     started_at: datetime | None,
     finished_at: datetime | None,
     traceparent: str | None,
 ) -> None:
-    """Count a command's end, how long it took, and for how long it ran if it was claimed."""
+    """Count a command's end, how long it took since it might start, and how long it ran."""
     assert finished_at is not None, "it has ended"
     metrics.ENDED.labels(state).inc()
-    whole_s = (finished_at - created_at).total_seconds()
+    starts_at = created_at if not_before is None else max(created_at, not_before)
+    # One that was cancelled before its start took no time.
+    whole_s = max(0.0, (finished_at - starts_at).total_seconds())
     metrics.CALL_S.observe(whole_s, tool, method, state, trace=traceparent)
     if started_at is not None:
         ran_s = (finished_at - started_at).total_seconds()

@@ -37,6 +37,7 @@ def view(command: Command) -> dict[str, Any]:
         "saga_id": None if command.saga_id is None else str(command.saga_id),
         "saga_step": command.saga_step,
         "created_at": instant(command.created_at),
+        "not_before": None if command.not_before is None else instant(command.not_before),
         "deadline_at": instant(command.deadline_at),
         "finished_at": None if command.finished_at is None else instant(command.finished_at),
     }
@@ -63,13 +64,23 @@ def waiting_for(command: Command) -> str | None:
             return f"the executor: {command.run['name']} is {command.run['status']}"
         since_s = max(0, round((datetime.now(UTC) - command.dispatched_at).total_seconds()))
         return f"the executor: sent to it {since_s} s ago, not taken yet"
-    if command.state is not State.QUEUED:
-        return None
+    return _queued_for(command) if command.state is State.QUEUED else None
+
+
+def _queued_for(command: Command) -> str:
     if command.awaits_approval:
         return "approval by an operator"
     if command.held:
         return f"earlier commands of ordering key {command.ordering_key!r}"
+    if starts_later(command):
+        assert command.not_before is not None
+        return f"its start: not before {instant(command.not_before)}"
     return "its turn"
+
+
+def starts_later(command: Command) -> bool:
+    """Whether a command's start is yet to come; told, and decides nothing."""
+    return command.not_before is not None and command.not_before > datetime.now(UTC)
 
 
 ERROR_CHARS_MAX: Final = 1000

@@ -3,12 +3,14 @@
 import logging
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from asyncpg.pool import PoolConnectionProxy
 
 from app import metrics
 from app.catalog.policy import Tool
 from app.catalog.store import Tenant
+from app.commands.state import FINAL
 from app.edges.parts import Parts, logger
 from app.errors import QueueFullError
 from app.identity import Identity
@@ -28,6 +30,7 @@ class Accepted:
     tool: Tool
     deduplicated: bool
     wait_s: float
+    not_before: datetime | None = None
 
     @property
     def replayed(self) -> bool:
@@ -99,11 +102,19 @@ async def accept(
             },
         )
     bound_s = wait_bound_s(broker, tool, view.tenant)
+    if wait_s is not None:
+        bound_s = min(bound_s, wait_s)
+    later = call.not_before
+    if later is not None and written.state not in FINAL:
+        # Nobody waits for what starts after the wait.
+        left_s = (later - datetime.now(UTC)).total_seconds()
+        bound_s = 0 if left_s >= bound_s else bound_s
     return Accepted(
         written=written,
         tool=tool,
         deduplicated=not written.new and call.dedupe_key is not None,
-        wait_s=bound_s if wait_s is None else min(bound_s, wait_s),
+        wait_s=bound_s,
+        not_before=later,
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -41,6 +42,8 @@ class Call:
     saga_step: str | None = None
     saga_role: Literal["saga", "step", "retriable", "reconcile", "undo"] | None = None
     compensation: Mapping[str, Any] | None = None
+    not_before: datetime | None = None
+    """It waits until then, and its deadline counts from it."""
     labels: tuple[str, ...] = ()
     asserted: Mapping[str, str] | None = None
     traceparent: str | None = None
@@ -58,6 +61,7 @@ def fingerprint(
     saga_id: UUID | None = None,
     saga_step: str | None = None,
     compensation: Mapping[str, Any] | None = None,
+    not_before: datetime | None = None,
 ) -> bytes:
     """SHA-256 of the canonical request: what has an effect, and not how long to wait for it.
 
@@ -66,7 +70,7 @@ def fingerprint(
     Raises:
         InvalidArgumentsError: a number that JSON peers would not read alike (over 64 bits).
     """
-    request = {
+    request: dict[str, Any] = {
         "user": user_id,
         "tool": tool,
         "method": method,
@@ -75,6 +79,8 @@ def fingerprint(
         "saga": None if saga_id is None else [str(saga_id), saga_step],
         "compensation": compensation,
     }
+    if not_before is not None:  # a call for later is no twin of one for now
+        request["not_before"] = not_before.astimezone(UTC).isoformat()
     try:
         canonical = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:

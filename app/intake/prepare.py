@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
@@ -27,6 +28,7 @@ from app.intake.call import Call, fingerprint
 from app.json_values import JsonRefusedError, checked, integral
 
 PROBLEMS_MAX: Final = 10
+NOT_BEFORE_MAX: Final = timedelta(days=366)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class CallRequest:
     saga_id: UUID | None = None
     saga_step: str | None = None
     compensation: Mapping[str, Any] | None = None
+    not_before: datetime | None = None
     labels: tuple[str, ...] = ()
     asserted: Mapping[str, str] | None = None
     traceparent: str | None = None
@@ -96,6 +99,8 @@ class Preparer:
         Raises as `prepare`.
         """
         await self._served(identity, request)
+        if request.not_before is not None:
+            raise BadRequestError("A saga starts at once: it has no not_before.")
         request = replace(request, args=self._check_args(own, request))
         return self._call(identity, request, own)
 
@@ -131,6 +136,7 @@ class Preparer:
         if deadline_s > self._settings.deadline_max_s:
             limit = round(self._settings.deadline_max_s * 1000)
             raise BadRequestError(f"deadline_ms is over the limit of {limit}.")
+        _in_reach(request.not_before)
         ordering_key = request.ordering_key
         if ordering_key is None:
             ordering_key = found.key_of(request.args)
@@ -143,6 +149,7 @@ class Preparer:
             saga_id=request.saga_id,
             saga_step=request.saga_step,
             compensation=request.compensation,
+            not_before=request.not_before,
         )
         correlation_id = request.correlation_id or uuid_utils.uuid7()
         derived = request.idempotency_key is None
@@ -174,6 +181,7 @@ class Preparer:
             saga_step=request.saga_step,
             saga_role=None if request.saga_id is None else "step",
             compensation=request.compensation,
+            not_before=request.not_before,
             labels=request.labels,
             asserted=request.asserted,
             traceparent=request.traceparent,
@@ -194,6 +202,18 @@ def hold(name: str, validator: Any, args: Mapping[str, Any]) -> None:
     if problems:
         said = "; ".join(f"{one['at']}: {one['problem']}" for one in problems)
         raise InvalidArgumentsError(f"{name}: {said}. Nothing was started.", problems=problems)
+
+
+def _in_reach(not_before: datetime | None) -> None:
+    """Whether a later start is one that is meant.
+
+    One that has passed is taken, as now: a repeat of a call may come after its start.
+
+    Raises:
+        BadRequestError: it is further away than any that is.
+    """
+    if not_before is not None and abs(not_before - datetime.now(UTC)) > NOT_BEFORE_MAX:
+        raise BadRequestError(f"not_before is more than {NOT_BEFORE_MAX.days} days away.")
 
 
 def _kept(compensation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

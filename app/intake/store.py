@@ -19,7 +19,7 @@ from uuid_utils import uuid4
 from app.commands.envelope import partition_key
 from app.commands.state import State
 from app.commands.store.heads import ACTIVATE_NEXT_SQL
-from app.contract import COMMANDS
+from app.contract import COMMANDS, instant
 from app.intake.call import Call
 from app.postgres.engine import dump
 
@@ -38,6 +38,7 @@ CALL: Final[Mapping[str, str]] = {
     "ordering_key": "text",
     "ordering": "text",
     "deadline_s": "float8",
+    "not_before": "timestamptz",
     "priority": "int2",
     "accept_async": "bool",
     "accept_partials": "bool",
@@ -98,7 +99,7 @@ ACCEPT: Final = f"""
         INSERT INTO commands ({AS_GIVEN}, labels, key_seq, held, deadline_at)
         SELECT {AS_GIVEN}, CAST(labels_text AS text[]), head.next_seq - from_last,
                ordering_key IS NOT NULL,
-               now() + make_interval(secs => deadline_s)
+               greatest(now(), not_before) + make_interval(secs => deadline_s)
           FROM call
           LEFT JOIN head USING (tenant_id, ordering_key)
          ORDER BY turn
@@ -107,11 +108,13 @@ ACCEPT: Final = f"""
     ), queued AS (
         -- Their outbox rows; a saga's own command goes to no adapter.
         INSERT INTO outbox (event_id, tenant_id, kind, topic, key, command_id, attempt, tool,
-                            method, priority, exempt, status)
+                            method, priority, exempt, status, available_at)
         SELECT message_id, tenant_id, 'command', coalesce(topic, '{COMMANDS}'), kafka_key, id, 1,
                tool, method, priority, saga_role IS NOT DISTINCT FROM 'undo',
                CASE WHEN ordering_key IS NULL AND approval IS DISTINCT FROM 'pending'
-                    THEN 'ready' ELSE 'held' END
+                    THEN CASE WHEN not_before > now() THEN 'delayed' ELSE 'ready' END
+                    ELSE 'held' END,
+               greatest(now(), not_before)
           FROM call
           JOIN written USING (id)
          WHERE saga_role IS DISTINCT FROM 'saga'
@@ -350,6 +353,8 @@ def _body(call: Call, args: bytes) -> dict[str, object]:
         "priority": call.priority.wire,
         "deadline_s": call.deadline_s,
     }
+    if call.not_before is not None:
+        body["not_before"] = instant(call.not_before)
     if call.labels:
         body["labels"] = call.labels
     if call.asserted is not None:

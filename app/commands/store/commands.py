@@ -31,6 +31,7 @@ class Command:
     ordering: str | None
     held: bool
     approval: str | None
+    not_before: datetime | None
     labels: list[str] | None
     asserted: dict[str, Any] | None
     priority: int

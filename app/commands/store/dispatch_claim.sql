@@ -198,4 +198,5 @@ RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key,
           c.id, c.idempotency_key, c.tenant_id, c.user_id, c.tool, c.method, c.args,
           c.ordering_key, c.ordering, c.priority, c.accept_partials, c.accept_async, c.saga_id,
           c.saga_step, c.compensation, c.attempt, c.deadline_at, c.created_at, c.traceparent,
-          c.deliveries, c.labels
+          c.deliveries, c.labels,
+          c.not_before

@@ -204,6 +204,7 @@ def parse(
         saga_id=body.saga_id,
         saga_step=body.saga_step,
         compensation=None if body.compensation is None else body.compensation.model_dump(),
+        not_before=body.not_before,
         labels=labels_of(body.labels, header_labels),
         traceparent=traceparent_here(traceparent(trace)),
     )
@@ -225,9 +226,11 @@ def answer(accepted: Accepted, ended: Command | None) -> Response:
         "correlation_id": command_id,
         "note": NOTE,
         "deadline_at": instant(accepted.written.deadline_at),
+        "not_before": None if accepted.not_before is None else instant(accepted.not_before),
         "status_url": f"/commands/{command_id}",
         "events_url": f"/commands/{command_id}/events",
     }
+    body = {name: value for name, value in body.items() if value is not None}
     return reply(202, body | ({"deduplicated": True} if accepted.deduplicated else {}), **headers)
 
 

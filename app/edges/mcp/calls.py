@@ -130,6 +130,7 @@ def request_of(
         deadline_s=None if given.deadline_ms is None else given.deadline_ms / 1000,
         priority=given.priority,
         accept_async=True,
+        not_before=given.not_before,
         labels=labels_of(given.labels, ctx.request.headers.get(LABELS_HEADER)),
         asserted=invocation_of(meta(ctx).get(INVOCATION_META)),
         traceparent=traceparent_here(traceparent(meta(ctx).get("traceparent"))),

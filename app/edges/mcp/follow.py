@@ -102,8 +102,9 @@ async def _standing(
 ) -> Standing:
     """Where a call stands whose end was not seen, by what is known here; else it is read."""
     written = accepted.written
-    # A call that may wait for a person is told so, and that is read.
-    if newest is None and written.new and accepted.tool.policy.approval == "none":
+    # A call that may wait for a person, or for its time, is told so, and that is read.
+    told = accepted.tool.policy.approval == "none" and accepted.not_before is None
+    if newest is None and written.new and told:
         return JustWritten(id=written.id, deadline_at=written.deadline_at)
     return newest or await find(broker, who, written.id)
 

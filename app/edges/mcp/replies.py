@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app import metrics
 from app.commands.state import State
 from app.commands.store.commands import Command
-from app.commands.view import PURGED
+from app.commands.view import PURGED, waiting_for
 from app.contract import instant
 from app.edges.calls import Accepted
 from app.edges.mcp.shown import link
@@ -23,6 +23,7 @@ from app.edges.mcp.words import (
     URI,
     failure_text,
     large_next,
+    later_of,
     next_step_of,
     running_next,
 )
@@ -71,15 +72,21 @@ Standing = Command | JustWritten
 def accepted_reply(command: Standing, accepted: Accepted) -> types.CallToolResult:
     """A normal result that says: it runs, do not call again."""
     approval = isinstance(command, Command) and command.awaits_approval
-    next_step = running_next(command.id, approval=approval)
-    text = f"Accepted; it {APPROVAL}." if approval else "Accepted, still running."
+    later = None if approval or isinstance(command, JustWritten) else later_of(command)
+    next_step = running_next(command.id, approval=approval, later=later)
+    text = "Accepted, still running."
+    if approval or later is not None:
+        text = f"Accepted; it {later or APPROVAL}."
+    waits_for = "approval by an operator" if approval else None
+    if later is not None and isinstance(command, Command):
+        waits_for = waiting_for(command)
     if accepted.deduplicated:
         next_step = f"{JOINED} {next_step}"
     body = {
         "status": "accepted",
         "command_id": str(command.id),
         "state": str(command.state),
-        "waiting_for": "approval by an operator" if approval else None,
+        "waiting_for": waits_for,
         "deduplicated": accepted.deduplicated or None,
         "stage": command.stage,
         "percent": command.percent,

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from app.commands.state import State
 from app.commands.store.commands import Command
-from app.commands.view import PURGED, waiting_for
+from app.commands.view import PURGED, starts_later, waiting_for
+from app.contract import instant
 
 URI: Final = "command://"
 REASON_MAX: Final = 2000
@@ -46,8 +47,20 @@ def ended_line(command: Command) -> str:
     return failure_text(command)[:LINE_MAX]
 
 
-def running_next(command_id: UUID, *, approval: bool) -> str:
+def later_of(command: Command) -> str | None:
+    """In words, what a command waits for that may take longer than its caller: its start."""
+    if command.state is State.QUEUED and starts_later(command) and command.not_before is not None:
+        return f"starts not before {instant(command.not_before)}"
+    return None
+
+
+def running_next(command_id: UUID, *, approval: bool, later: str | None = None) -> str:
     """What to do about a command that has not ended."""
+    if later is not None:
+        return (
+            f"Tell the user that it {later}. Do not call this tool again:"
+            f" command_status with command_id {command_id} tells what became of it."
+        )
     if approval:
         return (
             "Tell the user that it waits for an operator's approval. Do not call this tool again:"
@@ -72,7 +85,7 @@ def next_step_of(command: Command) -> str:
     if command.outcome_unknown:
         return UNKNOWN_NEXT
     if not command.final:
-        return running_next(command.id, approval=command.awaits_approval)
+        return running_next(command.id, approval=command.awaits_approval, later=later_of(command))
     if command.state is State.SUCCEEDED and command.purged_at is not None:
         return PURGED
     return ENDED_NEXT[command.state]

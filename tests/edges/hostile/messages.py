@@ -19,6 +19,7 @@ OURS: Final = {
     f"{META}priority": "low",
     f"{META}wait_s": 0,
     f"{META}labels": ["l"],
+    f"{META}not_before": "2026-01-31T09:00:00Z",
     INVOCATION_META: {"invocationReason": "r", "userIntent": "i", "model": "m", "turnId": "t"},
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     "progressToken": "p",

@@ -1,5 +1,6 @@
 """What an MCP client says of its call beside the request: labels, and why its model makes it."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -84,3 +85,24 @@ async def test_the_header_adds_labels_to_those_of_meta_and_bad_ones_start_nothin
             assert "labels" in refused["content"][0]["text"]
     rows = await fetch(front.dsns.owner, "SELECT 1 FROM commands WHERE user_id = 'tags'")
     assert len(rows) == 1
+
+
+@pytest.mark.guarantee("later:waits")
+async def test_a_model_is_told_that_a_call_starts_later_and_a_saga_cannot(front: Front) -> None:
+    at = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    meta = {"dev.mcpbroker/not_before": at}
+    async with front.http("later") as http:
+        made = (await call(http, "probe_echo", {"text": "later"}, meta=meta))["result"]
+        told = await shown(http, made["structuredContent"]["command_id"])
+        step = {"id": "a", "tool": "probe_echo", "args": {"text": "x"}, "kind": "readonly"}
+        saga = (await call(http, "saga_run", {"plan": {"steps": [step]}}, meta=meta))["result"]
+        bad = {"dev.mcpbroker/not_before": 1_800_000_000}
+        refused = (await call(http, "probe_echo", {"text": "no"}, meta=bad))["result"]
+    assert "it starts not before 20" in made["content"][0]["text"]
+    assert made["structuredContent"]["waiting_for"] == told["waiting_for"]
+    assert told["waiting_for"].startswith("its start: not before 20")
+    assert "starts not before" in told["next_step"]
+    assert saga["isError"]
+    assert "not_before" in saga["content"][0]["text"]
+    assert refused["isError"]
+    assert "RFC 3339" in refused["content"][0]["text"]
