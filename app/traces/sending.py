@@ -6,6 +6,6 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 class Exporter(OTLPSpanExporter):
     """Its way out, with all that its variables say, for spans that come encoded."""
 
-    def __call__(self, request: bytes) -> None:
+    def __call__(self, request: bytes) -> bool:
         """Send an `ExportTraceServiceRequest`, again where that is worth it; logs a failure."""
-        self._client.export(request)
+        return self._client.export(request).success

@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+from prometheus_client import Counter
+
 from app import assets
 from app.config.otel import OtelSettings
 from app.logs import Sparse
@@ -28,8 +30,16 @@ SCOPE: Final = "mcp-broker"
 STOP_S: Final = 10.0
 DROPPED_PERIOD_S: Final = 30.0
 
-Sink = Callable[[bytes], object]
-"""Takes an `ExportTraceServiceRequest`; it may block, and logs by itself that it could not."""
+DROPPED: Final = Counter(
+    "mcpbroker_dropped_spans",
+    "Spans that nobody has got: too many waited (full), or they could not be sent (unsent).",
+    ["why"],
+)
+for why in ("full", "unsent"):
+    DROPPED.labels(why)
+
+Sink = Callable[[bytes], bool]
+"""Takes an `ExportTraceServiceRequest` and says whether it has; may block, and logs by itself."""
 
 
 class Traced(Protocol):
@@ -135,6 +145,7 @@ class Tracing:
             return
         waiting = len(self._queue)
         if waiting >= self._otel.bsp_max_queue_size:
+            DROPPED.labels("full").inc()
             self._sparse.info("spans are dropped: they cannot be sent as fast as they come")
             return
         self._queue.append(span)
@@ -156,7 +167,7 @@ class Tracing:
             try:
                 self.send()
             except Exception:  # one batch is lost, not those after it
-                logger.exception("spans could not be sent")
+                logger.exception("spans could not be encoded")
 
     def send(self) -> None:
         """Send what waits; blocks. Of its own thread, unless that was never begun."""
@@ -165,8 +176,18 @@ class Tracing:
             count = min(batch_max, len(self._queue))
             batch = [self._queue.popleft() for _ in range(count)]
             written = request(self._resource, self._scope, batch)
-            for sink in self._sinks:
-                sink(written)
+            taken = [_has(sink, written) for sink in self._sinks]
+            if not all(taken):
+                DROPPED.labels("unsent").inc(count)
+
+
+def _has(sink: Sink, written: bytes) -> bool:
+    """Whether a sink has them now; what is wrong with one keeps them from no other."""
+    try:
+        return sink(written)
+    except Exception:
+        logger.exception("spans could not be sent")
+        return False
 
 
 class LogIds(logging.Filter):
@@ -275,5 +296,6 @@ class _Appended:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def __call__(self, written: bytes) -> None:
-        os.write(self._file, file.lines(written))
+    def __call__(self, written: bytes) -> bool:
+        line = file.lines(written)
+        return os.write(self._file, line) == len(line)

@@ -9,11 +9,12 @@ import yaml
 from prometheus_client import REGISTRY
 
 from app import assets, errors, metrics
+from app.traces import tracing
 from worker import metrics as of_workers
 
 ROOT = assets.root()
 RULES = ROOT / "deploy" / "alerts.yml"
-WORDS = {"max", "sum", "rate", "increase", "time", "or"}
+WORDS = {"max", "sum", "by", "why", "rate", "increase", "time", "or", "and"}
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 DURATION = r"([0-9]+[smhd])+"
 
@@ -26,6 +27,7 @@ def rules() -> list[dict[str, Any]]:
 def exported() -> set[str]:
     """The names of our samples, those of figures without any value yet included."""
     assert metrics.SEALER
+    assert tracing.DROPPED
     assert of_workers.BUILD
     return {
         family.name + suffix

@@ -18,6 +18,10 @@ class Sent:
     requests: list[bytes] = field(default_factory=list[bytes])
     tracing: Tracing | None = None
 
+    def take(self, request: bytes) -> bool:
+        self.requests.append(request)
+        return True
+
     def spans(self) -> list[Any]:
         assert self.tracing is not None
         self.tracing.close()
@@ -42,7 +46,8 @@ def opening() -> Generator[Opened]:
     def open_(**more: Any) -> Sent:
         sent = Sent()
         otel = more.pop("otel", OtelSettings())
-        sent.tracing = Tracing([sent.requests.append], resource=(), otel=otel, **more)
+        sinks = more.pop("sinks", [sent.take])
+        sent.tracing = Tracing(sinks, resource=(), otel=otel, **more)
         sent.tracing.start()
         made.append(sent)
         return sent

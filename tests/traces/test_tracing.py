@@ -3,14 +3,19 @@
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace import sampling
+from prometheus_client import REGISTRY
 
 from app.config.otel import OtelSettings
 from app.logs import JsonFormatter
+from app.traces import file
 from app.traces.context import HERE, Context, Here
 from app.traces.otlp import INTERNAL, Span
+from app.traces.playbooks import PlaySettings
+from app.traces.tracing import made
 from tests.support.traced import Opened
 
 CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -112,11 +117,56 @@ def test_what_comes_faster_than_it_can_be_sent_is_dropped_and_told(
     otel = OtelSettings(bsp_max_queue_size=10, bsp_schedule_delay=60_000)
     sent = opened(otel=otel)
     assert sent.tracing is not None
+    before = dropped("full")
     with caplog.at_level(logging.INFO):
         for _ in range(25):
             sent.tracing.record(span(sent.tracing.serve(None).at))
     assert len(sent.spans()) == 10
     assert [line.message for line in caplog.records if "dropped" in line.message]
+    assert dropped("full") - before == 15
+
+
+def dropped(why: str) -> float:
+    value = REGISTRY.get_sample_value("mcpbroker_dropped_spans_total", {"why": why})
+    assert value is not None, "it is counted from the start"
+    return value
+
+
+@pytest.mark.guarantee("traces:dropped")
+def test_what_no_collector_takes_is_counted_and_keeps_the_file_from_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    settings = PlaySettings(trace_path=tmp_path / "spans")
+    tracing = made(settings, service="test")
+    assert tracing is not None
+    before = dropped("unsent")
+    for name in ("one", "two"):
+        tracing.record(span(tracing.serve(None).at, name))
+    tracing.send()
+    assert dropped("unsent") - before == 2
+    assert [one.name for one in file.read(tmp_path / "spans")] == ["one", "two"]
+
+
+@pytest.mark.guarantee("traces:dropped")
+def test_a_sink_that_breaks_loses_its_own_spans_alone(opened: Opened) -> None:
+    def full(_: bytes) -> bool:
+        raise OSError(28, "No space left on device")
+
+    kept: list[bytes] = []
+
+    def keeps(request: bytes) -> bool:
+        kept.append(request)
+        return True
+
+    sent = opened(sinks=[full, keeps])
+    assert sent.tracing is not None
+    before = dropped("unsent")
+    sent.tracing.record(span(sent.tracing.serve(None).at))
+    sent.tracing.close()
+    assert len(kept) == 1
+    assert dropped("unsent") - before == 1
 
 
 def test_a_log_line_names_the_span_that_it_is_written_in(opened: Opened) -> None:

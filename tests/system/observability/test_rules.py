@@ -46,6 +46,11 @@ def test_a_budget_that_burns_calls_a_person_and_one_that_does_not_calls_nobody()
     assert "SUCCESS" in promtool("test", "rules", HERE / "slo_test.yml")
 
 
+@pytest.mark.guarantee("alerts:storms")
+def test_a_storm_of_retries_and_spans_that_are_dropped_are_told() -> None:
+    assert "SUCCESS" in promtool("test", "rules", HERE / "alerts_test.yml")
+
+
 def replayed(found: list[dict[str, Any]], samples: int) -> list[dict[str, str]]:
     """What was scraped, a minute a sample; before a series began it was not there either."""
     made: list[dict[str, str]] = []
