@@ -3673,6 +3673,10 @@ CREATE INDEX ix_outbox_claimed ON public.outbox USING btree (claimed_until) WHER
 
 CREATE INDEX ix_outbox_delayed ON public.outbox USING btree (available_at) WHERE (status = 'delayed'::text);
 
+-- INDEX ix_outbox_delayed_at
+
+CREATE INDEX ix_outbox_delayed_at ON public.outbox USING btree (created_at) WHERE (status = 'delayed'::text);
+
 -- INDEX ix_outbox_events
 
 CREATE INDEX ix_outbox_events ON public.outbox USING btree (id) WHERE ((status = 'ready'::text) AND (kind <> 'command'::text));

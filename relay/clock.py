@@ -22,7 +22,7 @@ from app.catalog.cache import Tools
 from app.commands import measures, retention, timeouts
 from app.commands.attempts import Change
 from app.commands.pauses import Pauses
-from app.commands.store import dispatch_record
+from app.commands.store import dispatch_record, set_back
 from app.config import Settings
 from app.postgres.engine import AWAY, each_by_itself, is_lost
 from app.postgres.wakeups import Notifier
@@ -39,6 +39,8 @@ ANALYZE_S: Final = 5.0
 DEADLOCKS_S: Final = 1.0
 FAILED_S: Final = 5.0
 """A timer that failed is tried again after this."""
+SET_BACK_S: Final = 5.0
+"""How often what the database's clock wrote while it was ahead is looked for."""
 COMMAND_FAILED_S: Final = 30.0
 """And so is a command whose timer failed."""
 ANALYZE_GROWN: Final = text("SELECT broker_analyze_grown()")
@@ -75,6 +77,7 @@ class Clock:
         self._timers = (
             Timer("partitions", PARTITIONS_S, self._partitions),
             Timer("rows", 0, self._rows),
+            Timer("set back", SET_BACK_S, self._set_back),
             Timer("deadlines", 0, self._deadlines),
             Timer("leases", 0, self._leases),
             Timer("idle sagas", 0, self._idle_sagas),
@@ -83,6 +86,8 @@ class Clock:
             Timer("purge", settings.purge_s, self.purge),
         )
         self._next_at = dict.fromkeys((timer.name for timer in self._timers), float("-inf"))
+        self._seen: tuple[float, float] | None = None  # a moment of our clock, the database's time
+        self._was_set_back = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Tick every `clock_s`."""
@@ -122,12 +127,38 @@ class Clock:
         metrics.PARTITIONS_AHEAD_S.set(await partitions.ahead_s(self._pool))
 
     async def _rows(self) -> None:
-        due = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
+        asked = time.monotonic()
+        due, at = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
+        self._compare(asked, at)
         freed = await dispatch_record.give_back_expired(
             self._pool, limit=ROWS_MAX, lease_s=self._settings.relay_lease_s
         )
         if due or freed:
             self._notifier.outbox()
+
+    def _compare(self, asked: float, at: float) -> None:
+        """See whether the database's clock was set back since its time was asked last."""
+        if self._seen is not None:
+            answered, before = self._seen
+            by_s = asked - answered - (at - before)
+            if by_s > 1:
+                logger.warning("the database's clock was set back", extra={"by_s": round(by_s, 1)})
+                self._was_set_back = True
+                self._next_at["set back"] = float("-inf")
+        self._seen = time.monotonic(), at
+
+    async def _set_back(self) -> None:
+        every, self._was_set_back = self._was_set_back, False
+        pauses = await set_back.count_pauses_anew(self._pool, limit=ROWS_MAX)
+        leases = await set_back.count_leases_anew(
+            self._pool,
+            limit=ROWS_MAX,
+            claim_wait_s=self._settings.claim_wait_s,
+            lease_s=self._settings.lease_s,
+            every=every,
+        )
+        if pauses or leases:
+            logger.info("counted anew from now", extra={"pauses": pauses, "leases": leases})
 
     async def _deadlines(self) -> None:
         self._say(

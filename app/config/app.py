@@ -250,9 +250,3 @@ class AppSettings(BaseSettings):
         unit="calls",
         change="Lower it where a quick refusal is better than a late answer.",
     )
-    lease_s: Seconds = setting(
-        60,
-        "An adapter's lease on its attempt: without progress for so long it counts as lost.",
-        unit="seconds",
-        change="Raise it where adapters report more seldom; tools can set their own.",
-    )

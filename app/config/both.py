@@ -62,3 +62,9 @@ class BothSettings(EverySettings):
         change="Rarely: a NOTIFY serializes commits, so less than this costs throughput.",
         gt=0,
     )
+    lease_s: Seconds = setting(
+        60,
+        "An adapter's lease on its attempt: without progress for so long it counts as lost.",
+        unit="seconds",
+        change="Raise it where adapters report more seldom; tools can set their own.",
+    )

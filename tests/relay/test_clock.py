@@ -1,6 +1,7 @@
 """What time does: deadlines, leases, retries, grace periods."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -229,3 +230,65 @@ async def test_a_cancel_of_a_waiting_command_ends_it_and_its_outbox_row(
             grace_s=1,
         )
     assert again.repeated
+
+
+AHEAD = "UPDATE {table} SET {times} WHERE {key} = $1"
+
+
+async def ahead(database: Dsns, table: str, key: str, command_id: UUID, *columns: str) -> None:
+    """Put there what a clock would have written that was an hour ahead."""
+    times = ", ".join(f"{column} = {column} + interval '1 hour'" for column in columns)
+    await fetch(database.owner, AHEAD.format(table=table, times=times, key=key), command_id)
+
+
+@pytest.mark.guarantee("clock:set-back-spans")
+async def test_a_pause_that_began_while_the_clock_was_ahead_is_counted_from_now(
+    broker: Parts, clock: Clock, database: Dsns
+) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    retried = (await accept(broker, echo("a"))).written.id
+    later = (await accept(broker, echo("b", not_before=tomorrow))).written.id
+    await fetch(
+        database.owner,
+        "UPDATE outbox SET status = 'delayed', available_at = created_at + interval '20 s'"
+        " WHERE command_id = $1",
+        retried,
+    )
+    await ahead(database, "outbox", "command_id", retried, "created_at", "available_at")
+    await ahead(database, "outbox", "command_id", later, "created_at")
+    await clock.tick()
+    rows = await fetch(
+        database.owner,
+        "SELECT command_id, status, available_at, extract(epoch FROM available_at - now()) AS s"
+        "  FROM outbox",
+    )
+    left = {row["command_id"]: row for row in rows}
+    assert {row["status"] for row in rows} == {"delayed"}
+    assert 10 < left[retried]["s"] <= 20
+    assert left[later]["available_at"] == tomorrow, "it may not start sooner"
+
+
+@pytest.mark.guarantee("clock:set-back-spans")
+async def test_a_lease_given_while_the_clock_was_ahead_ends_when_a_new_one_would(
+    broker: Parts, clock: Clock, database: Dsns
+) -> None:
+    claimed, long, sent = [(await accept(broker, echo(text))).written.id for text in "abc"]
+    for one in (claimed, long):
+        await claim(broker, one)
+    await fetch(
+        database.owner,
+        "UPDATE commands SET state = 'dispatched', dispatched_at = now(), deliveries = 2,"
+        " lease_until = now() + interval '120 s' WHERE id = $1",
+        sent,
+    )
+    await ahead(database, "commands", "id", claimed, "started_at", "lease_until")
+    await ahead(database, "commands", "id", sent, "dispatched_at", "lease_until")
+    await ahead(database, "commands", "id", long, "lease_until")
+    await clock.tick()
+    rows = await fetch(
+        database.owner, "SELECT id, extract(epoch FROM lease_until - now()) AS s FROM commands"
+    )
+    left = {row["id"]: row["s"] for row in rows}
+    assert 50 < left[claimed] <= 60
+    assert 110 < left[sent] <= 120, "the second time it waits twice as long"
+    assert left[long] > 3000, "nothing shows that it was not given so long a lease"

@@ -113,8 +113,9 @@ WITH RECURSIVE undo AS (
            row_number() OVER (PARTITION BY going.tenant_id, going.tool, going.method,
                                            going.priority ORDER BY o.id) AS nth,
            going.look,
-           least(3, going.priority + floor(extract(
-               epoch FROM statement_timestamp() - o.created_at) / $2::float8)) AS tier
+           -- Never below its own: a row may be of a time to come, where the clock was set back.
+           least(3, going.priority + greatest(0, floor(extract(
+               epoch FROM statement_timestamp() - o.created_at) / $2::float8))) AS tier
       FROM going
      CROSS JOIN LATERAL (
         SELECT id, created_at FROM outbox

@@ -332,6 +332,8 @@ OUTBOX: Final = Table(
         postgresql_where=text("status = 'ready' AND kind <> 'command'"),
     ),
     Index("ix_outbox_delayed", "available_at", postgresql_where=text("status = 'delayed'")),
+    # Those of a time to come: the clock was set back.
+    Index("ix_outbox_delayed_at", "created_at", postgresql_where=text("status = 'delayed'")),
     Index("ix_outbox_claimed", "claimed_until", postgresql_where=text("status = 'claimed'")),
     Index("ix_outbox_refused", "id", postgresql_where=text("refusal IS NOT NULL")),
     postgresql_with={

@@ -13,9 +13,16 @@ from typing import Final
 import asyncpg
 import pytest
 
+from app.commands import results
+from app.edges.server import open_broker
+from app.postgres.engine import open_database
+from app.postgres.wakeups import Notifier
 from devstack.postgres import EmbeddedPostgres
+from devstack.stack import prepare
 from devstack.tokens import DevIssuer
-from tests.conftest import AUDIENCE
+from relay.clock import Clock as Timers
+from tests.conftest import AUDIENCE, settings_of
+from tests.support.calls import ADAPTER, accept, claim, echo, policy_of
 from tests.system.chaos.fleet import AWAY, Fleet, Monkey, open_fleet
 from tests.system.chaos.test_chaos import SECONDS, SETTLE_S, only_for_long, ordeal
 
@@ -88,6 +95,47 @@ def steps_of(clock: Clock) -> type[Monkey]:
 
 
 needs_faketime = pytest.mark.skipif(not FOUND, reason="needs libfaketime (Debian's package)")
+
+
+@needs_faketime
+@pytest.mark.guarantee("clock:set-back-spans")
+async def test_a_lease_that_was_renewed_while_the_clock_was_ahead_ends_when_a_new_one_would(
+    issuer: DevIssuer, tmp_path: Path
+) -> None:
+    false = Clock(readable(tmp_path) / "clock")
+    postgres = EmbeddedPostgres(env=false.env)
+    await asyncio.to_thread(postgres.start)
+    try:
+        dsns = await prepare(postgres.dsn)
+        settings = settings_of(dsns.relay, issuer)
+        async with (
+            open_broker(settings_of(dsns.app, issuer)) as broker,
+            open_database(settings, name="relay") as relay,
+        ):
+            notifier = Notifier(relay.pool, coalesce_ms=settings.notify_coalesce_ms)
+            clock = Timers(relay.engine, relay.pool, notifier, settings, random=Random(1))
+            one = (await accept(broker, echo("a", deadline_s=7200))).written.id
+            await claim(broker, one)
+            false.set(3600)
+            await results.progress(
+                broker.database.engine,
+                adapter=ADAPTER,
+                policy=await policy_of(broker, one),
+                command_id=one,
+                attempt=1,
+                stage="on",
+                percent=None,
+                message=None,
+                leases=broker.leases,
+            )
+            await clock.tick()
+            left = "SELECT extract(epoch FROM lease_until - now()) FROM commands"
+            false.set(0)
+            assert await relay.pool.fetchval(left) > 3000
+            await clock.tick()
+            assert 0 < await relay.pool.fetchval(left) <= settings.lease_s
+    finally:
+        await asyncio.to_thread(postgres.stop)
 
 
 @pytest.mark.chaos
