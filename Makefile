@@ -34,6 +34,9 @@ up: setup ## Start the stack and leave it running. PORT=8080, OBSERVE=1: metrics
 down: setup ## End what `make up` started.
 	$(BIN)/python -m devstack down
 
+console: setup ## Print a one-time link to the running stack's console. USER_NAME=ada SCOPES=…
+	@$(BIN)/python -m devstack link --user $(or $(USER_NAME),ada) $(foreach s,$(SCOPES),--scope $(s))
+
 token: setup ## Print a token for the running stack. USER_NAME=ada SCOPES=tools
 	@$(BIN)/python -m devstack token --user $(or $(USER_NAME),ada) $(foreach s,$(or $(SCOPES),tools),--scope $(s))
 
@@ -93,4 +96,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down token test test-fast test-failed chaos hostile interop-agents bench check schema guarantees tampering vectors fmt clean
+.PHONY: help setup demo demo-saga up down console token test test-fast test-failed chaos hostile interop-agents bench check schema guarantees tampering vectors fmt clean

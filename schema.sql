@@ -3239,6 +3239,29 @@ ALTER TABLE ONLY public.command_labels FORCE ROW LEVEL SECURITY;
 -- COMMENT TABLE command_labels
 
 COMMENT ON TABLE public.command_labels IS 'The labels that callers gave to their commands, one a row, for the search by label.';
+-- TABLE console_sessions
+
+CREATE TABLE public.console_sessions (
+    id_hash bytea NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text NOT NULL,
+    identity jsonb NOT NULL,
+    method text NOT NULL,
+    link_hash bytea,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT ck_console_sessions_hash_size CHECK ((octet_length(id_hash) = 32)),
+    CONSTRAINT ck_console_sessions_link_is_named CHECK (((method = 'link'::text) = (link_hash IS NOT NULL))),
+    CONSTRAINT ck_console_sessions_method_known CHECK ((method = ANY (ARRAY['openid'::text, 'link'::text])))
+);
+
+ALTER TABLE ONLY public.console_sessions FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE console_sessions
+
+COMMENT ON TABLE public.console_sessions IS 'Who is signed in at the console, by the hash of a cookie; a day after the end a row goes.';
 
 -- TABLE grants
 
@@ -3497,6 +3520,11 @@ ALTER TABLE ONLY public.command_labels
 ALTER TABLE ONLY public.commands
     ADD CONSTRAINT pk_commands PRIMARY KEY (id);
 
+-- CONSTRAINT console_sessions pk_console_sessions
+
+ALTER TABLE ONLY public.console_sessions
+    ADD CONSTRAINT pk_console_sessions PRIMARY KEY (id_hash);
+
 -- CONSTRAINT grants pk_grants
 
 ALTER TABLE ONLY public.grants
@@ -3567,6 +3595,11 @@ ALTER TABLE ONLY public.tools
 ALTER TABLE ONLY public.turns
     ADD CONSTRAINT pk_turns PRIMARY KEY (name);
 
+-- CONSTRAINT console_sessions uq_console_sessions_link_hash
+
+ALTER TABLE ONLY public.console_sessions
+    ADD CONSTRAINT uq_console_sessions_link_hash UNIQUE (link_hash);
+
 -- CONSTRAINT targets uq_targets_tenant_id_name
 
 ALTER TABLE ONLY public.targets
@@ -3633,6 +3666,10 @@ CREATE INDEX ix_commands_keys ON public.commands USING btree (finished_at, id) W
 
 CREATE INDEX ix_commands_lease ON public.commands USING btree (lease_until) WHERE (state = ANY (ARRAY['dispatched'::text, 'running'::text]));
 
+-- INDEX ix_commands_newest
+
+CREATE INDEX ix_commands_newest ON public.commands USING btree (tenant_id, id);
+
 -- INDEX ix_commands_owner
 
 CREATE INDEX ix_commands_owner ON public.commands USING btree (tenant_id, user_id, id);
@@ -3649,6 +3686,14 @@ CREATE INDEX ix_commands_queued ON public.commands USING btree (tenant_id) WHERE
 
 CREATE INDEX ix_commands_saga ON public.commands USING btree (saga_id) WHERE (saga_id IS NOT NULL);
 
+-- INDEX ix_commands_troubled
+
+CREATE INDEX ix_commands_troubled ON public.commands USING btree (tenant_id, id) WHERE (state = ANY (ARRAY['failed'::text, 'cancelled'::text, 'timed_out'::text, 'dead_lettered'::text]));
+
+-- INDEX ix_commands_unapproved
+
+CREATE INDEX ix_commands_unapproved ON public.commands USING btree (tenant_id, deadline_at, id) WHERE ((approval = 'pending'::text) AND (finished_at IS NULL));
+
 -- INDEX ix_commands_waiting
 
 CREATE INDEX ix_commands_waiting ON public.commands USING btree (tenant_id, ordering_key, key_seq) WHERE held;
@@ -3656,6 +3701,10 @@ CREATE INDEX ix_commands_waiting ON public.commands USING btree (tenant_id, orde
 -- INDEX ix_commands_waiting_saga
 
 CREATE INDEX ix_commands_waiting_saga ON public.commands USING btree (saga_id, ordering_key, key_seq) WHERE (held AND (saga_id IS NOT NULL));
+
+-- INDEX ix_console_sessions_tenant_id_expires_at
+
+CREATE INDEX ix_console_sessions_tenant_id_expires_at ON public.console_sessions USING btree (tenant_id, expires_at);
 
 -- INDEX ix_ordering_heads_blocked
 
@@ -3869,6 +3918,11 @@ CREATE TRIGGER noted AFTER INSERT OR DELETE OR UPDATE ON public.tools FOR EACH R
 
 ALTER TABLE public.tools ENABLE ALWAYS TRIGGER noted;
 
+-- FK CONSTRAINT console_sessions fk_console_sessions_tenant_id_tenants
+
+ALTER TABLE ONLY public.console_sessions
+    ADD CONSTRAINT fk_console_sessions_tenant_id_tenants FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
+
 -- FK CONSTRAINT grants fk_grants_tenant_id
 
 ALTER TABLE ONLY public.grants
@@ -4019,6 +4073,10 @@ CREATE POLICY app ON public.command_labels TO broker_app USING ((tenant_id = ANY
 
 CREATE POLICY app ON public.commands TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
 
+-- POLICY console_sessions app
+
+CREATE POLICY app ON public.console_sessions TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
 -- POLICY grants app
 
 CREATE POLICY app ON public.grants TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
@@ -4071,6 +4129,10 @@ ALTER TABLE public.command_labels ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.commands ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY console_sessions
+
+ALTER TABLE public.console_sessions ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY grants
 
 ALTER TABLE public.grants ENABLE ROW LEVEL SECURITY;
@@ -4090,6 +4152,10 @@ CREATE POLICY owner ON public.command_labels TO broker_owner USING (true) WITH C
 -- POLICY commands owner
 
 CREATE POLICY owner ON public.commands TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY console_sessions owner
+
+CREATE POLICY owner ON public.console_sessions TO broker_owner USING (true) WITH CHECK (true);
 
 -- POLICY grants owner
 
@@ -4745,6 +4811,17 @@ GRANT SELECT ON TABLE ops.waiting TO broker_observer;
 
 GRANT SELECT,INSERT ON TABLE public.command_labels TO broker_app;
 GRANT SELECT,INSERT,DELETE ON TABLE public.command_labels TO broker_relay;
+-- ACL TABLE console_sessions
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.console_sessions TO broker_app;
+
+-- ACL COLUMN console_sessions.seen_at
+
+GRANT UPDATE(seen_at) ON TABLE public.console_sessions TO broker_app;
+
+-- ACL COLUMN console_sessions.ended_at
+
+GRANT UPDATE(ended_at) ON TABLE public.console_sessions TO broker_app;
 
 -- ACL TABLE grants
 

@@ -105,6 +105,8 @@ def up(
     console.print(f"HTTP       {stack.url}/mcp/tools/call")
     console.print(f"Postgres   {stack.dsns.owner}")
     console.print(f"Kafka      {stack.kafka.bootstrap}")
+    console.print(f"Console    {stack.console_link()}", soft_wrap=True)
+    console.print("           (good once, for 10 minutes; another: make console)")
     console.print(f"logs       {home}/*.log")
     if stack.prometheus is not None:
         console.print(f"Prometheus {stack.prometheus.url}")
@@ -143,6 +145,26 @@ def down() -> None:
     for folder in state["folders"]:
         shutil.rmtree(folder, ignore_errors=True)
     STATE.unlink()
+
+
+@app.command()
+def link(
+    tenant: str = "demo",
+    user: str = "ada",
+    scope: Annotated[
+        list[str] | None, typer.Option(help="Repeatable; all a person may have by default.")
+    ] = None,
+) -> None:
+    """Print a link that signs a person in at the running stack's console, once, soon."""
+    from devstack.tokens import DevIssuer, console_link  # noqa: PLC0415 needs the devstack extra
+
+    if not STATE.exists():
+        typer.echo("no development stack runs: start one with make up", err=True)
+        raise typer.Exit(1)
+    state = orjson.loads(STATE.read_bytes())
+    url = f"http://127.0.0.1:{state['port']}"
+    issuer = DevIssuer(Path(state["home"]), audience=f"{url}/mcp")
+    typer.echo(console_link(issuer, url, tenant=tenant, user=user, scopes=scope))
 
 
 @app.command()

@@ -28,7 +28,7 @@ from devstack.kafka import EmbeddedKafka
 from devstack.postgres import EmbeddedPostgres, free_port
 from devstack.process import Process
 from devstack.prometheus import LocalPrometheus
-from devstack.tokens import DevIssuer
+from devstack.tokens import DevIssuer, console_link
 
 READY_S: Final = 60.0
 WORKER_STOP_S: Final = 40.0
@@ -333,6 +333,10 @@ class Stack:
     def user_token(self, *, scopes: tuple[str, ...] = ("tools",), user: str = USER) -> str:
         """A caller's token."""
         return self.issuer.token(tenant=TENANT, user=user, scopes=scopes)
+
+    def console_link(self) -> str:
+        """A link that signs a person in at the console, once."""
+        return console_link(self.issuer, self.url, tenant=TENANT, user=USER)
 
     def adapter_token(self, name: str) -> str:
         """A token of who works on calls."""

@@ -5,7 +5,7 @@ import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Generator, Iterable
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -33,12 +33,20 @@ HEARD_MAX: Final = 10_000
 class Subscription:
     """One waiter's view of one command: the newest state, and a flag that it is new."""
 
-    def __init__(self, tenant_id: str, command_id: UUID, *, end_only: bool) -> None:
+    def __init__(
+        self,
+        tenant_id: str,
+        command_id: UUID,
+        *,
+        end_only: bool,
+        some: asyncio.Event | None = None,
+    ) -> None:
+        """`some` is set when there is something new; of its own, or shared with others."""
         self.tenant_id = tenant_id
         self.command_id = command_id
         self.end_only = end_only
         self._newest: Command | None = None
-        self._some = asyncio.Event()
+        self._some = some or asyncio.Event()
 
     def put(self, command: Command) -> None:
         """A state was read; polling reads the same one often."""
@@ -129,13 +137,14 @@ class CommandFeed:
         *,
         end_only: bool = False,
         just_written: bool = False,
+        some: asyncio.Event | None = None,
     ) -> Generator[Subscription]:
         """Follow a command; its present state comes first.
 
         With `end_only` its moves before the end may go untold. Of one that this process has
         `just_written` the state is known, so it is read only if it was told of in the meantime.
         """
-        watch = Subscription(tenant_id, command_id, end_only=end_only)
+        watch = Subscription(tenant_id, command_id, end_only=end_only, some=some)
         self._watches[command_id].add(watch)
         mark = wakeups.mark(command_id)
         self._marks[mark] = command_id
@@ -148,6 +157,15 @@ class CommandFeed:
             if not self._watches[command_id]:
                 del self._watches[command_id]
                 del self._marks[mark]
+
+    @contextmanager
+    def watch_several(self, tenant_id: str, ids: Iterable[UUID]) -> Generator[asyncio.Event]:
+        """Follow commands that were just read: the event is set when any of them has changed."""
+        some = asyncio.Event()
+        with ExitStack() as watches:
+            for one in ids:
+                watches.enter_context(self.watch(tenant_id, one, just_written=True, some=some))
+            yield some
 
     async def run(self) -> None:
         """Load what changed, for ever."""

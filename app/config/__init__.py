@@ -14,7 +14,7 @@ from app.config.both import BothSettings
 from app.config.relay import RelaySettings
 from app.config.sources import PREFIX, Sourced
 from app.config.worker import WorkerSettings
-from app.trust import DEV_ISSUER, is_loopback
+from app.trust import DEV_ISSUER, Issuer, is_loopback, is_safe
 
 __all__ = ["DEPLOYMENTS", "PREFIX", "Settings", "WorkerSettings", "load"]
 
@@ -46,6 +46,7 @@ class Settings(BothSettings, AppSettings, RelaySettings, Sourced):
             raise ValueError("heartbeat_s must not exceed 15: clients give up on silence")
         self._issuer_relations()
         self._certificate_relations()
+        self._console_relations()
         return self
 
     def _issuer_relations(self) -> None:
@@ -87,6 +88,40 @@ class Settings(BothSettings, AppSettings, RelaySettings, Sourced):
         names = [client.subject or client.san for client in self.certificate_clients]
         if len(set(names)) < len(names):
             raise ValueError("certificate_clients: a name stands there twice")
+
+    def _console_relations(self) -> None:
+        if self.console_idle_s > self.console_session_s:
+            raise ValueError("console_idle_s must not exceed console_session_s")
+        if self.console_client_id is None:
+            return
+        if "openid" not in self.console_scopes:
+            raise ValueError("console_scopes must name openid: it asks for the ID token")
+        if not is_safe(self.public_url):
+            raise ValueError(
+                "the console needs a public_url of https, or of loopback: its cookies go there"
+            )
+        found = self.console_trusts
+        if found is None or found.issuer == DEV_ISSUER:
+            raise ValueError(
+                "console_issuer must name one of the issuers: people sign in there (the development"
+                " issuer has no pages)"
+            )
+
+    @cached_property
+    def console_trusts(self) -> Issuer | None:
+        """The issuer that people sign in with at the console."""
+        named = self.console_issuer
+        fitting = [
+            one
+            for one in self.issuers
+            if one.issuer == named or (named is None and one.issuer != DEV_ISSUER)
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+    @cached_property
+    def console_links(self) -> Issuer | None:
+        """The development issuer, whose one-time links let people in; None in production."""
+        return next((one for one in self.issuers if one.issuer == DEV_ISSUER), None)
 
     @cached_property
     def mcp_url(self) -> str:

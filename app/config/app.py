@@ -79,6 +79,47 @@ class AppSettings(BaseSettings):
         unit="seconds",
         change="Lower it where a withdrawn key must stop working even while the issuer is away.",
     )
+    console_client_id: str | None = setting(
+        None,
+        "The console's client id at its issuer, for sign-in by OpenID Connect. None: no console,"
+        " but on the development stack.",
+        change="To what the issuer calls a client with the redirect URI"
+        " <public_url>/console/sign-in/callback.",
+    )
+    console_client_secret: SecretStr | None = setting(
+        None,
+        "The secret of console_client_id. None: a public client, which PKCE alone protects.",
+        change="Where the issuer gave one.",
+    )
+    console_issuer: str | None = setting(
+        None,
+        "Which of the issuers people sign in with at the console. None: the only one that is"
+        " there.",
+        change="Where there are several issuers.",
+    )
+    console_scopes: tuple[str, ...] = setting(
+        ("openid",),
+        "JSON list of the scopes that the console asks its issuer for; openid among them.",
+        change="Where the issuer tells tenant, groups or roles for a further scope only.",
+        min_length=1,
+    )
+    console_session_s: Seconds = setting(
+        8 * 3600,
+        "How long a sign-in at the console lasts at the most.",
+        unit="seconds",
+        change="Lower it where what a person may do must be asked of the issuer more often.",
+    )
+    console_idle_s: Seconds = setting(
+        1800,
+        "How long a session of the console may be without a request; an open live view is none.",
+        unit="seconds",
+        change="Lower it where screens are shared.",
+    )
+    console_trace_url: str | None = setting(
+        None,
+        "Where the console's link to a call's trace leads; {trace_id} in it is the trace's id.",
+        change="To your tracing system's address of a trace.",
+    )
     refusals_period_s: Seconds = setting(
         60,
         "Within this, equal login failures and denials are one audit event, or two.",

@@ -34,6 +34,8 @@ SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
 MCP: Final = "/mcp"
+CONSOLE: Final = "console"
+"""Its pages have sessions in place of tokens, and errors that are pages."""
 ANY_HOST: Final = frozenset({"results"})
 """Adapters come from inside, by whatever name the app has there; no browser holds their tokens."""
 RESULT_SLACK: Final = 64 << 10
@@ -47,6 +49,7 @@ class Guard:
     app: ASGIApp
     broker: Parts
     doors: Doors
+    console: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the request with its identity in the scope, or refuse it."""
@@ -67,6 +70,9 @@ class Guard:
         respond = sse.escaped(send)
         try:
             origin = self._origin(connection)
+            if self.console is not None and first_part(scope["path"]) == CONSOLE:
+                await self.console(scope, self._limited(connection, receive), watched)
+                return
             if origin is not None:
                 respond = hosts.readable(respond, origin)
                 if hosts.is_preflight(scope["method"], connection.headers):
@@ -91,14 +97,14 @@ class Guard:
             scopes = SCOPES_OF.get(first_part(path), ())
             if scopes and not who.scopes & set(scopes):
                 need(who, scopes[0])
+        await self.app(scope, self._limited(connection, receive), send)
+
+    def _limited(self, connection: HTTPConnection, receive: Receive) -> Receive:
         settings = self.broker.settings
         bytes_max = settings.body_bytes_max
-        if path.startswith("/results/"):
+        if connection.scope["path"].startswith("/results/"):
             bytes_max = settings.result_bytes_max + RESULT_SLACK
-        received = limited(
-            connection.headers, receive, bytes_max=bytes_max, whole_s=settings.body_s
-        )
-        await self.app(scope, received, send)
+        return limited(connection.headers, receive, bytes_max=bytes_max, whole_s=settings.body_s)
 
     def _origin(self, connection: HTTPConnection) -> str | None:
         """The origin of a browser's page.

@@ -20,6 +20,7 @@ from app.commands.reports import ReportBatcher
 from app.commands.results import LeaseTimes
 from app.commands.watch import CommandFeed
 from app.config import Settings
+from app.console import app as console
 from app.edges import failures
 from app.edges.auth.certificates import Certificates, TlsProtocol, server_context
 from app.edges.auth.credentials import Credentials
@@ -171,7 +172,8 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
         redirect_slashes=False,  # it sends callers to whatever host their Host header names
     )
     endpoint = front.endpoint(mcp_app)
-    guard = Guard(FastCall(app, endpoint, broker), broker, Doors.of(settings))
+    pages = console.build(broker)
+    guard = Guard(FastCall(app, endpoint, broker), broker, Doors.of(settings), pages)
     for one in (app, mcp_app):  # each answers for its own errors
         failures.install(one, metadata_url=guard.metadata_url, on_refused=guard.refused)
     app.add_api_route("/healthz", healthz, methods=["GET"])

@@ -30,6 +30,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "sagas": "raw",
         "saga_steps": "raw",
         "saga_turns": "a",
+        "console_sessions": "rad:w",
         "turns": "r:w",
         "audit.events": "r:a",
         "audit.seals": "r",
@@ -109,6 +110,7 @@ EVENT = (
 )
 COLUMNS = {
     ("broker_app", "turns", "UPDATE"): "held",
+    ("broker_app", "console_sessions", "UPDATE"): "ended_at seen_at",
     ("broker_relay", "turns", "UPDATE"): "held",
     ("broker_app", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.events", "INSERT"): EVENT,

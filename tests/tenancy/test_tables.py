@@ -45,6 +45,8 @@ OTHERS = """
     INSERT INTO audit.auditors VALUES ('x', 'other'), ('broker_auditor_login', 'demo');
     INSERT INTO command_labels VALUES ('other', 'l', (SELECT id FROM commands
         WHERE tenant_id = 'other' LIMIT 1));
+    INSERT INTO console_sessions (id_hash, tenant_id, user_id, identity, method, expires_at)
+         VALUES (sha256('x'), 'other', 'e', '{}', 'openid', now());
     INSERT INTO targets (tenant_id, name, kind) VALUES ('other', 'n', 'echo');
     INSERT INTO audit.members VALUES ('other', 1, gen_random_uuid(), now(), '');
     INSERT INTO audit.seals (tenant_id, seal_no, seq_from, seq_to, root, frontier, previous, key_id,
@@ -90,5 +92,5 @@ async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
                     continue
             await conn.close()
     await owner.close()
-    assert walked == {"app": 14, "auditor": 6}
+    assert walked == {"app": 15, "auditor": 6}
     assert ADA.tenant_id == "demo"

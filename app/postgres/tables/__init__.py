@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from app.postgres.tables import audit, calls, comments, labels, sagas, targets
+from app.postgres.tables import audit, calls, comments, console, labels, sagas, targets
 from app.postgres.tables.base import metadata
 
-__all__ = ["TENANT_TABLES", "audit", "calls", "labels", "metadata", "sagas", "targets"]
+__all__ = ["TENANT_TABLES", "audit", "calls", "console", "labels", "metadata", "sagas", "targets"]
 
 comments.comment(metadata)
 
@@ -23,6 +23,7 @@ TENANT_TABLES: Final = (
     "saga_steps",
     "saga_turns",
     "targets",
+    "console_sessions",
     "audit.events",
     "audit.seals",
     "audit.members",

@@ -221,6 +221,20 @@ COMMANDS: Final = Table(
         postgresql_where=text("state IN ('dispatched', 'running')"),
     ),
     Index("ix_commands_owner", "tenant_id", "user_id", "id"),
+    Index("ix_commands_newest", "tenant_id", "id"),
+    Index(
+        "ix_commands_troubled",
+        "tenant_id",
+        "id",
+        postgresql_where=text("state IN ('failed', 'cancelled', 'timed_out', 'dead_lettered')"),
+    ),
+    Index(
+        "ix_commands_unapproved",
+        "tenant_id",
+        "deadline_at",
+        "id",
+        postgresql_where=text("approval = 'pending' AND finished_at IS NULL"),
+    ),
     Index("ix_commands_saga", "saga_id", postgresql_where=text("saga_id IS NOT NULL")),
     Index(
         "ix_commands_dead",

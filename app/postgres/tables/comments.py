@@ -27,6 +27,8 @@ TABLES: Final[Mapping[str, str]] = {
     ),
     "public.sagas": "Sagas: their plan, input and state.",
     "public.saga_steps": "Steps of sagas, with the commands that were written for each.",
+    "public.console_sessions": "Who is signed in at the console, by the hash of a cookie; a day"
+    " after the end a row goes.",
     "public.saga_turns": "Ticks: which saga has something to look at, and since when.",
     "audit.events": "The audit trail: what happened, written by the transaction that did it. Append"
     " only, for every role.",

@@ -1,0 +1,1 @@
+"""The console: pages for people who operate, audit or call. It acts by the edges' use cases."""
