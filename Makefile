@@ -79,6 +79,9 @@ collection: setup ## Build the Ansible collection mcpbroker.eda into build/.
 	$(BIN)/ansible-galaxy collection build $(COLLECTION) --output-path build --force
 	cp build/mcpbroker-eda-*.tar.gz build/mcpbroker-eda.tar.gz
 
+pictures: setup ## Write the pictures of docs/console, in Chromium.
+	WRITE_PICTURES=1 $(BIN)/python -m pytest tests/system/console -q
+
 guarantees: setup ## Write docs/GUARANTEES.md, of tests/guarantees.yml and the tests that carry its ids.
 	$(BIN)/python -m tests.support.guarantees
 
@@ -96,4 +99,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down console token test test-fast test-failed chaos hostile interop-agents bench check schema guarantees tampering vectors fmt clean
+.PHONY: help setup demo demo-saga up down console token test test-fast test-failed chaos hostile interop-agents bench check schema guarantees tampering vectors pictures fmt clean

@@ -46,7 +46,7 @@ class Form:
         found = self.get("reason").strip()
         if not 0 < len(found) <= REASON_CHARS_MAX:
             raise BadRequestError(
-                f"Give a reason, of {REASON_CHARS_MAX} characters at most; the audit trail keeps it."
+                f"Give a reason of at most {REASON_CHARS_MAX} characters; the audit trail keeps it."
             )
         return found
 

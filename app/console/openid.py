@@ -1,8 +1,9 @@
 """Sign-in by OpenID Connect: the authorization code flow with PKCE (Core 1.0, 3.1; RFC 7636).
 
 The ID token is judged by the same verifier as bearer tokens are, keys and claims alike, with the
-console's client id as its audience. What a sign-in must remember until the person comes back (state,
-nonce, verifier, page) is in a cookie of the browser that began it, so nothing is kept for strangers.
+console's client id as its audience. What a sign-in must remember until the person comes back
+(state, nonce, verifier, page) is in a cookie of the browser that began it, so nothing is kept for
+strangers.
 """
 
 import base64

@@ -51,7 +51,11 @@ async def send(client: httpx.AsyncClient, path: str, **fields: Any) -> httpx.Res
     """Send a form of the session's, as a page does."""
     page = await client.get("/console", follow_redirects=True)
     data = {"csrf": csrf_of(page.text)} | fields
-    return await client.post(path, data=data, headers={"Origin": BASE})
+    return await client.post(path, data=data, headers={"Origin": origin_of(client)})
+
+
+def origin_of(client: httpx.AsyncClient) -> str:
+    return str(client.base_url).rstrip("/")
 
 
 @asynccontextmanager

@@ -202,8 +202,15 @@ async def test_every_answer_has_the_headers_that_keep_scripts_and_frames_out(
 
 async def test_no_page_leads_a_person_to_another_site(broker: Parts, issuer: DevIssuer) -> None:
     async with browsing(broker) as client:
-        for page in ("//evil.example", "https://evil.example/console", "/console//evil.example",
-                     "/mcp", "/console/../mcp", "/console\\evil", "javascript:alert(1)"):  # fmt: skip
+        for page in (
+            "//evil.example",
+            "https://evil.example/console",
+            "/console//evil.example",
+            "/mcp",
+            "/console/../mcp",
+            "/console\\evil",
+            "javascript:alert(1)",
+        ):
             shown = await client.get("/console/sign-in", params={"page": page})
             assert shown.status_code == 200
             assert "evil" not in shown.text

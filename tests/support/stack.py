@@ -183,10 +183,10 @@ def make_repo(path: Path) -> Path:
 
 @asynccontextmanager
 async def listening(
-    app: ASGIApp, *, lifespan: Literal["auto", "off"] = "off"
+    app: ASGIApp, *, lifespan: Literal["auto", "off"] = "off", port: int = 0
 ) -> AsyncGenerator[int]:
-    """Serve an app in this process, on a free port of loopback; gives the port."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan=lifespan)
+    """Serve an app in this process, on this or a free port of loopback; gives the port."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
 

@@ -171,6 +171,6 @@ def whole_id(part: str | None) -> UUID | None:
 
 
 async def counts(conn: AsyncConnection, *, tenant_id: str, since: datetime) -> Counts:
-    """How many of a tenant's wait, are in flight, and ended badly since then: each up to a bound."""
+    """How many of a tenant's wait, are in flight, and ended badly since then, up to a bound."""
     values = {"tenant_id": tenant_id, "since": first_of(since), "most": COUNT_MAX + 1}
     return Counts(**(await conn.execute(COUNTS, values)).mappings().one())
