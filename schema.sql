@@ -3239,6 +3239,7 @@ ALTER TABLE ONLY public.command_labels FORCE ROW LEVEL SECURITY;
 -- COMMENT TABLE command_labels
 
 COMMENT ON TABLE public.command_labels IS 'The labels that callers gave to their commands, one a row, for the search by label.';
+
 -- TABLE console_sessions
 
 CREATE TABLE public.console_sessions (
@@ -4811,6 +4812,7 @@ GRANT SELECT ON TABLE ops.waiting TO broker_observer;
 
 GRANT SELECT,INSERT ON TABLE public.command_labels TO broker_app;
 GRANT SELECT,INSERT,DELETE ON TABLE public.command_labels TO broker_relay;
+
 -- ACL TABLE console_sessions
 
 GRANT SELECT,INSERT,DELETE ON TABLE public.console_sessions TO broker_app;
