@@ -21,15 +21,19 @@ PACKAGES: Final = (
     (
         "htmx.org",
         "2.0.11",
-        "sha512-Thx/WtpeOQqSrqBCw/A1cwGJGg4UrVa3+sW0GmrM"
-        "3p4gJgO89ecH4qtbnyzDDWFvBTqjnIMCgELTNt636dtamA==",
+        (
+            "sha512-Thx/WtpeOQqSrqBCw/A1cwGJGg4UrVa3+sW0GmrM"
+            "3p4gJgO89ecH4qtbnyzDDWFvBTqjnIMCgELTNt636dtamA=="
+        ),
         {"dist/htmx.min.js": "htmx.min.js", "LICENSE": "htmx.LICENSE"},
     ),
     (
         "htmx-ext-sse",
         "2.2.4",
-        "sha512-LJmxVhykyflBWgh5PvbRidcyuqMHlgfajmmzumvK"
-        "ctv9puvsufeH6OaejSMZTNTnEI8O2wXXn4ZZtBdpEMqmEQ==",
+        (
+            "sha512-LJmxVhykyflBWgh5PvbRidcyuqMHlgfajmmzumvK"
+            "ctv9puvsufeH6OaejSMZTNTnEI8O2wXXn4ZZtBdpEMqmEQ=="
+        ),
         {"dist/sse.min.js": "htmx-ext-sse.min.js", "LICENSE": "htmx-ext-sse.LICENSE"},
     ),
 )

@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from app import cli
+from app.console.pages import PAGES
 from app.contract import CallMeta
 from app.edges import guard
 from app.edges import http as http_edges
@@ -43,6 +44,10 @@ def routes() -> dict[str, set[str]]:
     made: dict[str, set[str]] = {PATH: {"GET", "POST", "DELETE"}}
     for path in (*guard.PUBLIC, guard.METADATA):
         made[path] = {"GET"}
+    for page in PAGES:
+        made[page.url] = {"GET"}
+    made["/console"] = {"GET"}
+    made["/console/sign-in/callback"] = {"GET"}
     # No route is called: a router needs its broker only then.
     broker = cast("Parts", SimpleNamespace(database=SimpleNamespace(engine=None)))
     for module in pkgutil.iter_modules(http_edges.__path__):

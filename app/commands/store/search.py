@@ -5,12 +5,13 @@ and takes those that fit. Where the window did not fill the page, the next one b
 ended. So a filter without an index costs a window a page, however many commands there are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.commands.state import State
@@ -23,43 +24,56 @@ LEAST: Final = UUID(int=0)
 MOST: Final = UUID(int=2**128 - 1)
 TROUBLED: Final = frozenset({State.FAILED, State.CANCELLED, State.TIMED_OUT, State.DEAD_LETTERED})
 
-# Each begins a window: an index has it in the order of the ids.
-OF_TENANT: Final = "c.tenant_id = :tenant_id"
-OF_USER: Final = f"{OF_TENANT} AND c.user_id = :user_id"
+# Each is a window that an index has in the order of the ids: where from, and its id.
+OF_TENANT: Final = ("commands c WHERE c.tenant_id = :tenant_id", "c.id")
+OF_USER: Final = ("commands c WHERE c.tenant_id = :tenant_id AND c.user_id = :user_id", "c.id")
 OF_TROUBLED: Final = (
-    f"{OF_TENANT} AND c.state IN ('failed', 'cancelled', 'timed_out', 'dead_lettered')"
+    (
+        "commands c WHERE c.tenant_id = :tenant_id"
+        " AND c.state IN ('failed', 'cancelled', 'timed_out', 'dead_lettered')"
+    ),
+    "c.id",
 )
-OF_SAGA: Final = f"{OF_TENANT} AND c.saga_id = :saga_id"
+OF_SAGA: Final = ("commands c WHERE c.tenant_id = :tenant_id AND c.saga_id = :saga_id", "c.id")
+OF_LABEL: Final = (
+    (
+        "command_labels l JOIN commands c ON c.id = l.command_id AND c.tenant_id = l.tenant_id"
+        " WHERE l.tenant_id = :tenant_id AND l.label = :label"
+    ),
+    "l.command_id",
+)
 
 FOUND: Final = f"""
     SELECT {COLUMNS}
-      FROM (SELECT *
-              FROM commands c
-             WHERE {{which}} AND c.id < :before AND c.id >= :since
-             ORDER BY c.id DESC
+      FROM (SELECT c.*
+              FROM {{which}} AND {{id}} < :before AND {{id}} >= :since
+             ORDER BY {{id}} DESC
              LIMIT :window) c
      WHERE (CAST(:states AS text[]) IS NULL OR c.state = ANY (:states))
        AND (CAST(:user_id AS text) IS NULL OR c.user_id = :user_id)
        AND (CAST(:saga_id AS uuid) IS NULL OR c.saga_id = :saga_id)
+       AND (CAST(:label AS text) IS NULL OR :label = ANY (c.labels))
        AND (CAST(:tool AS text) IS NULL OR c.tool = :tool)
        AND (CAST(:method AS text) IS NULL OR c.method = :method)
        AND (CAST(:ordering_key AS text) IS NULL OR c.ordering_key = :ordering_key)
        AND (CAST(:id_part AS text) IS NULL OR strpos(CAST(c.id AS text), :id_part) > 0
             OR c.idempotency_key = :id_part)
-     ORDER BY c.id DESC
      LIMIT :limit
 """
 END: Final = """
-    SELECT c.id
-      FROM commands c
-     WHERE {which} AND c.id < :before AND c.id >= :since
-     ORDER BY c.id DESC
+    SELECT {id}
+      FROM {which} AND {id} < :before AND {id} >= :since
+     ORDER BY {id} DESC
     OFFSET :window - 1
      LIMIT 1
 """
-WAYS: Final = (OF_TENANT, OF_USER, OF_TROUBLED, OF_SAGA)
-FOUND_BY: Final = {which: text(FOUND.format(which=which)) for which in WAYS}
-END_BY: Final = {which: text(END.format(which=which)) for which in WAYS}
+WAYS: Final[tuple[tuple[str, str], ...]] = (OF_TENANT, OF_USER, OF_TROUBLED, OF_SAGA, OF_LABEL)
+FOUND_BY: Final[Mapping[tuple[str, str], TextClause]] = {
+    way: text(FOUND.format(which=way[0], id=way[1])) for way in WAYS
+}
+END_BY: Final[Mapping[tuple[str, str], TextClause]] = {
+    way: text(END.format(which=way[0], id=way[1])) for way in WAYS
+}
 
 COUNTS: Final = text("""
     SELECT (SELECT count(*) FROM (SELECT FROM commands c
@@ -88,6 +102,7 @@ class Sought:
     method: str | None = None
     ordering_key: str | None = None
     saga_id: UUID | None = None
+    label: str | None = None
     id_part: str | None = None
     """Of the id's text in lower case, or the whole of an idempotency key."""
     since: datetime | None = None
@@ -136,6 +151,7 @@ async def find(
         "states": None if sought.states is None else sorted(sought.states),
         "user_id": sought.user_id,
         "saga_id": sought.saga_id,
+        "label": sought.label,
         "tool": sought.tool,
         "method": sought.method,
         "ordering_key": sought.ordering_key,
@@ -143,20 +159,23 @@ async def find(
         "window": WINDOW,
         "limit": limit,
     }
-    which = way(sought)
-    rows = (await conn.execute(FOUND_BY[which], values)).mappings().all()
+    chosen = way(sought)
+    rows = (await conn.execute(FOUND_BY[chosen], values)).mappings().all()
     commands = [Command.of(row) for row in rows]
     if len(commands) == limit:
         return Found(commands=commands, before=commands[-1].id)
     used = {name: values[name] for name in ("tenant_id", "before", "since", "window")}
-    used |= {name: values[name] for name in ("user_id", "saga_id") if f":{name}" in which}
-    return Found(commands=commands, before=await conn.scalar(END_BY[which], used))
+    own = ("user_id", "saga_id", "label")
+    used |= {name: values[name] for name in own if f":{name}" in chosen[0]}
+    return Found(commands=commands, before=await conn.scalar(END_BY[chosen], used))
 
 
-def way(sought: Sought) -> str:
+def way(sought: Sought) -> tuple[str, str]:
     """The index whose window is likely to have the most that fit."""
     if sought.saga_id is not None:
         return OF_SAGA
+    if sought.label is not None:
+        return OF_LABEL
     if sought.states is not None and sought.states <= TROUBLED:
         return OF_TROUBLED
     return OF_TENANT if sought.user_id is None else OF_USER

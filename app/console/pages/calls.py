@@ -43,6 +43,7 @@ class Filter(BaseModel):
     user: Word | None = None
     key: Word | None = None
     saga: UUID | None = None
+    label: Word | None = None
     id: Word | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -77,6 +78,7 @@ class Filter(BaseModel):
             method=method or None,
             ordering_key=self.key,
             saga_id=self.saga,
+            label=self.label,
             id_part=None if self.id is None else self.id.strip().lower(),
             since=self.since,
             until=self.until,

@@ -95,7 +95,7 @@ class Desk:
     async def context(
         self, *, scheme: Scheme = "light", **options: Any
     ) -> AsyncGenerator[BrowserContext]:
-        size = {"viewport": {"width": 1280, "height": 800}}
+        size: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
         context = await self.browser.new_context(color_scheme=scheme, **size | options)
         context.set_default_timeout(10_000)
         yield context

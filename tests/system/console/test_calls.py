@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.calls import accept, claim, delete, echo, finish
+from tests.support.calls import accept, claim, echo, finish
 from tests.system.console.conftest import Desk, Scheme, accessible, picture
 from tests.tenancy.theirs import fill
 
