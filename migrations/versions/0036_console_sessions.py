@@ -7,7 +7,7 @@ what ended badly and what waits for an approval by themselves.
 from alembic import op
 
 revision = "0036"
-down_revision = "0033"
+down_revision = "0034"
 branch_labels = None
 depends_on = None
 
