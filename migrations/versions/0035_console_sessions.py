@@ -6,7 +6,7 @@ what ended badly and what waits for an approval by themselves.
 
 from alembic import op
 
-revision = "0036"
+revision = "0035"
 down_revision = "0034"
 branch_labels = None
 depends_on = None
