@@ -3703,10 +3703,6 @@ CREATE INDEX ix_commands_waiting ON public.commands USING btree (tenant_id, orde
 
 CREATE INDEX ix_commands_waiting_saga ON public.commands USING btree (saga_id, ordering_key, key_seq) WHERE (held AND (saga_id IS NOT NULL));
 
--- INDEX ix_console_sessions_tenant_id_expires_at
-
-CREATE INDEX ix_console_sessions_tenant_id_expires_at ON public.console_sessions USING btree (tenant_id, expires_at);
-
 -- INDEX ix_ordering_heads_blocked
 
 CREATE INDEX ix_ordering_heads_blocked ON public.ordering_heads USING btree (tenant_id, ordering_key) WHERE (blocked_reason IS NOT NULL);

@@ -33,8 +33,6 @@ UP = f"""
             CHECK ((method = 'link') = (link_hash IS NOT NULL)));
     COMMENT ON TABLE console_sessions IS
         'Who is signed in at the console, by the hash of a cookie; a day after the end a row goes.';
-    CREATE INDEX ix_console_sessions_tenant_id_expires_at
-        ON console_sessions (tenant_id, expires_at);
     GRANT SELECT, INSERT, DELETE, UPDATE (seen_at, ended_at) ON console_sessions TO broker_app;
     ALTER TABLE console_sessions ENABLE ROW LEVEL SECURITY;
     ALTER TABLE console_sessions FORCE ROW LEVEL SECURITY;

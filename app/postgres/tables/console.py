@@ -6,7 +6,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
-    Index,
     LargeBinary,
     Table,
     Text,
@@ -34,5 +33,4 @@ CONSOLE_SESSIONS: Final = Table(
     CheckConstraint("octet_length(id_hash) = 32", name="hash_size"),
     CheckConstraint("method IN ('openid', 'link')", name="method_known"),
     CheckConstraint("(method = 'link') = (link_hash IS NOT NULL)", name="link_is_named"),
-    Index("ix_console_sessions_tenant_id_expires_at", "tenant_id", "expires_at"),
 )
