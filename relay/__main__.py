@@ -23,12 +23,14 @@ from pydantic_settings import SettingsError
 from app import assets, config, logs, metrics
 from app.audit.keys import pinned, signer
 from app.config import Settings
+from app.config.otel import OtelSettings
 from app.postgres import migrate, pooler, wakeups
 from app.postgres.engine import direct_of, open_database
 from app.postgres.pooler import PoolerError
 from app.postgres.wakeups import Notifier
 from app.supervision import Supervisor
 from app.traces import tracing as spans
+from app.traces.exports import exported
 from app.traces.tracing import ExtraMissingError
 from relay import anchors, gauges
 from relay.clock import Clock
@@ -59,6 +61,7 @@ async def serve(settings: Settings) -> None:
         open_database(settings, name="broker-relay", hot_max=hot_max) as database,
         spans.running(settings, service="relay") as tracing,
     ):
+        otel = OtelSettings()
         notifier = Notifier(database.pool, coalesce_ms=settings.notify_coalesce_ms)
         publisher = Publisher(settings, client_id=f"broker-relay-{relay}")
         traces = None if tracing is None else Traces(database.pool, tracing)
@@ -87,7 +90,7 @@ async def serve(settings: Settings) -> None:
                 group.create_task(outbound.run(stop))
                 group.create_task(clock.run(stop))
                 group.create_task(conductor.run(stop))
-                if settings.metrics_port is not None:
+                if settings.metrics_port is not None or otel.exports(otel.metrics_exporter):
                     group.create_task(gauges.keep(database.pool, stop, every_s=settings.gauges_s))
                 if settings.seal_keys:
                     sealer = sealer_of(settings, database.pool, notifier)
@@ -147,16 +150,19 @@ def main() -> None:
     except (ValidationError, SettingsError) as error:
         sys.exit(f"settings: {error}")
     logs.configure(level=settings.log_level, json=settings.log_json)
-    with metrics.served(
-        settings.metrics_host,
-        settings.metrics_port,
-        version=assets.version(),
-        schema=migrate.head(),
-    ):
-        try:
+    try:
+        with (
+            metrics.served(
+                settings.metrics_host,
+                settings.metrics_port,
+                version=assets.version(),
+                schema=migrate.head(),
+            ),
+            exported("relay"),
+        ):
             uvloop.run(serve(settings))
-        except (PoolerError, ExtraMissingError) as error:
-            sys.exit(f"{error.title}. {error}")
+    except (PoolerError, ExtraMissingError) as error:
+        sys.exit(f"{error.title}. {error}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from adapters.kinds import Adapters
 from app import assets, logs
 from app.config.worker import WorkerSettings
 from app.traces import tracing as traces
+from app.traces.exports import exported
 from app.traces.tracing import ExtraMissingError
 from worker import metrics
 from worker.api import BlockingApi, ResultsApi
@@ -114,11 +115,12 @@ def main() -> None:
     except (ValidationError, SettingsError) as error:
         sys.exit(f"settings: {error}")
     logs.configure(level=settings.log_level, json=settings.log_json)
-    with metrics.served(settings.metrics_host, settings.metrics_port, version=assets.version()):
-        try:
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        with metrics.served(host, port, version=assets.version()), exported("worker"):
             uvloop.run(serve(settings))
-        except ExtraMissingError as error:
-            sys.exit(f"{error.title}. {error}")
+    except ExtraMissingError as error:
+        sys.exit(f"{error.title}. {error}")
 
 
 if __name__ == "__main__":

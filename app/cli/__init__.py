@@ -26,6 +26,7 @@ from app.cli import settings as settings_
 from app.cli.common import DatabaseUrl, fail, run
 from app.postgres import migrate
 from app.postgres.pooler import PoolerError
+from app.traces.exports import exported
 from app.traces.tracing import ExtraMissingError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -57,7 +58,8 @@ def serve() -> None:
         raise fail(f"settings: {error}") from error
     logs.configure(level=settings.log_level, json=settings.log_json)
     try:
-        uvloop.run(serve_app(settings))
+        with exported("app"):
+            uvloop.run(serve_app(settings))
     except (PoolerError, ExtraMissingError) as error:
         raise fail(f"{error.title}. {error}") from error
 

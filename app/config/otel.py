@@ -1,4 +1,4 @@
-"""The standard variables of OpenTelemetry that say whether, and how, spans are sent.
+"""The standard variables of OpenTelemetry that say whether, and how, something is sent.
 
 What else they can say (the endpoint, headers, certificates, the sampler, the resource) is read by
 OpenTelemetry's own libraries.
@@ -15,6 +15,8 @@ class OtelSettings(BaseSettings):
 
     sdk_disabled: bool = False
     traces_exporter: str = ""
+    logs_exporter: str = ""
+    metrics_exporter: str = ""
     exporter_otlp_endpoint: str = ""
     exporter_otlp_traces_endpoint: str = ""
     bsp_schedule_delay: float = Field(default=5000, gt=0)
@@ -23,11 +25,18 @@ class OtelSettings(BaseSettings):
     bsp_max_export_batch_size: int = Field(default=2_048, gt=0)
     """Not the specification's 512: sending one costs as much as encoding hundreds of spans."""
 
+    metric_export_interval: float = Field(default=60_000, gt=0)
+    """Milliseconds."""
+
+    def exports(self, exporter: str) -> bool:
+        """Whether an exporter's variable asks for OTLP; of metrics and logs, only by name."""
+        return not self.sdk_disabled and "otlp" in exporter.split(",")
+
     @property
     def sends(self) -> bool:
         """Whether spans are sent by OTLP."""
         if self.sdk_disabled:
             return False
         if self.traces_exporter:
-            return "otlp" in self.traces_exporter.split(",")
+            return self.exports(self.traces_exporter)
         return bool(self.exporter_otlp_endpoint or self.exporter_otlp_traces_endpoint)

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import random
-import socket
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -258,9 +257,9 @@ def made(settings: Traced, *, service: str, links_clients: bool = False) -> Trac
     if not otel.sends and path is None:
         return None
     try:
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider, sampling  # noqa: PLC0415
 
+        from app.traces.resource import resource  # noqa: PLC0415
         from app.traces.sending import Exporter  # noqa: PLC0415
     except ImportError as error:
         raise ExtraMissingError(str(error)) from error
@@ -269,20 +268,12 @@ def made(settings: Traced, *, service: str, links_clients: bool = False) -> Trac
         sinks.append(Exporter())
     if path is not None:
         sinks.append(_Appended(path))
-    resource = Resource.create(
-        {
-            "service.version": assets.version(),
-            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
-        }
-    ).attributes
-    named = dict(resource)
-    if str(named.get("service.name", "")).startswith("unknown_service"):
-        named["service.name"] = f"mcp-broker-{service}"
+    of_process = resource(service).attributes
     sampler = TracerProvider(shutdown_on_exit=False).sampler
     logger.info("traces are recorded", extra={"otlp": otel.sends, "path": path and str(path)})
     return Tracing(
         sinks,
-        resource=tuple((name, str(value)) for name, value in named.items()),
+        resource=tuple((name, str(value)) for name, value in of_process.items()),
         otel=otel,
         sampler=None if sampler is sampling.DEFAULT_ON else sampler,
         shown=settings.trace_attributes,

@@ -80,6 +80,11 @@ class Receiver:
     def spans(self, trace_id: str) -> list[Received]:
         return [one for one in self._all() if one.trace_id == trace_id]
 
+    def lines(self, beginning: str) -> list[dict[str, Any]]:
+        """Log lines or metrics that were received: as JSON objects that begin so."""
+        lines = self._log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith(beginning)]
+
     def linked(self, span_id: str) -> list[Received]:
         """The spans, of whatever trace, that have a link to this one."""
         return [one for one in self._all() if span_id in one.links]

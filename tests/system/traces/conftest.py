@@ -20,6 +20,13 @@ from tests.support.offers import offer, put
 from tests.support.spans import Receiver
 from tests.support.stack import PostgresServer
 
+EXPORTS = {
+    "OTEL_LOGS_EXPORTER": "otlp",
+    "OTEL_METRICS_EXPORTER": "otlp",
+    "OTEL_METRIC_EXPORT_INTERVAL": "500",
+    "OTEL_BLRP_SCHEDULE_DELAY": "100",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
@@ -56,7 +63,7 @@ def observed(
     slow = offer(adapter={"kind": "echo", "target": "mirror", "delay_s": 1.0})
     asyncio.run(put(dsns, home, slow))
     with servers.kafka_bootstrap() as kafka:
-        common = receiver.env | {"MCP_BROKER_KAFKA_BOOTSTRAP": kafka}
+        common = receiver.env | EXPORTS | {"MCP_BROKER_KAFKA_BOOTSTRAP": kafka}
         shared = common | {
             "MCP_BROKER_ISSUERS": issuer.setting(),
             "MCP_BROKER_PUBLIC_URL": AUDIENCE.removesuffix("/mcp"),

@@ -167,6 +167,40 @@ async def running(observed: Observed, command_id: str) -> None:
     await wait_for(there, 30)
 
 
+@pytest.mark.guarantee("metrics:otlp")
+@pytest.mark.guarantee("logs:otlp")
+async def test_log_lines_and_metrics_of_each_process_are_received(
+    observed: Observed, trace_id: str
+) -> None:
+    async with observed.client(trace_id) as http:
+        answer = await http.post("/mcp/tools/call", json=CALL)
+    assert answer.json()["status"] == "ok", answer.text
+
+    async def told() -> bool:
+        lines = observed.receiver.lines('{"timeUnixNano"')
+        of_call = [one for one in lines if one["traceId"] == trace_id]
+        said = {one["body"]["stringValue"] for one in of_call}
+        return {"accepted", "succeeded"} <= said
+
+    await wait_for(told, 30)
+    lines = observed.receiver.lines('{"timeUnixNano"')
+    [accepted] = [one for one in lines if one["traceId"] == trace_id and "accepted" in str(one)]
+    fields = {one["key"] for one in accepted["attributes"]}
+    assert "correlation_id" in fields
+    assert not {"trace_id", "span_id"} & fields
+    assert accepted["severityText"] == "INFO"
+    assert "not to be seen" not in str(lines)
+
+    async def counted() -> bool:
+        names = {one["name"] for one in observed.receiver.lines('{"name":"mcpbroker')}
+        each = {"accepted_calls_total", "published_rows_total", "worker_calls_total"}
+        read = observed.receiver.lines('{"name":"mcpbroker_gauges_read_timestamp_seconds"')
+        ages = [point["asDouble"] for one in read for point in one["gauge"]["dataPoints"]]
+        return {f"mcpbroker_{name}" for name in each} <= names and any(ages)
+
+    await wait_for(counted, 30)
+
+
 @pytest.mark.guarantee("traces:sagas")
 async def test_a_saga_that_is_undone_is_one_trace_whose_undos_name_what_they_undo(
     observed: Observed, trace_id: str
