@@ -27,7 +27,8 @@ from app.config import Settings
 from app.postgres.engine import AWAY, each_by_itself, is_lost
 from app.postgres.wakeups import Notifier
 from app.sagas import deadlocks
-from app.sagas.store import sagas
+from app.sagas.store import due, sagas
+from app.sagas.store.due import Due
 from app.traces.context import log_ids
 from relay import waits
 
@@ -53,6 +54,7 @@ class Timer:
     name: str
     every_s: float  # 0: at each tick
     work: Callable[[], Awaitable[None]]
+    due: Callable[[Due], bool] = lambda _: True
 
 
 class Clock:
@@ -72,17 +74,19 @@ class Clock:
         self._notifier = notifier
         self._settings = settings
         self._random = random
+        # The double is granted, as relays may differ in how long they have a row.
+        self._row_lease_s = 2 * settings.relay_lease_s
         self._tools = Tools(engine, kept_s=settings.catalog_kept_s)
         self._pauses = Pauses(COMMAND_FAILED_S)
         self._timers = (
             Timer("partitions", PARTITIONS_S, self._partitions),
-            Timer("rows", 0, self._rows),
+            Timer("rows", 0, self._rows, lambda now: now.rows),
             Timer("set back", SET_BACK_S, self._set_back),
-            Timer("deadlines", 0, self._deadlines),
-            Timer("leases", 0, self._leases),
-            Timer("idle sagas", 0, self._idle_sagas),
+            Timer("deadlines", 0, self._deadlines, lambda now: now.deadlines),
+            Timer("leases", 0, self._leases, lambda now: now.leases),
+            Timer("idle sagas", 0, self._idle_sagas, lambda now: now.idle_sagas),
             Timer("analyze", ANALYZE_S, self._analyze),
-            Timer("deadlocks", DEADLOCKS_S, self.break_up),
+            Timer("deadlocks", DEADLOCKS_S, self.break_up, lambda now: now.sagas_wait),
             Timer("purge", settings.purge_s, self.purge),
         )
         self._next_at = dict.fromkeys((timer.name for timer in self._timers), float("-inf"))
@@ -104,8 +108,11 @@ class Clock:
         Raises:
             AWAY: PostgreSQL is not reached, so that no timer would fare better.
         """
+        now = await self._look()
         for timer in self._timers:
             if time.monotonic() < self._next_at[timer.name]:
+                continue
+            if now is not None and not timer.due(now):
                 continue
             pause_s = FAILED_S
             try:
@@ -120,6 +127,20 @@ class Clock:
             if pause_s:
                 self._next_at[timer.name] = time.monotonic() + pause_s
 
+    async def _look(self) -> Due | None:
+        """What is due, by one look for all timers; None where it failed: each looks by itself."""
+        asked = time.monotonic()
+        try:
+            now = await due.look(self._pool, row_lease_s=self._row_lease_s)
+        except Exception as error:
+            if isinstance(error, AWAY) and is_lost(error):
+                raise
+            metrics.TIMER_FAILURES.inc()
+            logger.exception("a timer failed", extra={"timer": "look"})
+            return None
+        self._compare(asked, now.at)
+        return now
+
     async def _partitions(self) -> None:
         made = await partitions.ensure(self._pool)
         if made:
@@ -127,13 +148,11 @@ class Clock:
         metrics.PARTITIONS_AHEAD_S.set(await partitions.ahead_s(self._pool))
 
     async def _rows(self) -> None:
-        asked = time.monotonic()
-        due, at = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
-        self._compare(asked, at)
+        woken = await dispatch_record.wake_due(self._pool, limit=ROWS_MAX)
         freed = await dispatch_record.give_back_expired(
-            self._pool, limit=ROWS_MAX, lease_s=self._settings.relay_lease_s
+            self._pool, limit=ROWS_MAX, lease_s=self._row_lease_s
         )
-        if due or freed:
+        if woken or freed:
             self._notifier.outbox()
 
     def _compare(self, asked: float, at: float) -> None:

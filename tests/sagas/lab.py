@@ -25,8 +25,8 @@ from app.postgres import migrate
 from app.postgres.engine import Database, open_database
 from app.postgres.wakeups import Notifier
 from app.sagas import deadlocks
-from app.sagas.store import sagas as saga_rows
 from devstack.stack import Dsns
+from relay.clock import Clock
 from relay.sagas import Conductor
 from tests.support.calls import ADA, ADAPTER, fetch, subject
 
@@ -163,9 +163,11 @@ class Lab:
         await self.turns()
 
     async def idle(self) -> None:
-        """The clock's look at sagas that nobody adds to."""
-        async with self.relay.engine.begin() as conn:
-            await saga_rows.stop_idle(conn, limit=100)
+        """A tick of the relay's clock, which looks at sagas that nobody adds to."""
+        notifier = Notifier(self.relay.pool, coalesce_ms=5)
+        settings = self.broker.settings
+        clock = Clock(self.relay.engine, self.relay.pool, notifier, settings, random=Random(1))
+        await clock.tick()
         await self.turns()
 
     async def saga(self, saga_id: UUID) -> tuple[str, dict[str, str]]:

@@ -140,17 +140,13 @@ STAND_ASIDE: Final = f"""
 """
 
 DUE: Final = """
-    WITH woken AS (
-        UPDATE outbox
-           SET status = 'ready'
-         WHERE id IN (SELECT id FROM outbox
-                       WHERE status = 'delayed' AND available_at <= now()
-                       ORDER BY available_at
-                       LIMIT $1
-                         FOR UPDATE SKIP LOCKED)
-        RETURNING 1
-    )
-    SELECT count(*), extract(epoch FROM statement_timestamp())::float8 FROM woken
+    UPDATE outbox
+       SET status = 'ready'
+     WHERE id IN (SELECT id FROM outbox
+                   WHERE status = 'delayed' AND available_at <= now()
+                   ORDER BY available_at
+                   LIMIT $1
+                     FOR UPDATE SKIP LOCKED)
 """
 
 # A relay died between its claim and its acknowledgement, or the database's clock was set back: a
@@ -237,21 +233,17 @@ async def stand_aside(
     )
 
 
-async def wake_due(pool: asyncpg.Pool, *, limit: int) -> tuple[int, float]:
-    """Make delayed rows ready whose time has come; returns how many, and the database's time.
-
-    The time is in seconds since the epoch.
-    """
-    woken, at = await pool.fetchrow(DUE, limit)
-    return woken, at
+async def wake_due(pool: asyncpg.Pool, *, limit: int) -> int:
+    """Make delayed rows ready whose time has come; returns how many."""
+    return _count(await pool.execute(DUE, limit))
 
 
 async def give_back_expired(pool: asyncpg.Pool, *, limit: int, lease_s: float) -> int:
     """Free the rows of relays that died; returns how many are ready again.
 
-    `lease_s` is how long a relay may have one: the double is granted, as relays may differ.
+    `lease_s` is the longest that a relay may have one.
     """
-    return _count(await pool.execute(GIVE_BACK_EXPIRED, limit, 2 * lease_s))
+    return _count(await pool.execute(GIVE_BACK_EXPIRED, limit, lease_s))
 
 
 def _count(tag: str) -> int:
