@@ -3,11 +3,11 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pb2
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from adapters.contract import TARGET_UNAVAILABLE, CallFailedError, Known
 from adapters.grpc.describing import OWN, digest_of
@@ -16,6 +16,8 @@ from adapters.grpc.descriptors import WELL_KNOWN
 Metadata = tuple[tuple[str, str], ...]
 ASK_S: Final = 30.0
 FILES_MAX: Final = 2000
+VERSIONS: Final = ("v1", "v1alpha")
+"""Of the reflection service; the messages of both are the same on the wire."""
 
 
 async def services(channel: grpc.aio.Channel, metadata: Metadata = ()) -> list[str]:
@@ -84,15 +86,32 @@ class Digests:
 
 
 async def _ask(channel: grpc.aio.Channel, request: Any, metadata: Metadata) -> Any:
+    """The answer of the newest version that the server has."""
+    for version in VERSIONS:
+        try:
+            answer = await _asked(channel, version, request, metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED and version != VERSIONS[-1]:
+                continue
+            words = f"The server does not describe its services: {error.code().name}"
+            raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, words) from None
+        if answer is not None:
+            return answer
+    words = "The server does not describe its services."
+    raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, words)
+
+
+async def _asked(
+    channel: grpc.aio.Channel, version: str, request: Any, metadata: Metadata
+) -> Any | None:
     async def one() -> AsyncIterator[Any]:
         yield request
 
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast("Any", channel))
-    try:
-        async for answer in stub.ServerReflectionInfo(one(), metadata=metadata, timeout=ASK_S):
-            return answer
-    except grpc.aio.AioRpcError as error:
-        words = f"The server does not describe its services: {error.code().name}"
-        raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, words) from None
-    words = "The server does not describe its services."
-    raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, words)
+    call: Any = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    async for answer in call(one(), metadata=metadata, timeout=ASK_S):
+        return answer
+    return None

@@ -2,14 +2,14 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 NAME = "test.v1.Work"
 Field = descriptor_pb2.FieldDescriptorProto
@@ -99,8 +99,28 @@ class Service:
             raise
 
 
+def add_reflection(server: Any, version: str, pool: Any) -> None:
+    """grpcio has v1alpha only; v1 is the same service and messages under another name."""
+    names = (NAME, f"grpc.reflection.{version}.ServerReflection")
+    if version == "v1alpha":
+        reflection.enable_server_reflection(names, server, pool=pool)
+        return
+    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": handler}
+    made = grpc.method_handlers_generic_handler(names[1], handlers)
+    server.add_generic_rpc_handlers((made,))
+
+
 @asynccontextmanager
-async def serving(credentials: Any = None) -> AsyncGenerator[Service]:
+async def serving(
+    credentials: Any = None, *, versions: Sequence[str] = ("v1alpha",)
+) -> AsyncGenerator[Service]:
+    """A server; `versions` are those of its reflection service."""
     pool = descriptor_pool.DescriptorPool()
     stamp = descriptor_pb2.FileDescriptorProto()
     timestamp_pb2.DESCRIPTOR.CopyToProto(stamp)
@@ -118,7 +138,8 @@ async def serving(credentials: Any = None) -> AsyncGenerator[Service]:
     }
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
-    reflection.enable_server_reflection((NAME, reflection.SERVICE_NAME), server, pool=pool)
+    for version in versions:
+        add_reflection(server, version, pool)
     port = (
         server.add_insecure_port("127.0.0.1:0")
         if credentials is None

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from adapters.contract import Failure, Outcome, Result
+from adapters.contract import CallFailedError, Failure, Outcome, Result
 from adapters.credentials import CredentialSources
 from adapters.grpc import reflection
 from adapters.kinds import Adapters, check
@@ -206,9 +206,24 @@ async def test_credentials_go_along_and_do_not_come_back(
     assert value["name"] == "Bearer [redacted]"
 
 
+@pytest.mark.parametrize("versions", [["v1alpha"], ["v1"], ["v1", "v1alpha"]], ids=str)
 async def test_descriptors_come_from_a_server_by_reflection(
-    adapters: Adapters, service: Service
+    adapters: Adapters, versions: list[str]
 ) -> None:
+    async with serving(versions=versions) as service:
+        await describes_itself(adapters, service)
+
+
+async def test_a_server_without_reflection_says_so_at_once() -> None:
+    async with (
+        serving(versions=()) as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        with pytest.raises(CallFailedError, match="UNIMPLEMENTED"):
+            await reflection.services(channel)
+
+
+async def describes_itself(adapters: Adapters, service: Service) -> None:
     async with grpc.aio.insecure_channel(service.address) as channel:
         assert await reflection.services(channel) == [NAME]
         pinned = await reflection.descriptors(channel, NAME)

@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from adapters.grpc.describing import digest_of
 from tests.adapters.command.programs import script
+from tests.adapters.grpc.service import Service, descriptors, serving
 from tests.adapters.mcp import servant
 from tests.support.calls import fetch
 from tests.support.offers import put
@@ -23,6 +25,7 @@ from tests.system.e2e.test_path import ended
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(180)]
 
+DESCRIPTORS = descriptors()
 SECRET = "s3cret-of-demo"
 PLAY_S = 40.0
 UPPER = """
@@ -56,7 +59,7 @@ class Shown:
         return JSONResponse({}, 429, {"retry-after": "0"})
 
 
-def catalog(at: str, home: Path) -> dict[str, Any]:
+def catalog(at: str, service: str, home: Path) -> dict[str, Any]:
     """A tool of each kind, all on EDA."""
 
     def tool(name: str, target: str, policy: dict[str, Any], **mapping: Any) -> dict[str, Any]:
@@ -70,6 +73,8 @@ def catalog(at: str, home: Path) -> dict[str, Any]:
     slow = script(SLOW, str(home), kind="command", stdin="none")
     request = {"method": "POST", "body": {"text": "{text}", "at": "{{n}}"}}
     stdio = {"args": ["-I", servant.__file__]}
+    rpc: dict[str, Any] = {"method": "test.v1.Work/Do", "descriptors": DESCRIPTORS}
+    rpc["message"] = {"name": "{text}"}
     return {
         "tools": [
             tool("command", "python", once, **script(UPPER)),
@@ -77,6 +82,8 @@ def catalog(at: str, home: Path) -> dict[str, Any]:
             tool("busy", "web", again, kind="http", path="/busy", **request),
             tool("mcp", "servant", once, tool="blocks"),
             tool("slow", "python", again, **slow),
+            tool("grpc", "service", once, **rpc, digest=digest_of(DESCRIPTORS, rpc["method"])),
+            tool("changed", "service", once, kind="grpc", **rpc, digest="sha256:other"),
         ],
         "targets": [
             {"name": "python", "kind": "command", "address": sys.executable},
@@ -91,6 +98,13 @@ def catalog(at: str, home: Path) -> dict[str, Any]:
                 "kind": "mcp",
                 "address": f"stdio:{sys.executable}",
                 "options": stdio,
+            },
+            {
+                "name": "service",
+                "kind": "grpc",
+                "address": service,
+                "options": {"plaintext": True, "reflection": True},
+                "credential": {"type": "bearer", "token": f"file:{home}/{{tenant}}"},
             },
         ],
     }
@@ -108,13 +122,22 @@ async def web() -> AsyncIterator[tuple[Shown, str]]:
 
 
 @pytest.fixture(scope="module")
+async def service() -> AsyncIterator[Service]:
+    async with serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
 async def kinds(
-    world: World, web: tuple[Shown, str], tmp_path_factory: pytest.TempPathFactory
+    world: World,
+    web: tuple[Shown, str],
+    service: Service,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The catalog with them, in force; a folder where programs leave their marks."""
     home = tmp_path_factory.mktemp("kinds")
     (home / "demo").write_text(f"{SECRET}\n")
-    await put(world.dsns, home, catalog(web[1], home))
+    await put(world.dsns, home, catalog(web[1], service.address, home))
     return home
 
 
@@ -158,6 +181,24 @@ async def test_each_kind_works_through_eda_as_it_does_on_the_worker(
     assert "TASK [Claim the attempt, do its work and report]" in log
     assert SECRET not in log
     assert "HELLO" not in log
+
+
+@pytest.mark.guarantee("eda:kinds")
+@pytest.mark.usefixtures("kinds")
+async def test_grpc_works_through_eda_and_a_method_that_changed_is_not_called(
+    world: World, service: Service
+) -> None:
+    async with world.http() as http:
+        ids = [await begin(http, name) for name in ("grpc", "changed")]
+        done, changed = await asyncio.gather(*(ended(http, one) for one in ids))
+    assert done["state"] == "succeeded", done
+    assert done["result"]["name"] == "hello"
+    [asked] = service.metadata
+    assert asked["authorization"] == f"Bearer {SECRET}"
+    assert asked["idempotency-key"] == ids[0]
+    assert changed["error"]["code"] == "target_changed"
+    log = world.eda.process.log.read_text()
+    assert SECRET not in log
 
 
 @pytest.mark.guarantee("eda:kinds")
