@@ -3226,6 +3226,110 @@ COMMENT ON COLUMN ops.waiting.count IS 'How many there are.';
 
 COMMENT ON COLUMN ops.waiting.oldest_s IS 'For how long the oldest has waited.';
 
+-- TABLE webhook_deliveries
+
+CREATE TABLE public.webhook_deliveries (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    endpoint_id uuid NOT NULL,
+    kind text NOT NULL,
+    event_id uuid NOT NULL,
+    xid xid8 NOT NULL,
+    occurred_at timestamp with time zone NOT NULL,
+    data jsonb NOT NULL,
+    state text DEFAULT 'waiting'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease uuid,
+    last_status integer,
+    last_error text,
+    last_at timestamp with time zone,
+    answer text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT ck_webhook_deliveries_state CHECK ((state = ANY (ARRAY['waiting'::text, 'delivered'::text, 'abandoned'::text])))
+);
+
+ALTER TABLE ONLY public.webhook_deliveries FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE webhook_deliveries
+
+COMMENT ON TABLE public.webhook_deliveries IS 'What an endpoint is to be told, and what it was told some days ago or less.';
+
+-- TABLE webhook_endpoints
+
+CREATE TABLE public.webhook_endpoints (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    tenant_id text NOT NULL,
+    user_id text,
+    url text NOT NULL,
+    kinds text[] NOT NULL,
+    tool text,
+    method text,
+    template jsonb,
+    secret bytea NOT NULL,
+    secret_before bytea,
+    secret_before_until timestamp with time zone,
+    enabled boolean DEFAULT true NOT NULL,
+    reason text,
+    disabled_at timestamp with time zone,
+    from_xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    failing_since timestamp with time zone,
+    last_error text,
+    last_delivered_at timestamp with time zone,
+    verified_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    created_by text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE ONLY public.webhook_endpoints FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE webhook_endpoints
+
+COMMENT ON TABLE public.webhook_endpoints IS 'Who is told of what by webhook: operators'' endpoints, and MCP clients'' subscriptions.';
+
+-- VIEW webhooks
+
+CREATE VIEW ops.webhooks AS
+ SELECT e.tenant_id,
+    count(DISTINCT e.id) AS endpoints,
+    count(DISTINCT e.id) FILTER (WHERE ((NOT e.enabled) AND (e.user_id IS NULL))) AS disabled,
+    count(DISTINCT e.id) FILTER (WHERE (e.enabled AND (e.failing_since IS NOT NULL))) AS failing,
+    count(d.id) AS waiting,
+    (EXTRACT(epoch FROM (now() - min(d.created_at))))::double precision AS oldest_s
+   FROM (public.webhook_endpoints e
+     LEFT JOIN public.webhook_deliveries d ON (((d.endpoint_id = e.id) AND (d.state = 'waiting'::text) AND e.enabled)))
+  GROUP BY e.tenant_id;
+
+-- COMMENT VIEW webhooks
+
+COMMENT ON VIEW ops.webhooks IS 'Webhooks by tenant: endpoints, those that fail or were disabled, and what waits.';
+
+-- COMMENT COLUMN webhooks.tenant_id
+
+COMMENT ON COLUMN ops.webhooks.tenant_id IS 'The tenant.';
+
+-- COMMENT COLUMN webhooks.endpoints
+
+COMMENT ON COLUMN ops.webhooks.endpoints IS 'How many endpoints it has, with subscriptions of MCP clients.';
+
+-- COMMENT COLUMN webhooks.disabled
+
+COMMENT ON COLUMN ops.webhooks.disabled IS 'How many of its operators'' endpoints are disabled.';
+
+-- COMMENT COLUMN webhooks.failing
+
+COMMENT ON COLUMN ops.webhooks.failing IS 'How many have not taken the latest deliveries.';
+
+-- COMMENT COLUMN webhooks.waiting
+
+COMMENT ON COLUMN ops.webhooks.waiting IS 'How many deliveries wait for endpoints that are enabled.';
+
+-- COMMENT COLUMN webhooks.oldest_s
+
+COMMENT ON COLUMN ops.webhooks.oldest_s IS 'For how long the oldest of them has waited.';
+
 -- TABLE command_labels
 
 CREATE TABLE public.command_labels (
@@ -3456,6 +3560,17 @@ CREATE TABLE public.turns (
 
 COMMENT ON TABLE public.turns IS 'Rows to lock, so that some work is done by one process at a time.';
 
+-- TABLE webhook_position
+
+CREATE TABLE public.webhook_position (
+    name text NOT NULL,
+    xid xid8 NOT NULL
+);
+
+-- COMMENT TABLE webhook_position
+
+COMMENT ON TABLE public.webhook_position IS 'Up to which transaction the audit trail was read for webhooks.';
+
 -- CONSTRAINT auditors pk_auditors
 
 ALTER TABLE ONLY audit.auditors
@@ -3596,6 +3711,21 @@ ALTER TABLE ONLY public.tools
 ALTER TABLE ONLY public.turns
     ADD CONSTRAINT pk_turns PRIMARY KEY (name);
 
+-- CONSTRAINT webhook_deliveries pk_webhook_deliveries
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT pk_webhook_deliveries PRIMARY KEY (id);
+
+-- CONSTRAINT webhook_endpoints pk_webhook_endpoints
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id);
+
+-- CONSTRAINT webhook_position pk_webhook_position
+
+ALTER TABLE ONLY public.webhook_position
+    ADD CONSTRAINT pk_webhook_position PRIMARY KEY (name);
+
 -- CONSTRAINT console_sessions uq_console_sessions_link_hash
 
 ALTER TABLE ONLY public.console_sessions
@@ -3610,6 +3740,11 @@ ALTER TABLE ONLY public.targets
 
 ALTER TABLE ONLY public.tools
     ADD CONSTRAINT uq_tools_name UNIQUE (name);
+
+-- CONSTRAINT webhook_deliveries uq_webhook_deliveries_endpoint_id_event_id_kind
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT uq_webhook_deliveries_endpoint_id_event_id_kind UNIQUE (endpoint_id, event_id, kind);
 
 -- INDEX ix_events_command
 
@@ -3766,6 +3901,26 @@ CREATE INDEX ix_sagas_owner ON public.sagas USING btree (tenant_id, user_id, id)
 -- INDEX ix_sagas_waiting
 
 CREATE INDEX ix_sagas_waiting ON public.sagas USING btree (tenant_id, id) WHERE (state = ANY (ARRAY['stuck'::text, 'compensation_failed'::text]));
+
+-- INDEX ix_webhook_deliveries_due
+
+CREATE INDEX ix_webhook_deliveries_due ON public.webhook_deliveries USING btree (endpoint_id, due_at) WHERE (state = 'waiting'::text);
+
+-- INDEX ix_webhook_deliveries_ended
+
+CREATE INDEX ix_webhook_deliveries_ended ON public.webhook_deliveries USING btree (ended_at) WHERE (ended_at IS NOT NULL);
+
+-- INDEX ix_webhook_deliveries_made
+
+CREATE INDEX ix_webhook_deliveries_made ON public.webhook_deliveries USING btree (endpoint_id, created_at, id);
+
+-- INDEX ix_webhook_endpoints_expires
+
+CREATE INDEX ix_webhook_endpoints_expires ON public.webhook_endpoints USING btree (expires_at) WHERE (expires_at IS NOT NULL);
+
+-- INDEX ix_webhook_endpoints_tenant
+
+CREATE INDEX ix_webhook_endpoints_tenant ON public.webhook_endpoints USING btree (tenant_id, created_at, id);
 
 -- INDEX uq_commands_dedupe
 
@@ -3939,6 +4094,16 @@ ALTER TABLE ONLY public.saga_steps
 
 ALTER TABLE ONLY public.targets
     ADD CONSTRAINT fk_targets_tenant_id_tenants FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT webhook_deliveries fk_webhook_deliveries_endpoint_id_webhook_endpoints
+
+ALTER TABLE ONLY public.webhook_deliveries
+    ADD CONSTRAINT fk_webhook_deliveries_endpoint_id_webhook_endpoints FOREIGN KEY (endpoint_id) REFERENCES public.webhook_endpoints(id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT webhook_endpoints fk_webhook_endpoints_tenant_id_tenants
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT fk_webhook_endpoints_tenant_id_tenants FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id) ON DELETE CASCADE;
 
 -- POLICY events app
 
@@ -4118,6 +4283,14 @@ CREATE POLICY app ON public.tenant_budgets TO broker_app USING ((tenant_id = ANY
 
 CREATE POLICY app ON public.tenants TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
 
+-- POLICY webhook_deliveries app
+
+CREATE POLICY app ON public.webhook_deliveries TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
+-- POLICY webhook_endpoints app
+
+CREATE POLICY app ON public.webhook_endpoints TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
 -- ROW SECURITY command_labels
 
 ALTER TABLE public.command_labels ENABLE ROW LEVEL SECURITY;
@@ -4198,6 +4371,14 @@ CREATE POLICY owner ON public.tenant_budgets TO broker_owner USING (true) WITH C
 
 CREATE POLICY owner ON public.tenants TO broker_owner USING (true) WITH CHECK (true);
 
+-- POLICY webhook_deliveries owner
+
+CREATE POLICY owner ON public.webhook_deliveries TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY webhook_endpoints owner
+
+CREATE POLICY owner ON public.webhook_endpoints TO broker_owner USING (true) WITH CHECK (true);
+
 -- ROW SECURITY progress
 
 ALTER TABLE public.progress ENABLE ROW LEVEL SECURITY;
@@ -4254,6 +4435,14 @@ CREATE POLICY relay ON public.tenant_budgets TO broker_relay USING (true) WITH C
 
 CREATE POLICY relay ON public.tenants TO broker_relay USING (true) WITH CHECK (true);
 
+-- POLICY webhook_deliveries relay
+
+CREATE POLICY relay ON public.webhook_deliveries TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY webhook_endpoints relay
+
+CREATE POLICY relay ON public.webhook_endpoints TO broker_relay USING (true) WITH CHECK (true);
+
 -- ROW SECURITY saga_definitions
 
 ALTER TABLE public.saga_definitions ENABLE ROW LEVEL SECURITY;
@@ -4281,6 +4470,14 @@ ALTER TABLE public.tenant_budgets ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY tenants
 
 ALTER TABLE public.tenants ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY webhook_deliveries
+
+ALTER TABLE public.webhook_deliveries ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY webhook_endpoints
+
+ALTER TABLE public.webhook_endpoints ENABLE ROW LEVEL SECURITY;
 
 -- ACL SCHEMA audit
 
@@ -4804,6 +5001,114 @@ GRANT SELECT ON TABLE ops.tools TO broker_observer;
 
 GRANT SELECT ON TABLE ops.waiting TO broker_observer;
 
+-- ACL TABLE webhook_deliveries
+
+GRANT SELECT,INSERT ON TABLE public.webhook_deliveries TO broker_app;
+GRANT SELECT,INSERT,DELETE ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.state
+
+GRANT UPDATE(state) ON TABLE public.webhook_deliveries TO broker_app;
+GRANT UPDATE(state) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.attempts
+
+GRANT UPDATE(attempts) ON TABLE public.webhook_deliveries TO broker_app;
+GRANT UPDATE(attempts) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.due_at
+
+GRANT UPDATE(due_at) ON TABLE public.webhook_deliveries TO broker_app;
+GRANT UPDATE(due_at) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.lease
+
+GRANT UPDATE(lease) ON TABLE public.webhook_deliveries TO broker_app;
+GRANT UPDATE(lease) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.last_status
+
+GRANT UPDATE(last_status) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.last_error
+
+GRANT UPDATE(last_error) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.last_at
+
+GRANT UPDATE(last_at) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.answer
+
+GRANT UPDATE(answer) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL COLUMN webhook_deliveries.ended_at
+
+GRANT UPDATE(ended_at) ON TABLE public.webhook_deliveries TO broker_app;
+GRANT UPDATE(ended_at) ON TABLE public.webhook_deliveries TO broker_relay;
+
+-- ACL TABLE webhook_endpoints
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.webhook_endpoints TO broker_app;
+GRANT SELECT,DELETE ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.secret
+
+GRANT UPDATE(secret) ON TABLE public.webhook_endpoints TO broker_app;
+
+-- ACL COLUMN webhook_endpoints.secret_before
+
+GRANT UPDATE(secret_before) ON TABLE public.webhook_endpoints TO broker_app;
+
+-- ACL COLUMN webhook_endpoints.secret_before_until
+
+GRANT UPDATE(secret_before_until) ON TABLE public.webhook_endpoints TO broker_app;
+
+-- ACL COLUMN webhook_endpoints.enabled
+
+GRANT UPDATE(enabled) ON TABLE public.webhook_endpoints TO broker_app;
+GRANT UPDATE(enabled) ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.reason
+
+GRANT UPDATE(reason) ON TABLE public.webhook_endpoints TO broker_app;
+GRANT UPDATE(reason) ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.disabled_at
+
+GRANT UPDATE(disabled_at) ON TABLE public.webhook_endpoints TO broker_app;
+GRANT UPDATE(disabled_at) ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.from_xid
+
+GRANT UPDATE(from_xid) ON TABLE public.webhook_endpoints TO broker_app;
+
+-- ACL COLUMN webhook_endpoints.failing_since
+
+GRANT UPDATE(failing_since) ON TABLE public.webhook_endpoints TO broker_app;
+GRANT UPDATE(failing_since) ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.last_error
+
+GRANT UPDATE(last_error) ON TABLE public.webhook_endpoints TO broker_app;
+GRANT UPDATE(last_error) ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.last_delivered_at
+
+GRANT UPDATE(last_delivered_at) ON TABLE public.webhook_endpoints TO broker_relay;
+
+-- ACL COLUMN webhook_endpoints.verified_at
+
+GRANT UPDATE(verified_at) ON TABLE public.webhook_endpoints TO broker_app;
+
+-- ACL COLUMN webhook_endpoints.expires_at
+
+GRANT UPDATE(expires_at) ON TABLE public.webhook_endpoints TO broker_app;
+
+-- ACL TABLE webhooks
+
+GRANT SELECT ON TABLE ops.webhooks TO broker_observer;
+
 -- ACL TABLE command_labels
 
 GRANT SELECT,INSERT ON TABLE public.command_labels TO broker_app;
@@ -4868,3 +5173,12 @@ GRANT SELECT ON TABLE public.turns TO broker_relay;
 
 GRANT UPDATE(held) ON TABLE public.turns TO broker_app;
 GRANT UPDATE(held) ON TABLE public.turns TO broker_relay;
+
+-- ACL TABLE webhook_position
+
+GRANT SELECT ON TABLE public.webhook_position TO broker_app;
+GRANT SELECT ON TABLE public.webhook_position TO broker_relay;
+
+-- ACL COLUMN webhook_position.xid
+
+GRANT UPDATE(xid) ON TABLE public.webhook_position TO broker_relay;

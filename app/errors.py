@@ -182,6 +182,22 @@ class NotCancellableError(BrokerError):
     title = "It is too late for that"
 
 
+class WebhooksOffError(BrokerError):
+    """No key is set by which secrets of webhooks are kept."""
+
+    code = "webhooks_off"
+    status = 409
+    title = "Webhooks are off"
+
+
+class LimitReachedError(BrokerError):
+    """There are as many of it as there may be."""
+
+    code = "limit_reached"
+    status = 409
+    title = "There are as many as there may be"
+
+
 class UnavailableError(BrokerError):
     """The database is away; nothing was written, or a retry with the same key finds what was."""
 

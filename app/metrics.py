@@ -190,6 +190,41 @@ UNSEALED: Final = Gauge(
     "mcpbroker_unsealed_events",
     f"Audit events that wait for a seal, counted up to {UNSEALED_MAX:,}: there may be more.",
 )
+WEBHOOK_ATTEMPTS: Final = Counter(
+    "mcpbroker_webhook_attempts",
+    "Attempts to deliver a webhook, by what became of it.",
+    ["outcome"],
+)
+WEBHOOK_OUTCOMES: Final = (
+    "delivered",
+    "http_3xx",
+    "http_4xx",
+    "http_5xx",
+    "timeout",
+    "connection_refused",
+    "tls_error",
+    "address_refused",
+    "bad_answer",
+    "challenge_failed",
+    "unsealed",
+)
+for outcome in WEBHOOK_OUTCOMES:
+    WEBHOOK_ATTEMPTS.labels(outcome)
+WEBHOOKS_ABANDONED: Final = Counter(
+    "mcpbroker_webhooks_abandoned", "Deliveries given up after their last attempt."
+)
+WEBHOOKS_DISABLED: Final = Counter(
+    "mcpbroker_webhooks_disabled", "Endpoints disabled by the relay: gone, or failing for days."
+)
+WEBHOOKS_WAITING: Final = Gauge(
+    "mcpbroker_webhooks_waiting", "Deliveries that wait for an enabled endpoint."
+)
+WEBHOOKS_OLDEST_S: Final = Gauge(
+    "mcpbroker_webhooks_oldest_seconds", "How long the oldest of those deliveries has waited."
+)
+WEBHOOKS_FAILING: Final = Gauge(
+    "mcpbroker_webhooks_failing", "Enabled endpoints that did not take their latest delivery."
+)
 READ_AT_S: Final = Gauge(
     "mcpbroker_gauges_read_timestamp_seconds",
     "When the gauges above were last read from PostgreSQL.",

@@ -30,6 +30,7 @@ from devstack.process import Process
 from devstack.prometheus import LocalPrometheus
 from devstack.tokens import DevIssuer, console_link
 
+WEBHOOK_KEY: Final = "webhooks of a development stack: for nothing else"
 READY_S: Final = 60.0
 WORKER_STOP_S: Final = 40.0
 """Beyond the worker's grace."""
@@ -257,6 +258,8 @@ class Stack:
             "MCP_BROKER_PUBLIC_URL": self.url,
             "MCP_BROKER_ISSUERS": self.issuer.setting(),
             "MCP_BROKER_SEAL_KEYS": orjson.dumps([str(self.seal_key)]).decode(),
+            "MCP_BROKER_WEBHOOK_KEYS": f'["{WEBHOOK_KEY}"]',
+            "MCP_BROKER_WEBHOOK_NETWORKS": '["127.0.0.0/8"]',
         }
 
     def start(self) -> None:

@@ -39,6 +39,7 @@ from relay.publisher import Publisher
 from relay.sagas import Conductor
 from relay.sealer import Retention, Sealer
 from relay.traces import Traces
+from relay.webhooks import Webhooks
 
 logger = logging.getLogger("relay")
 
@@ -90,6 +91,11 @@ async def serve(settings: Settings) -> None:
                 group.create_task(outbound.run(stop))
                 group.create_task(clock.run(stop))
                 group.create_task(conductor.run(stop))
+                if settings.webhook_keys:
+                    webhooks = Webhooks(
+                        database.engine, settings, random=SystemRandom(), tracing=tracing
+                    )
+                    group.create_task(webhooks.run(stop))
                 if settings.metrics_port is not None or otel.exports(otel.metrics_exporter):
                     group.create_task(gauges.keep(database.pool, stop, every_s=settings.gauges_s))
                 if settings.seal_keys:

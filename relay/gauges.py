@@ -12,6 +12,7 @@ from app import metrics
 from app.audit.store import seals
 from app.commands.store import gauges
 from app.postgres.engine import AWAY
+from app.webhooks.store import gauges as webhooks
 from relay import waits
 
 logger = logging.getLogger(__name__)
@@ -63,4 +64,8 @@ async def read(conn: asyncpg.Connection | PoolConnectionProxy) -> None:
     metrics.DEAD_LETTERS.set(found.dead_letters)
     metrics.BLOCKED_KEYS.set(found.blocked_keys)
     metrics.WAITING_SAGAS.set(found.waiting_sagas)
+    told = await webhooks.read(conn)
+    metrics.WEBHOOKS_WAITING.set(told.waiting)
+    metrics.WEBHOOKS_OLDEST_S.set(told.oldest_s)
+    metrics.WEBHOOKS_FAILING.set(told.failing)
     metrics.READ_AT_S.set(time.time())

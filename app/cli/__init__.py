@@ -21,6 +21,7 @@ from app.cli import (
     target,
     tenant,
     trace,
+    webhook,
 )
 from app.cli import settings as settings_
 from app.cli.common import DatabaseUrl, fail, run
@@ -39,6 +40,7 @@ app.add_typer(dead_letters.app, name="dlq", hidden=True)  # its earlier name
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(saga.app, name="saga")
 app.add_typer(commands.app, name="commands")
+app.add_typer(webhook.app, name="webhook")
 app.command("config")(settings_.show)
 app.command()(call.call)
 app.command()(commands.approve)

@@ -85,6 +85,18 @@ PARTS: Final[Mapping[str, tuple[str, str, Mapping[str, Callable[[Row], str]]]]] 
             "Oldest": lambda row: age(row["oldest_s"]),
         },
     ),
+    "webhooks": (
+        "Webhooks",
+        "none: broker webhook add",
+        {
+            "Tenant": lambda row: row["tenant_id"],
+            "Endpoints": lambda row: str(row["endpoints"]),
+            "Disabled": lambda row: str(row["disabled"]),
+            "Failing": lambda row: str(row["failing"]),
+            "Waiting": lambda row: str(row["waiting"]),
+            "Oldest": lambda row: age(row["oldest_s"]),
+        },
+    ),
     "seals": (
         "Audit seals",
         "none yet",

@@ -44,6 +44,8 @@ class Settings(BothSettings, AppSettings, RelaySettings, Sourced):
             raise ValueError("deadline_s must not exceed deadline_max_s")
         if self.heartbeat_s > 15:  # noqa: PLR2004 the MCP front's promise
             raise ValueError("heartbeat_s must not exceed 15: clients give up on silence")
+        if any(len(one.get_secret_value().encode()) < 32 for one in self.webhook_keys):  # noqa: PLR2004
+            raise ValueError("webhook_keys: 32 bytes or more each")
         self._issuer_relations()
         self._certificate_relations()
         self._console_relations()

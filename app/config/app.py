@@ -26,11 +26,6 @@ class AppSettings(BaseSettings):
         ge=0,
         le=65535,
     )
-    public_url: str = setting(
-        "http://127.0.0.1:8080",
-        "The URL by which clients reach the app; with /mcp it is the resource of their tokens.",
-        change="Always, to the URL in your issuer's audience and in the clients' settings.",
-    )
     allowed_hosts: tuple[str, ...] = setting(
         ("127.0.0.1:*", "localhost:*", "[::1]:*"),
         "JSON list of the Host headers that callers' requests may have, beside public_url's; *"
@@ -251,7 +246,8 @@ class AppSettings(BaseSettings):
     )
     mcp_events: bool = setting(
         False,
-        "Whether MCP's events extension (SEP-3415) is served, by poll and push.",
+        "Whether MCP's events extension (SEP-3415) is served: by poll and push, and by webhook"
+        " where webhook_keys are set.",
         change="true, where a client takes events; each open stream is a query each poll_s.",
     )
     heartbeat_s: Seconds = setting(

@@ -2,11 +2,11 @@
 
 from pydantic import SecretStr
 
-from app.config.every import EverySettings
 from app.config.field import REQUIRED, Count, Seconds, setting
+from app.config.webhooks import WebhookSettings
 
 
-class BothSettings(EverySettings):
+class BothSettings(WebhookSettings):
     """What app and relay read."""
 
     database_url: SecretStr = setting(
@@ -18,6 +18,12 @@ class BothSettings(EverySettings):
         None,
         "As database_url, past any pooler: for the connection that listens. None: database_url.",
         change="Where database_url goes through PgBouncer; migrations need it, too.",
+    )
+    public_url: str = setting(
+        "http://127.0.0.1:8080",
+        "The URL by which clients reach the app; with /mcp it is the resource of their tokens."
+        " Links in webhooks begin with it.",
+        change="Always, to the URL in your issuer's audience and in the clients' settings.",
     )
     database_pool_max: Count = setting(
         10,

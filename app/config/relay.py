@@ -145,3 +145,34 @@ class RelaySettings(KafkaSettings):
         unit="seconds",
         change="Rarely: where very much is counted it rests longer by itself.",
     )
+    webhook_timeout_s: Seconds = setting(
+        15,
+        "How long a receiver of webhooks may take to answer, its name's look-up included.",
+        unit="seconds",
+        change="Up to 30 for receivers that work before they answer; better is that they do not.",
+        le=60,
+    )
+    webhook_slots_max: Count = setting(
+        64,
+        "The most deliveries that this relay has under way.",
+        unit="deliveries",
+        change="Raise it where deliveries wait though their endpoints are well.",
+    )
+    webhook_slots_each_max: Count = setting(
+        4,
+        "The most deliveries of one endpoint that are under way; one, while it fails.",
+        unit="deliveries",
+        change="Raise it for few endpoints that are told very much.",
+    )
+    webhook_disable_after_s: Seconds = setting(
+        5 * 86400,
+        "How long an endpoint may take nothing; then it is disabled, which is audited.",
+        unit="seconds",
+        change="To how long a receiver may be away; deliveries are tried for 75 hours.",
+    )
+    webhook_kept_s: Seconds = setting(
+        7 * 86400,
+        "How long a delivery is listed after its end, and waits for a disabled endpoint.",
+        unit="seconds",
+        change="Lower it where very much is told; redelivery of one ends with it.",
+    )

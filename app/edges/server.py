@@ -40,6 +40,7 @@ from app.edges.http import (
     results,
     saga_definitions,
     sagas,
+    webhooks,
 )
 from app.edges.http.fast_call import FastCall
 from app.edges.mcp.front import Front
@@ -187,6 +188,7 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
     app.include_router(audit.router(broker))
     app.include_router(saga_definitions.router(broker))
     app.include_router(sagas.router(broker))
+    app.include_router(webhooks.router(broker))
     openapi.install(app)
     return guard if broker.tracing is None else HttpSpans(guard, broker.tracing)
 

@@ -14,7 +14,17 @@ from tests.support.plans import hungriest
 
 OLD, RECENT, BUSY = 20_000, 40, 30
 CONTENT = ("args", "result", "error", "user_id", "ordering_key", "idempotency_key", "id", "message")
-VIEWS = ("tools", "tenants", "tenants_now", "executors", "sagas", "seals", "waiting", "outbox")
+VIEWS = (
+    "tools",
+    "tenants",
+    "tenants_now",
+    "executors",
+    "sagas",
+    "seals",
+    "waiting",
+    "outbox",
+    "webhooks",
+)
 MINUTES = "ops.minutes(now() - interval '1 hour', now() + interval '1 second')"
 ENDED = """
     UPDATE commands

@@ -32,6 +32,9 @@ RELATIONS: dict[str, dict[str, str]] = {
         "saga_turns": "a",
         "console_sessions": "rad:w",
         "turns": "r:w",
+        "webhook_endpoints": "rad:w",
+        "webhook_deliveries": "ra:w",
+        "webhook_position": "r",
         "audit.events": "r:a",
         "audit.seals": "r",
         "audit.members": "r",
@@ -56,6 +59,9 @@ RELATIONS: dict[str, dict[str, str]] = {
         "tenant_budgets": "rawd",
         "leases": "rawd",
         "turns": "r:w",
+        "webhook_endpoints": "rd:w",
+        "webhook_deliveries": "rad:w",
+        "webhook_position": "r:w",
         "audit.events": "r:a",
         "audit.seals": "ra",
         "audit.members": "ra",
@@ -101,6 +107,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "ops.seals": "r",
         "ops.waiting": "r",
         "ops.outbox": "r",
+        "ops.webhooks": "r",
     },
 }
 
@@ -112,6 +119,14 @@ COLUMNS = {
     ("broker_app", "turns", "UPDATE"): "held",
     ("broker_app", "console_sessions", "UPDATE"): "ended_at seen_at",
     ("broker_relay", "turns", "UPDATE"): "held",
+    ("broker_app", "webhook_endpoints", "UPDATE"): "disabled_at enabled expires_at failing_since"
+    " from_xid last_error reason secret secret_before secret_before_until verified_at",
+    ("broker_relay", "webhook_endpoints", "UPDATE"): "disabled_at enabled failing_since"
+    " last_delivered_at last_error reason",
+    ("broker_app", "webhook_deliveries", "UPDATE"): "attempts due_at ended_at lease state",
+    ("broker_relay", "webhook_deliveries", "UPDATE"): "answer attempts due_at ended_at last_at"
+    " last_error last_status lease state",
+    ("broker_relay", "webhook_position", "UPDATE"): "xid",
     ("broker_app", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.events", "INSERT"): EVENT,
     ("broker_relay", "audit.shapes", "INSERT"): "lines major note revision",

@@ -15,6 +15,7 @@ GLOBAL = {
     "tools",
     "leases",
     "turns",
+    "webhook_position",
     "audit.keys",
     "audit.watermark",
     "audit.retirements",
@@ -48,6 +49,11 @@ OTHERS = """
     INSERT INTO console_sessions (id_hash, tenant_id, user_id, identity, method, expires_at)
          VALUES (sha256('x'), 'other', 'e', '{}', 'openid', now());
     INSERT INTO targets (tenant_id, name, kind) VALUES ('other', 'n', 'echo');
+    INSERT INTO webhook_endpoints (tenant_id, url, kinds, secret, created_by)
+         VALUES ('other', 'https://example.org/', '{command.ended}', '', 'e');
+    INSERT INTO webhook_deliveries (tenant_id, endpoint_id, kind, event_id, xid, occurred_at, data)
+    SELECT 'other', id, 'command.ended', gen_random_uuid(), '1', now(), '{}'
+      FROM webhook_endpoints;
     INSERT INTO audit.members VALUES ('other', 1, gen_random_uuid(), now(), '');
     INSERT INTO audit.seals (tenant_id, seal_no, seq_from, seq_to, root, frontier, previous, key_id,
         sealed_at, checkpoint, digest, attestation)
@@ -92,5 +98,5 @@ async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
                     continue
             await conn.close()
     await owner.close()
-    assert walked == {"app": 15, "auditor": 6}
+    assert walked == {"app": 17, "auditor": 6}
     assert ADA.tenant_id == "demo"

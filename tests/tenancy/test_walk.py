@@ -48,6 +48,15 @@ BY_ID: dict[tuple[str, str], Any] = {
     ("post", "/operator/sagas/{command_id}/steps/a"): {"verb": "retry", "reason": "r"},
     ("post", "/operator/dead-letters/{command_id}/redrive"): REASON,
     ("post", "/operator/dead-letters/{command_id}/discard"): REASON,
+    ("get", "/operator/webhooks/{command_id}"): None,
+    ("delete", "/operator/webhooks/{command_id}"): None,
+    ("post", "/operator/webhooks/{command_id}/rotate"): {},
+    ("post", "/operator/webhooks/{command_id}/enable"): REASON,
+    ("post", "/operator/webhooks/{command_id}/disable"): REASON,
+    ("post", "/operator/webhooks/{command_id}/test"): None,
+    ("get", "/operator/webhooks/{command_id}/deliveries"): None,
+    ("post", "/operator/webhooks/{command_id}/deliveries/{command_id}/redeliver"): None,
+    ("post", "/operator/webhooks/{command_id}/redeliver"): {"since": "2026-12-01T00:00:00Z"},
 }
 LISTS: dict[tuple[str, str], Any] = {
     ("get", "/commands"): {"before": "{id}", "everyone": "true"},
@@ -57,6 +66,7 @@ LISTS: dict[tuple[str, str], Any] = {
     ("get", "/admin/tenant"): {},
     ("get", "/sagas"): {"before": "{id}", "everyone": "true"},
     ("get", "/sagas/definitions"): {},
+    ("get", "/operator/webhooks"): {},
 }
 BULK: dict[tuple[str, str], Any] = {
     ("post", "/operator/dead-letters/redrive"): {"reason": "r", "dry_run": False, "limit": 100},
@@ -68,6 +78,7 @@ CALLS = {
     ("post", "/sagas"),
     ("post", "/sagas/dry-run"),
     ("post", "/sagas/definitions"),
+    ("post", "/operator/webhooks"),  # an endpoint of the caller's own tenant
     ("get", "/sagas/definitions/{name}"),  # by a name of the caller's own tenant
 }
 
@@ -117,7 +128,8 @@ async def ask(
 async def test_every_route_is_classified(broker: Parts, issuer: DevIssuer) -> None:
     async with served(broker, issuer) as app:
         document = app.api.openapi()
-    named = {"{saga_id}": "{command_id}", "{step}": "a"}
+    ids = ("{saga_id}", "{webhook_id}", "{delivery_id}")
+    named = {"{step}": "a", **dict.fromkeys(ids, "{command_id}")}
     routes = {
         (method, renamed(path, named)) for path, one in document["paths"].items() for method in one
     }

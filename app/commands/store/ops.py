@@ -18,6 +18,7 @@ READ: Final = {
     """,
     "executors": "SELECT * FROM ops.executors ORDER BY oldest_unclaimed_s DESC, tool, method",
     "outbox": "SELECT * FROM ops.outbox ORDER BY status",
+    "webhooks": "SELECT * FROM ops.webhooks ORDER BY disabled + failing DESC, tenant_id",
     "seals": "SELECT * FROM ops.seals ORDER BY age_s",
 }
 """Of each part of the screen its rows, those that ask for a look first."""

@@ -48,6 +48,8 @@ MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/sagas"): (202, 409, 422, 429),
     ("post", "/sagas/{saga_id}/commit"): (409,),
     ("post", "/sagas/{saga_id}/cancel"): (202, 409),
+    ("post", "/operator/webhooks"): (201, 422),
+    ("post", "/operator/webhooks/{webhook_id}/test"): (202,),
     ("post", "/results/batch"): (422,),
     ("post", "/results/{correlation_id}/claim"): (409, 410, 422),
     ("post", "/results/{correlation_id}/progress"): (409, 422),
@@ -69,7 +71,7 @@ def statuses(method: str, path: str) -> tuple[int, ...]:
         return PUBLIC[path]
     more = MORE.get((method, path), ())
     if method == "post" and path.startswith("/operator/"):
-        more = (409,)
+        more = (*more, 409)
     return tuple(sorted({200, *ALWAYS, *more}))
 
 

@@ -1,7 +1,7 @@
 """The events extension (SEP-3415): what became of a user's calls and sagas, by poll and by push.
 
-By the SEP's text of October 2026. Webhooks are not served. A subscription is the client's: any
-replica answers any cursor, which says how far it was told, and when.
+By the SEP's text of October 2026; its webhooks are in `event_webhooks`. A subscription is the
+client's: any replica answers any cursor, which says how far it was told, and when.
 """
 
 import re
@@ -27,6 +27,7 @@ from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 from app.sagas.store import occurrences
 from app.sagas.store.occurrences import Kind, Occurrence, Position
+from app.webhooks import payload
 
 EXTENSION: Final = "io.modelcontextprotocol/events"
 SINCE: Final = "2026-07-28"
@@ -103,6 +104,8 @@ class Events:
 
     def __init__(self, broker: Parts) -> None:
         self._broker = broker
+        webhooks = ["webhook"] if broker.settings.webhook_keys else []
+        self._modes = ["poll", "push", *webhooks]
 
     def install(self, server: Server[Any]) -> None:
         """Advertise the extension and serve its methods."""
@@ -118,7 +121,7 @@ class Events:
             {
                 "name": kind,
                 "description": DESCRIPTIONS[kind],
-                "delivery": ["poll", "push"],
+                "delivery": self._modes,
                 "inputSchema": input_schema(kind),
                 "payloadSchema": {"type": "object", "properties": PAYLOADS[kind]},
             }
@@ -178,7 +181,7 @@ class Events:
         if params.name not in set(Kind):
             raise MCPError(NOT_FOUND, "There is no such event.", {"kind": "event"})
         kind = Kind(params.name)
-        tool = await self._tool(who, kind, params.arguments or {})
+        tool = await tool_of(self._broker, who, kind, params.arguments or {})
         now = datetime.now(UTC)
         given = None if params.cursor is None else position_of(params.cursor)
         async with tenant_transaction(self._broker.database.engine, who.tenant_id) as conn:
@@ -197,22 +200,6 @@ class Events:
             since=now - age,
             truncated=strange or checked < now - age,
         )
-
-    async def _tool(
-        self, who: Identity, kind: Kind, arguments: dict[str, Any]
-    ) -> tuple[str, str] | None:
-        if set(arguments) - set(input_schema(kind).get("properties", {})):
-            raise MCPError(types.INVALID_PARAMS, f"{kind} takes other arguments; see events/list.")
-        name = arguments.get("tool")
-        if name is None:
-            return None
-        if not isinstance(name, str):
-            raise MCPError(types.INVALID_PARAMS, "tool is a name of tools/list.")
-        try:
-            tool = await granted(self._broker, who, name)
-        except BrokerError as error:
-            raise MCPError(types.INVALID_PARAMS, "tool is no name of tools/list.") from error
-        return tool.tool, tool.method
 
     async def _next(self, one: Subscription, limit: int) -> tuple[list[Occurrence], bool]:
         """What follows, which moves the subscription on; and whether there is more."""
@@ -248,6 +235,28 @@ def caller(ctx: Context) -> Identity:
     return who
 
 
+async def tool_of(
+    broker: Parts, who: Identity, kind: Kind, arguments: dict[str, Any]
+) -> tuple[str, str] | None:
+    """The tool that narrows a subscription; None where none does.
+
+    Raises:
+        MCPError: what narrows it is not good.
+    """
+    if set(arguments) - set(input_schema(kind).get("properties", {})):
+        raise MCPError(types.INVALID_PARAMS, f"{kind} takes other arguments; see events/list.")
+    name = arguments.get("tool")
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise MCPError(types.INVALID_PARAMS, "tool is a name of tools/list.")
+    try:
+        tool = await granted(broker, who, name)
+    except BrokerError as error:
+        raise MCPError(types.INVALID_PARAMS, "tool is no name of tools/list.") from error
+    return tool.tool, tool.method
+
+
 def input_schema(kind: Kind) -> dict[str, Any]:
     """What narrows a subscription."""
     return TOOL if kind in {Kind.COMMAND_ENDED, Kind.APPROVAL_WAITING} else NOTHING
@@ -274,8 +283,7 @@ def occurrence(kind: Kind, one: Occurrence) -> dict[str, Any]:
 
 def cursor_of(position: Position, checked: datetime) -> str:
     """A position as text, with when it was the newest."""
-    micros = round((position.at - datetime.fromtimestamp(0, UTC)) / timedelta(microseconds=1))
-    return f"{position.xid}.{micros}.{position.event_id.hex}.{int(checked.timestamp())}"
+    return payload.cursor_text(position.xid, position.at, position.event_id, checked)
 
 
 def position_of(cursor: str) -> tuple[Position, datetime]:

@@ -22,6 +22,7 @@ from app.edges.calls import Accepted
 from app.edges.failures import translated
 from app.edges.mcp import (
     command_tools,
+    event_webhooks,
     events,
     follow,
     listen,
@@ -98,6 +99,7 @@ class Front:
         settings = self._broker.settings
         if settings.mcp_events:
             events.Events(self._broker).install(server)
+            event_webhooks.EventWebhooks(self._broker).install(server)
         boundary = approval.boundary(settings.request_state_keys, ttl_s=settings.approval_wait_s)
         legacy_tasks = legacy.LegacyTasks(self._broker)
         spans.install(server, self._broker.tracing, lambda name: self._schema(name) is not None)

@@ -2,10 +2,29 @@
 
 from typing import Final
 
-from app.postgres.tables import audit, calls, comments, console, labels, sagas, targets
+from app.postgres.tables import (
+    audit,
+    calls,
+    comments,
+    console,
+    labels,
+    sagas,
+    targets,
+    webhooks,
+)
 from app.postgres.tables.base import metadata
 
-__all__ = ["TENANT_TABLES", "audit", "calls", "console", "labels", "metadata", "sagas", "targets"]
+__all__ = [
+    "TENANT_TABLES",
+    "audit",
+    "calls",
+    "console",
+    "labels",
+    "metadata",
+    "sagas",
+    "targets",
+    "webhooks",
+]
 
 comments.comment(metadata)
 
@@ -24,6 +43,8 @@ TENANT_TABLES: Final = (
     "saga_turns",
     "targets",
     "console_sessions",
+    "webhook_endpoints",
+    "webhook_deliveries",
     "audit.events",
     "audit.seals",
     "audit.members",

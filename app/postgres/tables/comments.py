@@ -30,6 +30,13 @@ TABLES: Final[Mapping[str, str]] = {
     "public.console_sessions": "Who is signed in at the console, by the hash of a cookie; a day"
     " after the end a row goes.",
     "public.saga_turns": "Ticks: which saga has something to look at, and since when.",
+    "public.webhook_endpoints": (
+        "Who is told of what by webhook: operators' endpoints, and MCP clients' subscriptions."
+    ),
+    "public.webhook_deliveries": (
+        "What an endpoint is to be told, and what it was told some days ago or less."
+    ),
+    "public.webhook_position": "Up to which transaction the audit trail was read for webhooks.",
     "audit.events": "The audit trail: what happened, written by the transaction that did it. Append"
     " only, for every role.",
     "audit.seals": "Signed tree heads: one a batch of events, each chained to the one before.",

@@ -75,6 +75,13 @@ MANY: Final = {
     "dry_run": True,
     **REASON,
 }
+WEBHOOK: Final = {
+    "url": "https://127.0.0.1:9/{key}",
+    "events": ["command.ended"],
+    "tool": "probe",
+    "method": "echo",
+    "template": {"text": "{{tool}} is {{state}}"},
+}
 DEFINITION: Final = {
     "name": "n-{key12}",
     "description": "d",
@@ -134,6 +141,21 @@ ROUTES: Final[Mapping[str, list[Good]]] = {
     "POST /operator/dead-letters/{command_id}/redrive": of(subjects.dead, REASON),
     "POST /operator/dead-letters/{command_id}/discard": of(subjects.dead, REASON),
     "POST /operator/dead-letters/redrive": [Good(about=subjects.dead, shared=True, body=MANY)],
+    "POST /operator/webhooks": of(None, WEBHOOK),
+    "GET /operator/webhooks": read(None),
+    "GET /operator/webhooks/{webhook_id}": read(subjects.webhook),
+    "DELETE /operator/webhooks/{webhook_id}": of(subjects.webhook),
+    "POST /operator/webhooks/{webhook_id}/rotate": of(subjects.webhook, {"keep_s": 60}),
+    "POST /operator/webhooks/{webhook_id}/enable": of(subjects.webhook, REASON),
+    "POST /operator/webhooks/{webhook_id}/disable": of(subjects.webhook, REASON),
+    "POST /operator/webhooks/{webhook_id}/test": of(subjects.webhook),
+    "GET /operator/webhooks/{webhook_id}/deliveries": read(subjects.webhook),
+    "POST /operator/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": [
+        Good(about=subjects.told, shared=True)
+    ],
+    "POST /operator/webhooks/{webhook_id}/redeliver": of(
+        subjects.webhook, {"since": "2026-12-01T00:00:00Z", "until": "2026-12-02T00:00:00Z"}
+    ),
     "GET /auditor/events": read(None),
     "GET /auditor/commands/{command_id}": read(subjects.queued),
     "GET /admin/tenant": read(None),

@@ -39,7 +39,7 @@ OF_AUDIT: Final = """
      ORDER BY occurred_at DESC
      LIMIT 1
 """
-IDS: Final = ("command_id", "correlation_id", "saga_id")
+IDS: Final = ("command_id", "correlation_id", "saga_id", "webhook_id", "delivery_id")
 """Names in paths of what a request is about."""
 NOWHERE: Final = Place(kind="nowhere", at=())
 NOTHING: Final = Value(written=b"null")

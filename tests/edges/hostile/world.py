@@ -43,6 +43,10 @@ ROWS: Final = """
     SELECT 'definition ' || name || ' ' || version, digest::text
       FROM saga_definitions
      WHERE registered_at >= $1
+     UNION ALL
+    SELECT id::text, md5(to_jsonb(webhook_endpoints)::text)
+      FROM webhook_endpoints
+     WHERE tenant_id = 'demo' AND created_at >= $1
 """
 
 
@@ -106,6 +110,9 @@ async def serve(home: Path, dsns: Dsns, issuer: DevIssuer) -> AsyncGenerator[Ser
         "MCP_BROKER_TASK_AFTER_S": "0",
         "MCP_BROKER_INLINE_WAIT_S": "0.01",
         "MCP_BROKER_HEARTBEAT_S": "0.1",
+        "MCP_BROKER_WEBHOOK_KEYS": '["the key of a hostile world, 32 bytes"]',
+        "MCP_BROKER_WEBHOOK_NETWORKS": '["127.0.0.0/8"]',
+        "MCP_BROKER_WEBHOOK_ENDPOINTS_MAX": "1000000",
     }
     app = AppProcess(home=home, env=env, port=free_port(), name="app")
     await asyncio.to_thread(app.start)
@@ -186,6 +193,31 @@ async def doubtful(world: World) -> UUID:
     query = "UPDATE commands SET outcome_unknown = true WHERE id = $1"
     await world.owner.execute(query, one)
     return one
+
+
+ENDPOINT: Final = """
+    INSERT INTO webhook_endpoints (id, tenant_id, url, kinds, secret, created_by)
+    VALUES ($1, 'demo', 'https://127.0.0.1:9/', '{command.ended}', '', 'ada')
+"""
+DELIVERY: Final = """
+    INSERT INTO webhook_deliveries
+           (id, tenant_id, endpoint_id, kind, event_id, xid, occurred_at, data)
+    VALUES ($1, 'demo', $1, 'command.ended', $1, '1', now(), '{}')
+"""
+
+
+async def webhook(world: World) -> UUID:
+    """An endpoint."""
+    made = uuid4()
+    await world.owner.execute(ENDPOINT, made)
+    return made
+
+
+async def told(world: World) -> UUID:
+    """An endpoint with a delivery of the same id."""
+    made = await webhook(world)
+    await world.owner.execute(DELIVERY, made)
+    return made
 
 
 async def pending(world: World) -> UUID:

@@ -259,8 +259,9 @@ async def test_what_is_not_served_is_refused_by_its_code(front: Front) -> None:
             told = await poll(http, "command.ended", good, arguments=arguments)
             assert told["code"] == -32602, arguments
         assert (await poll(http, "saga.ended", None, arguments={"tool": "x"}))["code"] == -32602
-        subscribe = message(await send(http, "events/subscribe", {"name": "command.ended"}))
-        assert subscribe["error"]["code"] == -32601
+        wanted = {"name": "command.ended", "delivery": {"url": "https://example.org/"}}
+        subscribe = message(await send(http, "events/subscribe", wanted))
+        assert subscribe["error"]["code"] == -32026, "no webhook_keys are set here"
         old = await send_old(http, "2025-11-25", "events/list", {})
         assert old["error"]["code"] == -32601
     async with front.http("eda", "results:write") as http:
