@@ -165,7 +165,7 @@ async def redrive(
 
 def must_be_redrivable(command: Command) -> None:
     """Whether `redrive` would take it. Raises what `redrive` raises."""
-    _must_be_dead(command)
+    must_be_dead(command)
     if command.saga_id is not None:
         raise NotCancellableError(
             f"Command {command.id} is a step of saga {command.saga_id}, which has gone on without "
@@ -184,7 +184,7 @@ async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason
     Raises:
         NotCancellableError: it is no dead letter, was settled, or its key waits for its outcome.
     """
-    _must_be_dead(command)
+    must_be_dead(command)
     if command.ordering_key is not None and await heads.blocks(
         conn,
         tenant_id=command.tenant_id,
@@ -200,7 +200,8 @@ async def discard(conn: AsyncConnection, command: Command, *, actor: str, reason
     return Change(command=discarded, woken=(discarded.id,))
 
 
-def _must_be_dead(command: Command) -> None:
+def must_be_dead(command: Command) -> None:
+    """Whether `discard` would take it, unless its key waits. Raises what `discard` raises."""
     if command.state is not State.DEAD_LETTERED or command.discarded_at is not None:
         raise NotCancellableError(f"Command {command.id} is not among the dead letters.")
 

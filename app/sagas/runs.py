@@ -170,7 +170,7 @@ async def settle(
         "reason": reason,
     }
     await _audit(conn, saga, "saga.settled", actor, body)
-    others = [row for name, row in rows.items() if name != step and _waits(saga, row)]
+    others = [row for name, row in rows.items() if name != step and waits(saga, row)]
     if not others:
         saga = replace(saga, state=after(saga.state, Event.RESUME))
         await sagas.save(conn, saga)
@@ -178,14 +178,15 @@ async def settle(
     await ticks.enqueue_tick(conn, tenant_id=saga.tenant_id, saga_id=saga.id)
 
 
-def _waits(saga: SagaRow, row: StepRow) -> bool:
+def waits(saga: SagaRow, row: StepRow) -> bool:
+    """Whether this step is one that the saga waits for an operator for."""
     if saga.state is State.COMPENSATION_FAILED:
         return row.state is StepState.COMPENSATION_FAILED
     return row.state in BAD
 
 
 def _event_of(saga: SagaRow, row: StepRow, verb: Verb, outcome: Outcome | None) -> StepEvent:
-    if not _waits(saga, row):
+    if not waits(saga, row):
         raise NotCancellableError(
             f"Step {row.step!r} is {row.state}; the saga does not wait for it."
         )

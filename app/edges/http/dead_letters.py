@@ -5,22 +5,20 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.audit.store import events
-from app.catalog.policy import ToolPolicy
 from app.commands import control
-from app.commands.attempts import Change
 from app.commands.store import dead_letters
 from app.commands.store.commands import Command
 from app.commands.store.dead_letters import Wanted
 from app.commands.view import view
 from app.contract import instant
-from app.edges.commands import act, find
+from app.edges.commands import find
 from app.edges.http.operator import ReasonBody, operator_of
 from app.edges.http.replies import reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
+from app.edges.settling import discard, redrive
 from app.errors import NotCancellableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
@@ -63,25 +61,6 @@ class RedriveMany(Filter):
     dry_run: bool = Field(default=True, description="Only say which they are.")
 
 
-async def redrive_one(
-    broker: Parts, who: Identity, command_id: UUID, reason: str, pause_s: float = 0
-) -> Command:
-    """Give a dead letter a new attempt, after a pause."""
-
-    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Change:
-        return await control.redrive(
-            conn,
-            command,
-            policy=policy,
-            actor=f"operator:{who.user_id}",
-            reason=reason,
-            deadline_s=policy.deadline_s or broker.settings.deadline_s,
-            pause_s=pause_s,
-        )
-
-    return (await act(broker, await find(broker, who, command_id), verb)).command
-
-
 async def redrive_each(
     broker: Parts, who: Identity, found: list[Command], body: RedriveMany
 ) -> tuple[list[str], dict[str, str]]:
@@ -94,7 +73,7 @@ async def redrive_each(
             if body.dry_run:
                 control.must_be_redrivable(one)
             else:
-                await redrive_one(broker, who, one.id, body.reason, pause_s)
+                await redrive(broker, who, one.id, reason=body.reason, pause_s=pause_s)
         except NotCancellableError as error:  # or another operator was first
             refused[str(one.id)] = error.detail
         else:
@@ -133,10 +112,10 @@ def router(broker: Parts) -> APIRouter:
         return reply(200, view(found) | {"history": history})
 
     @made.post("/{command_id}/redrive")
-    async def redrive(request: Request, command_id: UUID, body: ReasonBody) -> Response:
+    async def redrive_one(request: Request, command_id: UUID, body: ReasonBody) -> Response:
         """Give one dead letter a new attempt."""
         who = operator_of(request)
-        return reply(200, view(await redrive_one(broker, who, command_id, body.reason)))
+        return reply(200, view(await redrive(broker, who, command_id, reason=body.reason)))
 
     @made.post("/redrive")
     async def redrive_many(request: Request, body: RedriveMany) -> Response:
@@ -147,15 +126,9 @@ def router(broker: Parts) -> APIRouter:
         return reply(200, {"dry_run": body.dry_run, "commands": taken, "refused": refused})
 
     @made.post("/{command_id}/discard")
-    async def discard(request: Request, command_id: UUID, body: ReasonBody) -> Response:
+    async def discard_one(request: Request, command_id: UUID, body: ReasonBody) -> Response:
         """Settle a dead letter by hand."""
         who = operator_of(request)
-
-        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Change:
-            actor = f"operator:{who.user_id}"
-            return await control.discard(conn, command, actor=actor, reason=body.reason)
-
-        change = await act(broker, await find(broker, who, command_id), verb)
-        return reply(200, view(change.command))
+        return reply(200, view(await discard(broker, who, command_id, reason=body.reason)))
 
     return made

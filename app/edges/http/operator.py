@@ -5,20 +5,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog.policy import ToolPolicy
-from app.commands import control
-from app.commands.attempts import Change
 from app.commands.store import heads
-from app.commands.store.commands import Command
 from app.commands.view import view
 from app.contract import instant
 from app.edges.auth.scopes import OPERATE, need
-from app.edges.commands import act, decide, find
+from app.edges.commands import decide, find
 from app.edges.http.replies import identity_of, reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
+from app.edges.settling import resolve as settle
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
@@ -71,18 +67,8 @@ def router(broker: Parts) -> APIRouter:
     async def resolve(request: Request, command_id: UUID, body: ResolveBody) -> Response:
         """Say what a command did that ended in doubt; its ordering key goes on."""
         who = operator_of(request)
-
-        async def verb(conn: AsyncConnection, command: Command, _: ToolPolicy) -> Change:
-            return await control.resolve(
-                conn,
-                command,
-                outcome=body.outcome,
-                actor=f"operator:{who.user_id}",
-                reason=body.reason,
-            )
-
-        change = await act(broker, await find(broker, who, command_id), verb)
-        return reply(200, view(change.command))
+        found = await settle(broker, who, command_id, outcome=body.outcome, reason=body.reason)
+        return reply(200, view(found))
 
     @made.get("/keys/blocked")
     async def blocked_keys(

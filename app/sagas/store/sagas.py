@@ -98,6 +98,14 @@ LIST: Final = text(f"""
      LIMIT :limit
 """)
 
+LIST_WAITING: Final = text(f"""
+    SELECT {COLUMNS}
+      FROM sagas s
+     WHERE s.tenant_id = :tenant_id AND s.state IN ('stuck', 'compensation_failed')
+     ORDER BY s.id DESC
+     LIMIT :limit
+""")
+
 SAVE: Final = text("""
     UPDATE sagas
        SET state = :state, reason = CAST(:reason AS jsonb), steps_done = :steps_done,
@@ -189,6 +197,13 @@ async def listing(
         "limit": limit,
     }
     return [SagaRow.of(row) for row in (await conn.execute(LIST, values)).mappings()]
+
+
+async def list_waiting(conn: AsyncConnection, *, tenant_id: str, limit: int) -> list[SagaRow]:
+    """A tenant's sagas that wait for an operator, newest first."""
+    assert 0 < limit <= LIST_MAX
+    rows = await conn.execute(LIST_WAITING, {"tenant_id": tenant_id, "limit": limit})
+    return [SagaRow.of(row) for row in rows.mappings()]
 
 
 async def save(conn: AsyncConnection, saga: SagaRow) -> None:
