@@ -207,7 +207,8 @@ async def test_the_inbox_reads_what_it_shows_however_many_calls_there_are(
     await fill_many(database.owner, 2_000, tag="queued")
     await execute(
         database.owner,
-        "UPDATE commands SET state = 'dead_lettered', finished_at = now() - random() * interval '1 day'"
+        "UPDATE commands SET state = 'dead_lettered',"
+        " finished_at = now() - random() * interval '1 day'"
         " WHERE id IN (SELECT id FROM commands WHERE state = 'succeeded' LIMIT 3000);"
         "UPDATE commands SET approval = 'pending' WHERE state = 'queued'",
     )

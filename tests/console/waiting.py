@@ -66,7 +66,7 @@ async def waits(broker: Parts, database: Dsns) -> Waits:
     behind = (await accept(broker, echo("behind", ordering_key="host-1"))).written.id
     dead = (await accept(broker, echo("dead"), BOB)).written.id
     for attempt in (1, 2, 3):
-        await finish(broker, dead, attempt=attempt, error={"code": "boom", "message": "It broke."})
+        await finish(broker, dead, attempt=attempt, error={"code": "boom"})
     queued = (await accept(broker, echo("queued"))).written.id
     [row] = await fetch(database.owner, STUCK)
     return Waits(

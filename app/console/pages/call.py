@@ -65,7 +65,7 @@ def add(made: APIRouter, console: Console) -> None:
         first = await part(request, call_id)
         may_cancel = CALL in who.scopes and not command.final
         return console.page(
-            request, "call.html", command=command, part=first.html, may_cancel=may_cancel
+            request, "call.html", command=command, part=first, may_cancel=may_cancel
         )
 
     @made.get("/{call_id}/live")

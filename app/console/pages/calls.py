@@ -119,12 +119,13 @@ def router(console: Console) -> APIRouter:
     async def calls(request: Request, asked: Asked) -> Response:
         """The page."""
         first = await part(request, asked)
-        stream = None if asked.before else f"{PAGE.url}/live?{request.url.query}"
+        query = urlencode({**query_of(request), "seen": [first.digest]}, doseq=True)
+        stream = None if asked.before else f"{PAGE.url}/live?{query}"
         return console.page(
             request,
             "calls.html",
             asked=asked,
-            part=first.html,
+            part=first,
             stream=stream,
             states=list(State),
             everyone=OPERATE in who_of(request).scopes,
@@ -180,7 +181,7 @@ def _bounded(count: int) -> str:
 
 
 def _url(request: Request, *, state: list[str] | None = None, before: str | None = None) -> str:
-    query = {**query_of(request, before=before)}
+    query = {**query_of(request, before=before, seen=None)}
     if state is not None:
         query["state"] = state
     kept = {name: values for name, values in query.items() if any(values)}

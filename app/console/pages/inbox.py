@@ -68,7 +68,7 @@ def router(console: Console) -> APIRouter:
     async def inbox(request: Request) -> Response:
         """The page."""
         first = await part(request)
-        return console.page(request, "inbox.html", part=first.html)
+        return console.page(request, "inbox.html", part=first)
 
     @made.get("/live")
     async def followed(request: Request) -> Response:

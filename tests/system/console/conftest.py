@@ -80,7 +80,7 @@ class Desk:
         """A page of somebody's, signed in by a link."""
         async with self.context(scheme=scheme, **options) as context:
             page = await context.new_page()
-            page.on("console", lambda said: self._hear(said.type, said.text))
+            page.on("console", lambda said: self._hear(said.type, f"{said.text} {said.location}"))
             page.on("pageerror", lambda error: self.complaints.append(str(error)))
             await page.goto(link_of(self.issuer, user, *scopes, tenant=tenant, base=self.url))
             await page.get_by_role("main").get_by_role("button", name="Sign in").click()
@@ -121,4 +121,4 @@ async def accessible(page: Page) -> None:
 async def picture(page: Page, name: str) -> None:
     """Keep a picture of the page for the docs, where the run is asked to: `make pictures`."""
     if os.environ.get("WRITE_PICTURES"):
-        await page.screenshot(path=PICTURES / f"{name}.png", full_page=False)
+        await page.screenshot(path=PICTURES / f"{name}.png", caret="initial")

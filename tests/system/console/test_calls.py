@@ -2,7 +2,10 @@
 
 import pytest
 
-from tests.support.calls import accept, claim, echo, finish
+from app.console import live
+from devstack.stack import Dsns
+from tests.console.conftest import link_of
+from tests.support.calls import accept, claim, delete, echo, fetch, finish
 from tests.system.console.conftest import Desk, Scheme, accessible, picture
 from tests.tenancy.theirs import fill
 
@@ -45,4 +48,63 @@ async def test_a_call_shows_and_moves_without_a_reload(desk: Desk) -> None:
         await finish(desk.broker, call, result={"text": "live"})
         await page.locator(".head .state.succeeded").wait_for()
         await page.get_by_text('"text": "live"').first.wait_for()
+    assert desk.complaints == []
+
+
+@pytest.mark.guarantee("console:text")
+async def test_a_script_in_arguments_result_error_and_link_runs_nowhere(desk: Desk) -> None:
+    call = (await accept(desk.broker, echo(EVIL, labels=("<b>l</b>",)))).written.id
+    await claim(desk.broker, call)
+    await finish(desk.broker, call, result={EVIL: EVIL})
+    async with desk.page() as page:
+        for path in ("calls", f"calls/{call}"):
+            await page.goto(f"{desk.url}/console/{path}")
+            await page.locator("#live").wait_for()
+            assert "owned" not in await page.title()
+            assert await page.locator("#live img").count() == 0
+        await page.get_by_text("<script>document.title").first.wait_for()
+    assert desk.complaints == []
+
+
+@pytest.mark.guarantee("console:sessions")
+async def test_a_page_that_is_open_says_when_its_session_is_over(
+    desk: Desk, database: Dsns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "CHECK_S", 0.0)
+    async with desk.page() as page:
+        await page.goto(f"{desk.url}/console/calls")
+        await page.get_by_text("No calls yet.").wait_for()
+        await fetch(database.owner, "UPDATE console_sessions SET ended_at = now()")
+        await page.get_by_text("Your session has ended.").wait_for()
+        await accessible(page)
+        await page.get_by_role("link", name="Sign in again").click()
+        await page.get_by_role("heading", name="Sign in").wait_for()
+        await page.goto(f"{desk.url}/console/calls?tool=probe")
+        await page.get_by_text("sign in to go on where you were").wait_for()
+
+
+async def test_a_page_says_when_its_connection_is_lost_and_when_it_is_back(desk: Desk) -> None:
+    async with desk.context() as context:
+        page = await context.new_page()
+        await page.goto(link_of(desk.issuer, "olga", base=desk.url))
+        await page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        await page.goto(f"{desk.url}/console/calls")
+        await page.get_by_text("No calls yet.").wait_for()
+        await context.set_offline(True)
+        await page.get_by_text("Connection lost.").wait_for()
+        await context.set_offline(False)
+        await page.get_by_text("Connection lost.").wait_for(state="hidden")
+
+
+async def test_a_call_is_cancelled_from_its_page_with_a_reason(desk: Desk) -> None:
+    call = (await accept(desk.broker, delete("x"))).written.id
+    async with desk.page() as page:
+        await page.goto(f"{desk.url}/console/calls/{call}")
+        button = page.get_by_role("button", name="Cancel this call")
+        await button.click()
+        assert page.url.endswith(str(call)), "the browser asks for a reason first"
+        await page.get_by_label("Reason").fill("not needed")
+        await button.click()
+        await page.locator(".head .state.cancelled").wait_for()
+        await page.get_by_text("user:olga").first.wait_for()
     assert desk.complaints == []
