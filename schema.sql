@@ -2571,6 +2571,35 @@ COMMENT ON COLUMN ops.executors.in_flight_max IS 'How many may be.';
 
 COMMENT ON COLUMN ops.executors.oldest_unclaimed_s IS 'For how long the oldest of the unclaimed has been dispatched.';
 
+-- TABLE holds
+
+CREATE TABLE public.holds (
+    id uuid NOT NULL,
+    tenant_id text NOT NULL,
+    tool text,
+    method text,
+    ordering_key text,
+    args_path text[],
+    args_value jsonb,
+    effect text NOT NULL,
+    reason text NOT NULL,
+    until timestamp with time zone,
+    placed_by text NOT NULL,
+    placed_at timestamp with time zone DEFAULT now() NOT NULL,
+    released_at timestamp with time zone,
+    released_by text,
+    freed_at timestamp with time zone,
+    CONSTRAINT ck_holds_argument_whole CHECK (((args_path IS NULL) = (args_value IS NULL))),
+    CONSTRAINT ck_holds_effect_known CHECK ((effect = ANY (ARRAY['wait'::text, 'refuse'::text]))),
+    CONSTRAINT ck_holds_method_of_a_tool CHECK (((method IS NULL) OR (tool IS NOT NULL)))
+);
+
+ALTER TABLE ONLY public.holds FORCE ROW LEVEL SECURITY;
+
+-- COMMENT TABLE holds
+
+COMMENT ON TABLE public.holds IS 'What operators hold: calls that fit are accepted and wait, or are refused.';
+
 -- TABLE outbox
 
 CREATE TABLE public.outbox (
@@ -2594,12 +2623,14 @@ CREATE TABLE public.outbox (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     refusal text,
     refused_at timestamp with time zone,
+    hold_id uuid,
     CONSTRAINT ck_outbox_claimed_has_lease CHECK (((status = 'claimed'::text) = (claimed_until IS NOT NULL))),
     CONSTRAINT ck_outbox_command_named CHECK (((kind <> 'command'::text) OR ((command_id IS NOT NULL) AND (attempt IS NOT NULL)))),
     CONSTRAINT ck_outbox_kind_known CHECK ((kind = ANY (ARRAY['command'::text, 'result'::text, 'control'::text, 'deadletter'::text, 'audit'::text]))),
+    CONSTRAINT ck_outbox_on_hold_by_one CHECK (((status = 'on_hold'::text) = (hold_id IS NOT NULL))),
     CONSTRAINT ck_outbox_parked_has_reason CHECK (((status <> 'parked'::text) OR (refusal IS NOT NULL))),
     CONSTRAINT ck_outbox_payload_present CHECK (((kind = 'command'::text) OR (payload IS NOT NULL))),
-    CONSTRAINT ck_outbox_status_known CHECK ((status = ANY (ARRAY['held'::text, 'delayed'::text, 'ready'::text, 'claimed'::text, 'parked'::text])))
+    CONSTRAINT ck_outbox_status_known CHECK ((status = ANY (ARRAY['held'::text, 'delayed'::text, 'ready'::text, 'claimed'::text, 'parked'::text, 'on_hold'::text])))
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.01', autovacuum_vacuum_cost_delay='0');
 
@@ -2608,6 +2639,69 @@ ALTER TABLE ONLY public.outbox FORCE ROW LEVEL SECURITY;
 -- COMMENT TABLE outbox
 
 COMMENT ON TABLE public.outbox IS 'What is to be published to Kafka; deleted once Kafka has it.';
+
+-- VIEW holds
+
+CREATE VIEW ops.holds AS
+ SELECT tenant_id,
+    (id)::text AS hold_id,
+    tool,
+    method,
+        CASE
+            WHEN (args_path IS NOT NULL) THEN 'argument'::text
+            WHEN (ordering_key IS NOT NULL) THEN 'ordering key'::text
+            WHEN (method IS NOT NULL) THEN 'method'::text
+            WHEN (tool IS NOT NULL) THEN 'tool'::text
+            ELSE 'tenant'::text
+        END AS what,
+    effect,
+    ( SELECT count(*) AS count
+           FROM public.outbox o
+          WHERE ((o.hold_id = h.id) AND (o.status = 'on_hold'::text))) AS waiting,
+    (EXTRACT(epoch FROM (now() - placed_at)))::double precision AS age_s,
+    (EXTRACT(epoch FROM (until - now())))::double precision AS ends_in_s
+   FROM public.holds h
+  WHERE (released_at IS NULL);
+
+-- COMMENT VIEW holds
+
+COMMENT ON VIEW ops.holds IS 'What operators hold now, by tenant.';
+
+-- COMMENT COLUMN holds.tenant_id
+
+COMMENT ON COLUMN ops.holds.tenant_id IS 'The tenant.';
+
+-- COMMENT COLUMN holds.hold_id
+
+COMMENT ON COLUMN ops.holds.hold_id IS 'The id of the hold, by which it is released.';
+
+-- COMMENT COLUMN holds.tool
+
+COMMENT ON COLUMN ops.holds.tool IS 'Of this tool only; null is any.';
+
+-- COMMENT COLUMN holds.method
+
+COMMENT ON COLUMN ops.holds.method IS 'Of this method only; null is any.';
+
+-- COMMENT COLUMN holds.what
+
+COMMENT ON COLUMN ops.holds.what IS 'The narrowest that it names: tenant, tool, method, ordering key or argument.';
+
+-- COMMENT COLUMN holds.effect
+
+COMMENT ON COLUMN ops.holds.effect IS 'wait: calls are accepted and wait; refuse: they are refused.';
+
+-- COMMENT COLUMN holds.waiting
+
+COMMENT ON COLUMN ops.holds.waiting IS 'Rows that it keeps from going out: those whose turn had come.';
+
+-- COMMENT COLUMN holds.age_s
+
+COMMENT ON COLUMN ops.holds.age_s IS 'Since when it is in force.';
+
+-- COMMENT COLUMN holds.ends_in_s
+
+COMMENT ON COLUMN ops.holds.ends_in_s IS 'When it ends by itself; null is never.';
 
 -- VIEW outbox
 
@@ -3646,6 +3740,11 @@ ALTER TABLE ONLY public.console_sessions
 ALTER TABLE ONLY public.grants
     ADD CONSTRAINT pk_grants PRIMARY KEY (tenant_id, subject_kind, subject, pattern, effect);
 
+-- CONSTRAINT holds pk_holds
+
+ALTER TABLE ONLY public.holds
+    ADD CONSTRAINT pk_holds PRIMARY KEY (id);
+
 -- CONSTRAINT leases pk_leases
 
 ALTER TABLE ONLY public.leases
@@ -3838,6 +3937,18 @@ CREATE INDEX ix_commands_waiting ON public.commands USING btree (tenant_id, orde
 
 CREATE INDEX ix_commands_waiting_saga ON public.commands USING btree (saga_id, ordering_key, key_seq) WHERE (held AND (saga_id IS NOT NULL));
 
+-- INDEX ix_holds_active
+
+CREATE INDEX ix_holds_active ON public.holds USING btree (tenant_id, id) WHERE (released_at IS NULL);
+
+-- INDEX ix_holds_released
+
+CREATE INDEX ix_holds_released ON public.holds USING btree (released_at) WHERE ((released_at IS NOT NULL) AND (freed_at IS NULL));
+
+-- INDEX ix_holds_until
+
+CREATE INDEX ix_holds_until ON public.holds USING btree (until) WHERE ((released_at IS NULL) AND (until IS NOT NULL));
+
 -- INDEX ix_ordering_heads_blocked
 
 CREATE INDEX ix_ordering_heads_blocked ON public.ordering_heads USING btree (tenant_id, ordering_key) WHERE (blocked_reason IS NOT NULL);
@@ -3865,6 +3976,10 @@ CREATE INDEX ix_outbox_events ON public.outbox USING btree (id) WHERE ((status =
 -- INDEX ix_outbox_lane
 
 CREATE INDEX ix_outbox_lane ON public.outbox USING btree (priority, tenant_id, tool, method, id) WHERE ((status = 'ready'::text) AND (kind = 'command'::text) AND (NOT exempt));
+
+-- INDEX ix_outbox_on_hold
+
+CREATE INDEX ix_outbox_on_hold ON public.outbox USING btree (hold_id) WHERE (status = 'on_hold'::text);
 
 -- INDEX ix_outbox_refused
 
@@ -4243,6 +4358,10 @@ CREATE POLICY app ON public.console_sessions TO broker_app USING ((tenant_id = A
 
 CREATE POLICY app ON public.grants TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
 
+-- POLICY holds app
+
+CREATE POLICY app ON public.holds TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
+
 -- POLICY ordering_heads app
 
 CREATE POLICY app ON public.ordering_heads TO broker_app USING ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[]))) WITH CHECK ((tenant_id = ANY ((NULLIF(current_setting('app.tenants'::text, true), ''::text))::text[])));
@@ -4307,6 +4426,10 @@ ALTER TABLE public.console_sessions ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE public.grants ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY holds
+
+ALTER TABLE public.holds ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY ordering_heads
 
 ALTER TABLE public.ordering_heads ENABLE ROW LEVEL SECURITY;
@@ -4330,6 +4453,10 @@ CREATE POLICY owner ON public.console_sessions TO broker_owner USING (true) WITH
 -- POLICY grants owner
 
 CREATE POLICY owner ON public.grants TO broker_owner USING (true) WITH CHECK (true);
+
+-- POLICY holds owner
+
+CREATE POLICY owner ON public.holds TO broker_owner USING (true) WITH CHECK (true);
 
 -- POLICY ordering_heads owner
 
@@ -4394,6 +4521,10 @@ CREATE POLICY relay ON public.commands TO broker_relay USING (true) WITH CHECK (
 -- POLICY grants relay
 
 CREATE POLICY relay ON public.grants TO broker_relay USING (true) WITH CHECK (true);
+
+-- POLICY holds relay
+
+CREATE POLICY relay ON public.holds TO broker_relay USING (true) WITH CHECK (true);
 
 -- POLICY ordering_heads relay
 
@@ -4953,10 +5084,33 @@ GRANT SELECT ON TABLE public.tools TO broker_relay;
 
 GRANT SELECT ON TABLE ops.executors TO broker_observer;
 
+-- ACL TABLE holds
+
+GRANT SELECT,INSERT ON TABLE public.holds TO broker_app;
+GRANT SELECT ON TABLE public.holds TO broker_relay;
+
+-- ACL COLUMN holds.released_at
+
+GRANT UPDATE(released_at) ON TABLE public.holds TO broker_app;
+GRANT UPDATE(released_at) ON TABLE public.holds TO broker_relay;
+
+-- ACL COLUMN holds.released_by
+
+GRANT UPDATE(released_by) ON TABLE public.holds TO broker_app;
+GRANT UPDATE(released_by) ON TABLE public.holds TO broker_relay;
+
+-- ACL COLUMN holds.freed_at
+
+GRANT UPDATE(freed_at) ON TABLE public.holds TO broker_relay;
+
 -- ACL TABLE outbox
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_app;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE public.outbox TO broker_relay;
+
+-- ACL TABLE holds
+
+GRANT SELECT ON TABLE ops.holds TO broker_observer;
 
 -- ACL TABLE outbox
 

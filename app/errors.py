@@ -150,6 +150,14 @@ class QueueFullError(BrokerError):
     title = "The queue is full"
 
 
+class HeldError(BrokerError):
+    """An operator holds what is called, and has such calls refused."""
+
+    code = "held"
+    status = 423
+    title = "An operator holds this"
+
+
 class StaleAttemptError(BrokerError):
     """The adapter speaks for an attempt that is not the current one."""
 

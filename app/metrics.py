@@ -181,6 +181,7 @@ DEAD_LETTERS: Final = Gauge(
 BLOCKED_KEYS: Final = Gauge(
     "mcpbroker_blocked_keys", "Ordering keys that wait for a person's decision."
 )
+HOLDS: Final = Gauge("mcpbroker_holds", "Holds of operators that are in force.")
 WAITING_SAGAS: Final = Gauge("mcpbroker_waiting_sagas", "Sagas that wait for a person's decision.")
 SEAL_LAG_S: Final = Gauge(
     "mcpbroker_seal_lag_seconds", "Age of the oldest event that is not sealed."

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import metrics
 from app.audit.store import partitions
 from app.catalog.cache import Tools
-from app.commands import measures, retention, timeouts
+from app.commands import holds, measures, retention, timeouts
 from app.commands.attempts import Change
 from app.commands.pauses import Pauses
 from app.commands.store import dispatch_record, set_back
@@ -82,6 +82,7 @@ class Clock:
             Timer("partitions", PARTITIONS_S, self._partitions),
             Timer("rows", 0, self._rows, lambda now: now.rows),
             Timer("set back", SET_BACK_S, self._set_back),
+            Timer("holds", 0, self._holds, lambda now: now.holds),
             Timer("deadlines", 0, self._deadlines, lambda now: now.deadlines),
             Timer("leases", 0, self._leases, lambda now: now.leases),
             Timer("idle sagas", 0, self._idle_sagas, lambda now: now.idle_sagas),
@@ -178,6 +179,10 @@ class Clock:
         )
         if pauses or leases:
             logger.info("counted anew from now", extra={"pauses": pauses, "leases": leases})
+
+    async def _holds(self) -> None:
+        if await holds.expire(self._engine):
+            self._notifier.outbox()
 
     async def _deadlines(self) -> None:
         self._say(

@@ -55,13 +55,14 @@ async def read(conn: asyncpg.Connection | PoolConnectionProxy) -> None:
     mark = await seals.watermark(conn)
     metrics.SEAL_LAG_S.set(await seals.lag_s(conn, after=mark.xid))
     metrics.UNSEALED.set(await seals.waiting(conn, after=mark.xid, limit=metrics.UNSEALED_MAX))
-    for status in ("ready", "held", "delayed", "leased", "parked"):
+    for status in ("ready", "held", "delayed", "leased", "parked", "on_hold"):
         metrics.OUTBOX_ROWS.labels(status).set(getattr(found, status))
     for state in ("queued", "dispatched", "running"):
         metrics.COMMANDS.labels(state).set(getattr(found, state))
     metrics.OUTBOX_AGE_S.set(found.oldest_ready_s)
     metrics.UNCLAIMED.set(found.unclaimed)
     metrics.DEAD_LETTERS.set(found.dead_letters)
+    metrics.HOLDS.set(found.holds)
     metrics.BLOCKED_KEYS.set(found.blocked_keys)
     metrics.WAITING_SAGAS.set(found.waiting_sagas)
     told = await webhooks.read(conn)

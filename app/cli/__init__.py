@@ -15,6 +15,7 @@ from app.cli import (
     catalog,
     commands,
     dead_letters,
+    holds,
     outbox,
     saga,
     status,
@@ -45,6 +46,9 @@ app.command("config")(settings_.show)
 app.command()(call.call)
 app.command()(commands.approve)
 app.command()(commands.deny)
+app.command()(holds.hold)
+app.command()(holds.release)
+app.command()(holds.holds)
 app.command()(trace.trace)
 app.command()(status.status)
 

@@ -41,6 +41,12 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
+def held(row: Row) -> str:
+    """What a hold is of: its kind, and its tool if it names one."""
+    named = ".".join(filter(None, (row["tool"], row["method"])))
+    return f"{row['what']} {named}".strip()
+
+
 PARTS: Final[Mapping[str, tuple[str, str, Mapping[str, Callable[[Row], str]]]]] = {
     "waiting": (
         "Waiting for a person",
@@ -50,6 +56,18 @@ PARTS: Final[Mapping[str, tuple[str, str, Mapping[str, Callable[[Row], str]]]]] 
             "What": lambda row: row["what"],
             "How many": lambda row: str(row["count"]),
             "Oldest": lambda row: age(row["oldest_s"]),
+        },
+    ),
+    "holds": (
+        "Holds",
+        "none",
+        {
+            "Tenant": lambda row: row["tenant_id"],
+            "Of": held,
+            "Effect": lambda row: row["effect"],
+            "Waiting": lambda row: str(row["waiting"]),
+            "Since": lambda row: age(row["age_s"]),
+            "Ends in": lambda row: age(row["ends_in_s"]),
         },
     ),
     "tenants": (

@@ -62,11 +62,18 @@ async def _expire(
                 event=Event.EXPIRE,
                 policy=await policies(command.tool, command.method),
                 actor=ACTOR,
-                reason="The deadline passed.",
+                reason=_missed(command),
                 grace_s=grace_s,
             )
     metrics.DEADLINE_MISSES.inc()
     return change
+
+
+def _missed(command: Command) -> str:
+    """Why a command is late, as its caller and the trail are told."""
+    if command.hold is None:
+        return "The deadline passed."
+    return f"The deadline passed while it was held by an operator: {command.hold['reason']}"
 
 
 async def expire_leases(

@@ -29,6 +29,7 @@ def view(command: Command) -> dict[str, Any]:
         "priority": Priority(command.priority).wire,
         "ordering_key": command.ordering_key,
         "waiting_for": waiting_for(command),
+        "hold": hold_of(command),
         "run": run_of(command),
         "idempotency_key": command.idempotency_key,
         "cancel_requested": command.cancel_requested_at is not None,
@@ -70,12 +71,33 @@ def waiting_for(command: Command) -> str | None:
 def _queued_for(command: Command) -> str:
     if command.awaits_approval:
         return "approval by an operator"
+    if command.hold is not None:
+        return held_words(command.hold["reason"], _until(command.hold))
     if command.held:
         return f"earlier commands of ordering key {command.ordering_key!r}"
     if starts_later(command):
         assert command.not_before is not None
         return f"its start: not before {instant(command.not_before)}"
     return "its turn"
+
+
+def hold_of(command: Command) -> dict[str, Any] | None:
+    """The hold that keeps a command from starting, as its caller is shown it."""
+    if command.hold is None:
+        return None
+    told = {**command.hold, "until": _until(command.hold)}
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def held_words(reason: str, until: str | None) -> str:
+    """That an operator holds something, until when, and why."""
+    end = "until it is released" if until is None else f"until {until}"
+    return f"held by an operator {end}: {reason}"
+
+
+def _until(hold: dict[str, Any]) -> str | None:
+    until = hold["until"]
+    return None if until is None else instant(datetime.fromisoformat(until).astimezone(UTC))
 
 
 def starts_later(command: Command) -> bool:

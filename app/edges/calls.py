@@ -4,15 +4,20 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import ceil
+from typing import Any
 
 from asyncpg.pool import PoolConnectionProxy
 
 from app import metrics
 from app.catalog.policy import Tool
 from app.catalog.store import Tenant
-from app.commands.state import FINAL
+from app.commands.state import State
+from app.commands.store.holds import Hold
+from app.commands.view import held_words
+from app.contract import instant
 from app.edges.parts import Parts, logger
-from app.errors import QueueFullError
+from app.errors import HeldError, QueueFullError
 from app.identity import Identity
 from app.intake.batches import Write
 from app.intake.call import Call
@@ -31,6 +36,8 @@ class Accepted:
     deduplicated: bool
     wait_s: float
     not_before: datetime | None = None
+    hold: Hold | None = None
+    """By which it waits, as far as is known where it was accepted."""
 
     @property
     def replayed(self) -> bool:
@@ -73,9 +80,11 @@ async def accept(
         write = _adhoc(broker, call)
     view = await broker.catalog.tenant(who.tenant_id)
     assert view is not None, "prepare knows the tenant"
+    hold = await met_by(broker, call)
     try:
+        _refuse(hold)
         await broker.queues.admit(view.tenant)
-    except QueueFullError:
+    except (HeldError, QueueFullError):
         # Who repeats a call whose answer was lost must not be told that nothing was started.
         earlier = await broker.intake.earlier(call)
         if earlier is None:
@@ -105,17 +114,50 @@ async def accept(
     if wait_s is not None:
         bound_s = min(bound_s, wait_s)
     later = call.not_before
-    if later is not None and written.state not in FINAL:
-        # Nobody waits for what starts after the wait.
-        left_s = (later - datetime.now(UTC)).total_seconds()
-        bound_s = 0 if left_s >= bound_s else bound_s
+    if written.state is State.QUEUED:
+        # Nobody waits for what starts after the wait, or when an operator says so.
+        left_s = 0 if later is None else (later - datetime.now(UTC)).total_seconds()
+        bound_s = 0 if hold is not None or left_s >= bound_s else bound_s
     return Accepted(
         written=written,
         tool=tool,
         deduplicated=not written.new and call.dedupe_key is not None,
         wait_s=bound_s,
         not_before=later,
+        hold=hold,
     )
+
+
+async def met_by(broker: Parts, call: Call) -> Hold | None:
+    """The hold that a call meets; a step of a saga that is under way waits, and is not asked."""
+    return await broker.holds.met_by(
+        call.tenant_id,
+        tool=call.tool,
+        method=call.method,
+        ordering_key=call.ordering_key,
+        args=call.args,
+    )
+
+
+def _refuse(hold: Hold | None) -> None:
+    """Refuse a call whose hold says so.
+
+    Raises:
+        HeldError
+    """
+    if hold is not None and hold.effect == "refuse":
+        until = None if hold.until is None else instant(hold.until)
+        said = held_words(hold.reason, until).removesuffix(".")
+        raise HeldError(f"It is {said}. Nothing was started.", **held_fields(hold))
+
+
+def held_fields(hold: Hold) -> dict[str, Any]:
+    """What a machine may want to know of it."""
+    fields: dict[str, Any] = {"hold_id": str(hold.id), "reason": hold.reason}
+    if hold.until is not None:
+        left_s = (hold.until - datetime.now(UTC)).total_seconds()
+        fields |= {"until": instant(hold.until), "retry_after_s": max(1, ceil(left_s))}
+    return fields
 
 
 def wait_bound_s(broker: Parts, tool: Tool, tenant: Tenant) -> float:

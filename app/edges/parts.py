@@ -15,6 +15,7 @@ from app.edges.auth.refusals import Refusals
 from app.edges.stops import Stops
 from app.edges.streams import Streams
 from app.intake.batches import IntakeBatcher
+from app.intake.holds import Holds
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres.engine import Database
@@ -35,6 +36,7 @@ class Parts:
     catalog: Catalog
     preparer: Preparer
     queues: Queues
+    holds: Holds
     intake: IntakeBatcher
     feed: CommandFeed
     reports: ReportBatcher

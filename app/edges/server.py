@@ -35,6 +35,7 @@ from app.edges.http import (
     audit,
     calls,
     dead_letters,
+    holds,
     openapi,
     operator,
     results,
@@ -49,6 +50,7 @@ from app.edges.spans import HttpSpans
 from app.edges.stops import Stops
 from app.edges.streams import Streams
 from app.intake.batches import IntakeBatcher
+from app.intake.holds import Holds
 from app.intake.prepare import Preparer
 from app.intake.queues import Queues
 from app.postgres import migrate, pooler, wakeups
@@ -111,6 +113,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             catalog=catalog,
             preparer=Preparer(catalog, settings, refused=refusals.call),
             queues=Queues(database.engine),
+            holds=Holds(database.engine),
             intake=intake,
             feed=feed,
             reports=reports,
@@ -184,6 +187,7 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
     app.include_router(calls.router(broker))
     app.include_router(results.router(broker))
     app.include_router(operator.router(broker))
+    app.include_router(holds.router(broker))
     app.include_router(dead_letters.router(broker))
     app.include_router(audit.router(broker))
     app.include_router(saga_definitions.router(broker))

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app as command_line
+from app.commands import holds
 from app.edges.server import build
 from app.intake.prepare import CallRequest
 from devstack.tokens import DevIssuer
@@ -69,6 +70,15 @@ async def filled(lab: Lab) -> dict[str, list[list[tuple[str, str]]]]:
     row = await lab.owner.fetchval(PARK, call)
     await offer(lab.dsns.owner, ROOT / "tests/edges/mcp/tools.yml")
     saga = str(await undone_in_part(lab))
+    held = await holds.place(
+        lab.broker.database.engine,
+        "demo",
+        holds.Which(ordering_key="none"),
+        effect="wait",
+        reason="r",
+        until=None,
+        actor="operator:olga",
+    )
     settled = [(verb, str(await undone_in_part(lab))) for verb in ("retry", "skip", "resolve")]
     return {
         "migrate --database-url": [[("…", lab.dsns.owner)]],
@@ -76,6 +86,7 @@ async def filled(lab: Lab) -> dict[str, list[list[tuple[str, str]]]]:
         "deny ID": [[("ID", await waiting(lab))]],
         "dead-letters resolve": [[("ID", str(blocked))]],
         "outbox redrive": [[("ROW…", str(row)), ("…", "mended")]],
+        "release ID": [[("ID", str(held.hold.id))]],
         "saga register": [[("FILE", "examples/service_saga.yml")]],
         "saga show": [[("ID", saga)]],
         "saga settle": [

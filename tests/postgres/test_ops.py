@@ -24,6 +24,7 @@ VIEWS = (
     "waiting",
     "outbox",
     "webhooks",
+    "holds",
 )
 MINUTES = "ops.minutes(now() - interval '1 hour', now() + interval '1 second')"
 ENDED = """

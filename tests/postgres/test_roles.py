@@ -24,6 +24,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "commands": "ra:w",
         "command_labels": "ra",
         "outbox": "rawd",
+        "holds": "ra:w",
         "ordering_heads": "raw",
         "progress": "ra",
         "saga_definitions": "raw",
@@ -50,6 +51,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "commands": "ra:w",
         "command_labels": "rad",
         "outbox": "rawd",
+        "holds": "r:w",
         "ordering_heads": "rawd",
         "progress": "rad",
         "saga_definitions": "r",
@@ -108,6 +110,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "ops.waiting": "r",
         "ops.outbox": "r",
         "ops.webhooks": "r",
+        "ops.holds": "r",
     },
 }
 
@@ -116,6 +119,8 @@ EVENT = (
     " tenant_id tool type user_id"
 )
 COLUMNS = {
+    ("broker_app", "holds", "UPDATE"): "released_at released_by",
+    ("broker_relay", "holds", "UPDATE"): "freed_at released_at released_by",
     ("broker_app", "turns", "UPDATE"): "held",
     ("broker_app", "console_sessions", "UPDATE"): "ended_at seen_at",
     ("broker_relay", "turns", "UPDATE"): "held",

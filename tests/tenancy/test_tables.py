@@ -44,6 +44,8 @@ OTHERS = """
     INSERT INTO audit.restores (restore_id, tenant_id, request, accepted_by)
          VALUES (gen_random_uuid(), 'other', '', 'x');
     INSERT INTO audit.auditors VALUES ('x', 'other'), ('broker_auditor_login', 'demo');
+    INSERT INTO holds (id, tenant_id, effect, reason, placed_by)
+         VALUES (gen_random_uuid(), 'other', 'wait', 'r', 'x');
     INSERT INTO command_labels VALUES ('other', 'l', (SELECT id FROM commands
         WHERE tenant_id = 'other' LIMIT 1));
     INSERT INTO console_sessions (id_hash, tenant_id, user_id, identity, method, expires_at)
@@ -98,5 +100,5 @@ async def test_no_table_shows_counts_or_takes_a_row_of_another_tenant(
                     continue
             await conn.close()
     await owner.close()
-    assert walked == {"app": 17, "auditor": 6}
+    assert walked == {"app": 18, "auditor": 6}
     assert ADA.tenant_id == "demo"

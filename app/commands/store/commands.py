@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.asserted import LABELS_MAX
 from app.commands.state import FINAL, State
+from app.commands.store.hold_match import SHOWN
 from app.json_values import showable
 
 
@@ -68,12 +69,15 @@ class Command:
     finished_at: datetime | None
     discarded_at: datetime | None
     purged_at: datetime | None
+    hold: dict[str, Any] | None = None
+    """By which it waits: hold_id, reason, until; an operator has placed it."""
 
     @classmethod
     def of(cls, row: RowMapping) -> Self:
         """From a row that has at least these columns."""
         values: dict[str, Any] = {name: row[name] for name in NAMES}
         values["state"] = State(row["state"])
+        values["hold"] = row["hold"]
         values |= {name: showable(row[name]) for name in ("result", "error") if row[name]}
         return cls(**values)
 
@@ -99,8 +103,8 @@ class Command:
 
 
 LIST_MAX: Final = 1000
-NAMES: Final = tuple(field.name for field in fields(Command))
-COLUMNS: Final = ", ".join(f"c.{name}" for name in NAMES)
+NAMES: Final = tuple(field.name for field in fields(Command) if field.name != "hold")
+COLUMNS: Final = ", ".join(f"c.{name}" for name in NAMES) + f", {SHOWN} AS hold"
 
 FIND: Final = text(f"SELECT {COLUMNS} FROM commands c WHERE c.id = :id")
 LOCK: Final = text(f"SELECT {COLUMNS} FROM commands c WHERE c.id = :id FOR UPDATE")

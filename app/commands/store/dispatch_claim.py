@@ -8,11 +8,12 @@ any login of the database could hold one.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import orjson
+from asyncpg.pool import PoolConnectionProxy
 
 from app.postgres import statements
 from app.postgres.statements import begun
@@ -47,6 +48,23 @@ SPARED: Final = 8
 LEASE: Final = statements.beside(__file__, "dispatch_claim.sql")
 """The order in which commands go, and what may go at all; its comments say how."""
 
+# By the claim, in its own transaction: the rows are its own, and nobody else's locks are asked for.
+# What their tenants paid for them is theirs again.
+KEPT_BACK: Final = """
+    WITH back AS (
+        UPDATE outbox o
+           SET status = 'on_hold', hold_id = kept.hold_id, claimed_by = NULL, claimed_until = NULL
+          FROM unnest($1::bigint[], $2::uuid[]) AS kept (id, hold_id)
+         WHERE o.id = kept.id
+        RETURNING o.tenant_id, o.exempt
+    )
+    UPDATE tenant_budgets b
+       SET tokens = b.tokens + paid.n
+      FROM (SELECT tenant_id, count(*) AS n FROM back WHERE NOT exempt GROUP BY tenant_id) AS paid
+      JOIN tenants t ON t.tenant_id = paid.tenant_id AND t.rate_per_s IS NOT NULL
+     WHERE b.tenant_id = paid.tenant_id
+"""
+
 LEASE_EVENTS: Final = """
     WITH chosen AS (
         SELECT id
@@ -65,6 +83,22 @@ LEASE_EVENTS: Final = """
     RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key, o.tenant_id, o.command_id,
               o.attempt, o.payload, o.created_at AS ready_at
 """
+
+
+PASSES_MAX: Final = 50
+"""Of a claim that comes upon what is held; what it has not passed by then is the next one's."""
+
+Conn = asyncpg.Connection | PoolConnectionProxy
+
+
+class Asked(NamedTuple):
+    """The first parameters of LEASE, in order."""
+
+    window: int
+    aging_s: float
+    batch_max: int
+    relay: str
+    lease_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +158,33 @@ async def lease_commands(
     async with pool.acquire() as conn, begun(conn, f"{LOCK}; {READY}") as found:
         if found == NONE:
             return []
-        asked = (window, aging_s, batch_max, relay, lease_s)
-        rows = await conn.fetch(LEASE, *asked, top_only, SPARED)
+        asked = Asked(window, aging_s, batch_max, relay, lease_s)
+        rows = await _take(conn, asked, top_only=top_only)
         if top_only and not rows:
-            rows = await conn.fetch(LEASE, *asked, False, SPARED)
+            rows = await _take(conn, asked, top_only=False)
     leased = [_command(row) for row in rows]
     return sorted(leased, key=lambda one: one.outbox_id)
+
+
+async def _take(conn: Conn, asked: Asked, *, top_only: bool) -> list[asyncpg.Record]:
+    """Lease what may go, and keep back what an operator holds of it: others have its place.
+
+    A hold's rows are kept back when it is placed, so few come here, each once; with none that
+    waits for a hold this is one statement.
+    """
+    taken: list[asyncpg.Record] = []
+    for _ in range(PASSES_MAX):
+        left = asked.batch_max - len(taken)
+        rows = await conn.fetch(LEASE, *asked._replace(batch_max=left), top_only, SPARED)
+        held = [row for row in rows if row["hold_id"] is not None]
+        taken += [row for row in rows if row["hold_id"] is None]
+        if not held:
+            break
+        ids = [row["outbox_id"] for row in held], [row["hold_id"] for row in held]
+        await conn.execute(KEPT_BACK, *ids)
+        if len(taken) == asked.batch_max:
+            break
+    return taken
 
 
 async def lease_events(

@@ -200,4 +200,16 @@ RETURNING o.id AS outbox_id, o.event_id, o.kind, o.topic, o.key,
           c.ordering_key, c.ordering, c.priority, c.accept_partials, c.accept_async, c.saga_id,
           c.saga_step, c.compensation, c.attempt, c.deadline_at, c.created_at, c.traceparent,
           c.deliveries, c.labels,
-          c.not_before
+          c.not_before,
+          -- The hold that an operator has placed on it, if any: then it is kept back in this
+          -- transaction. One probe of an index that has the holds in force of its tenant only.
+          (SELECT h.id
+             FROM holds h
+            WHERE h.released_at IS NULL
+              AND h.tenant_id = c.tenant_id
+              AND (h.tool IS NULL OR h.tool = c.tool)
+              AND (h.method IS NULL OR h.method = c.method)
+              AND (h.ordering_key IS NULL OR h.ordering_key = c.ordering_key)
+              AND (h.args_path IS NULL OR c.args #> h.args_path = h.args_value)
+            ORDER BY h.id
+            LIMIT 1) AS hold_id

@@ -11,6 +11,7 @@ READ: Final = """
            (SELECT count(*) FROM commands WHERE state = 'queued') AS queued,
            (SELECT count(*) FROM commands WHERE state = 'dead_lettered' AND discarded_at IS NULL)
                AS dead_letters,
+           (SELECT count(*) FROM holds WHERE released_at IS NULL) AS holds,
            (SELECT count(*) FROM ordering_heads WHERE blocked_reason IS NOT NULL) AS blocked_keys,
            (SELECT count(*) FROM sagas WHERE state IN ('stuck', 'compensation_failed'))
                AS waiting_sagas
@@ -19,6 +20,7 @@ READ: Final = """
                    count(*) FILTER (WHERE status = 'delayed') AS delayed,
                    count(*) FILTER (WHERE status = 'claimed') AS leased,
                    count(*) FILTER (WHERE status = 'parked') AS parked,
+                   count(*) FILTER (WHERE status = 'on_hold') AS on_hold,
                    coalesce(extract(epoch FROM now() - min(greatest(created_at, available_at))
                        FILTER (WHERE status = 'ready')), 0)::float8 AS oldest_ready_s
               FROM outbox) AS o,
@@ -41,6 +43,7 @@ class Gauges:
     delayed: int
     leased: int
     parked: int
+    on_hold: int
     oldest_ready_s: float
     queued: int
     dispatched: int
@@ -48,6 +51,7 @@ class Gauges:
     unclaimed: int
     dead_letters: int
     blocked_keys: int
+    holds: int
     waiting_sagas: int
 
 

@@ -9,6 +9,7 @@ import asyncpg
 
 READ: Final = {
     "waiting": "SELECT * FROM ops.waiting ORDER BY oldest_s DESC",
+    "holds": "SELECT * FROM ops.holds ORDER BY age_s DESC",
     "tenants": """
         SELECT n.tenant_id, n.queued, n.queued_max, n.oldest_ready_s, n.in_flight, n.in_flight_max,
                coalesce(l.calls, 0) AS calls_1h, l.error_rate, l.call_p95_s

@@ -18,7 +18,7 @@ from app.commands.watch import progress_events, until_final
 from app.contract import CallBody, Key, instant, traceparent
 from app.edges.auth.scopes import CALL, need
 from app.edges.bodies import number
-from app.edges.calls import Accepted, submit
+from app.edges.calls import Accepted, held_fields, submit
 from app.edges.commands import cancel, find, listing
 from app.edges.http.replies import CancelBody, event, identity_of, reply, wait_s
 from app.edges.http.strict import StrictRoute
@@ -227,6 +227,7 @@ def answer(accepted: Accepted, ended: Command | None) -> Response:
         "note": NOTE,
         "deadline_at": instant(accepted.written.deadline_at),
         "not_before": None if accepted.not_before is None else instant(accepted.not_before),
+        "hold": None if accepted.hold is None else held_fields(accepted.hold),
         "status_url": f"/commands/{command_id}",
         "events_url": f"/commands/{command_id}/events",
     }

@@ -104,6 +104,7 @@ async def _standing(
     written = accepted.written
     # A call that may wait for a person, or for its time, is told so, and that is read.
     told = accepted.tool.policy.approval == "none" and accepted.not_before is None
+    told = told and accepted.hold is None
     if newest is None and written.new and told:
         return JustWritten(id=written.id, deadline_at=written.deadline_at)
     return newest or await find(broker, who, written.id)

@@ -49,7 +49,7 @@ from app.edges.mcp.messages import Messages
 from app.edges.mcp.replies import (
     problem_reply,
 )
-from app.edges.mcp.shapes import shown_tool
+from app.edges.mcp.shapes import hold_of, shown_tool
 from app.edges.parts import Parts
 from app.edges.sagas import RUN
 from app.edges.stops import call_name
@@ -132,7 +132,8 @@ class Front:
         who = identity_of(ctx)
         need(who, CALL)
         visible = await self._broker.catalog.visible(who)
-        tools = [shown_tool(tool) for tool in visible.tools]
+        holds = await self._broker.holds.of(who.tenant_id)
+        tools = [shown_tool(tool, hold=hold_of(tool, holds)) for tool in visible.tools]
         tools = sorted(
             [*tools, *command_tools.TOOLS, *saga_tools.TOOLS], key=lambda tool: tool.name
         )

@@ -48,6 +48,7 @@ NEXT_STEPS: Final = {
     "unknown_tool": "Nothing was started: use tools/list to see what you may call.",
     "idempotency_conflict": "Nothing new was started: use a new key for a new request.",
     "not_found": "Use command_list to see your commands.",
+    "held": "Tell the user that an operator holds this; do not try again now.",
     "queue_full": AGAIN,
     "unavailable": AGAIN,
 }

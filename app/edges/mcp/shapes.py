@@ -1,10 +1,15 @@
 """What tools/list says of a tool: its own schema, and the shapes of what we answer ourselves."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from mcp import types
 
 from app.catalog.policy import Tool
+from app.commands.holds import of_call
+from app.commands.store.holds import Hold
+from app.commands.view import held_words
+from app.contract import instant
 
 ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -13,7 +18,7 @@ ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
         "status": {"type": "string", "const": "accepted"},
         "command_id": {"type": "string"},
         "state": {"type": "string"},
-        "waiting_for": {"type": "string", "description": "Whose approval is waited for."},
+        "waiting_for": {"type": "string", "description": "What is waited for, and by whose word."},
         "deduplicated": {"type": "boolean", "description": "It joined an unfinished call."},
         "result_uri": {"type": "string", "description": "Where the result will be read."},
         "deadline_at": {"type": "string"},
@@ -60,7 +65,20 @@ SHARED: Final = ("$schema", "$defs", "definitions")
 OURS: Final = (ACCEPTED_SCHEMA, SUCCEEDED_SCHEMA, FAILED_SCHEMA)
 
 
-def shown_tool(tool: Tool) -> types.Tool:
+def hold_of(tool: Tool, holds: Sequence[Hold]) -> Hold | None:
+    """The hold that every call of a tool meets, if there is one."""
+    every = [one for one in holds if one.ordering_key is None and one.args_path is None]
+    return of_call(every, tool=tool.tool, method=tool.method, ordering_key=None, args={})
+
+
+def held_line(hold: Hold) -> str:
+    """What a model is told before it calls what is held."""
+    until = None if hold.until is None else instant(hold.until)
+    effect = "refused" if hold.effect == "refuse" else "accepted and wait"
+    return f"Now {held_words(hold.reason, until)}. Calls are {effect}."
+
+
+def shown_tool(tool: Tool, *, hold: Hold | None = None) -> types.Tool:
     """A tool as tools/list shows it. Its output admits the shapes that are ours.
 
     Clients hold each answer against it, refusals too (TypeScript SDK 1.x).
@@ -74,7 +92,9 @@ def shown_tool(tool: Tool) -> types.Tool:
     return types.Tool(
         name=tool.name,
         title=tool.title or None,
-        description=tool.description,
+        description=(
+            tool.description if hold is None else f"{tool.description}\n\n{held_line(hold)}"
+        ),
         input_schema=dict(tool.input_schema),
         output_schema=output,
         annotations=types.ToolAnnotations.model_validate(dict(tool.annotations)),

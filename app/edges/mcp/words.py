@@ -48,7 +48,12 @@ def ended_line(command: Command) -> str:
 
 
 def later_of(command: Command) -> str | None:
-    """In words, what a command waits for that may take longer than its caller: its start."""
+    """In words, what a command waits for that may take longer than its caller.
+
+    That is an operator's hold, or the start that was asked for.
+    """
+    if command.state is State.QUEUED and command.hold is not None:
+        return f"is {waiting_for(command)}"
     if command.state is State.QUEUED and starts_later(command) and command.not_before is not None:
         return f"starts not before {instant(command.not_before)}"
     return None

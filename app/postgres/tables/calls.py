@@ -305,12 +305,15 @@ OUTBOX: Final = Table(
     # delayed and tried again.
     Column("refusal", Text, nullable=True),
     Column("refused_at", INSTANT, nullable=True),
+    Column("hold_id", Uuid, nullable=True),  # by which it is on hold
     CheckConstraint(
         "kind IN ('command', 'result', 'control', 'deadletter', 'audit')", name="kind_known"
     ),
     CheckConstraint(
-        "status IN ('held', 'delayed', 'ready', 'claimed', 'parked')", name="status_known"
+        "status IN ('held', 'delayed', 'ready', 'claimed', 'parked', 'on_hold')",
+        name="status_known",
     ),
+    CheckConstraint("(status = 'on_hold') = (hold_id IS NOT NULL)", name="on_hold_by_one"),
     CheckConstraint("status <> 'parked' OR refusal IS NOT NULL", name="parked_has_reason"),
     CheckConstraint(
         "kind <> 'command' OR (command_id IS NOT NULL AND attempt IS NOT NULL)",
@@ -349,6 +352,7 @@ OUTBOX: Final = Table(
     # Those of a time to come: the clock was set back.
     Index("ix_outbox_delayed_at", "created_at", postgresql_where=text("status = 'delayed'")),
     Index("ix_outbox_claimed", "claimed_until", postgresql_where=text("status = 'claimed'")),
+    Index("ix_outbox_on_hold", "hold_id", postgresql_where=text("status = 'on_hold'")),
     Index("ix_outbox_refused", "id", postgresql_where=text("refusal IS NOT NULL")),
     postgresql_with={
         "fillfactor": 70,

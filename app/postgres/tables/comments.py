@@ -19,6 +19,7 @@ TABLES: Final[Mapping[str, str]] = {
     ),
     "public.ordering_heads": "One row an ordering key: the lock of the key, and who has it.",
     "public.outbox": "What is to be published to Kafka; deleted once Kafka has it.",
+    "public.holds": ("What operators hold: calls that fit are accepted and wait, or are refused."),
     "public.progress": "Progress reports, numbered per command.",
     "public.turns": "Rows to lock, so that some work is done by one process at a time.",
     "public.leases": "Work that one relay does at a time; the epoch fences a predecessor.",

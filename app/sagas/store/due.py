@@ -5,7 +5,7 @@ from typing import Final
 
 import asyncpg
 
-# Each part is the first entry of a partial index: with nothing due, five pages are read.
+# Each part is the first entry of a partial index: with nothing due, seven pages are read.
 LOOK: Final = """
     SELECT EXISTS (SELECT FROM outbox WHERE status = 'delayed' AND available_at <= now())
            OR EXISTS (SELECT FROM outbox
@@ -19,6 +19,9 @@ LOOK: Final = """
            EXISTS (SELECT FROM commands
                     WHERE state IN ('dispatched', 'running') AND lease_until <= now()) AS leases,
            EXISTS (SELECT FROM sagas WHERE idle_at <= now()) AS idle_sagas,
+           EXISTS (SELECT FROM holds WHERE released_at IS NULL AND until <= now())
+           OR EXISTS (SELECT FROM holds WHERE released_at IS NOT NULL AND freed_at IS NULL)
+               AS holds,
            EXISTS (SELECT FROM commands WHERE held AND saga_id IS NOT NULL) AS sagas_wait,
            extract(epoch FROM clock_timestamp())::float8 AS at
 """
@@ -32,6 +35,7 @@ class Due:
     deadlines: bool
     leases: bool
     idle_sagas: bool
+    holds: bool
     sagas_wait: bool
     at: float
 

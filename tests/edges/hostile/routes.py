@@ -39,6 +39,16 @@ CLONE: Final = {**CALL, "tool": "git", "method": "clone"} | {
     "args": {"repo": "r", "dest": "d", "ref": "main", "depth": 1}
 }
 REASON: Final = {"reason": "because"}
+HELD: Final = {
+    "tool": "git",
+    "method": "clone",
+    "ordering_key": "none",
+    "argument": {"path": "/repo/x", "value": "{key}"},
+    "effect": "wait",
+    "until": "2099-01-31T09:00:00Z",
+    "dry_run": False,
+    **REASON,
+}
 CLAIM: Final = {
     "attempt": 1,
     "adapter": "run-{key}",
@@ -136,6 +146,9 @@ ROUTES: Final[Mapping[str, list[Good]]] = {
         subjects.doubtful, {**REASON, "outcome": "failed"}
     ),
     "GET /operator/keys/blocked": read(None),
+    "GET /operator/holds": read(None),
+    "POST /operator/holds": of(None, HELD),
+    "POST /operator/holds/{hold_id}/release": of(subjects.hold, REASON),
     "GET /operator/dead-letters": read(None),
     "GET /operator/dead-letters/{command_id}": read(subjects.dead),
     "POST /operator/dead-letters/{command_id}/redrive": of(subjects.dead, REASON),

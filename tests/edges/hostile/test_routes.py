@@ -28,6 +28,7 @@ PROBLEMS: Final = {"application/problem+json", "application/json"}
 CALL: Final = "POST /mcp/tools/call"
 RUN: Final = "POST /sagas"
 CANCEL: Final = "POST /commands/{command_id}/cancel"
+HOLD: Final = "POST /operator/holds"
 REGISTER: Final = "POST /sagas/definitions"
 DEPTHS: Final = {"POST /sagas/dry-run": 2, REGISTER: 3}
 """How deep a body is gone into where another route reads the same: `RUN` goes through a plan."""
@@ -39,7 +40,7 @@ OF_AUDIT: Final = """
      ORDER BY occurred_at DESC
      LIMIT 1
 """
-IDS: Final = ("command_id", "correlation_id", "saga_id", "webhook_id", "delivery_id")
+IDS: Final = ("command_id", "correlation_id", "saga_id", "webhook_id", "delivery_id", "hold_id")
 """Names in paths of what a request is about."""
 NOWHERE: Final = Place(kind="nowhere", at=())
 NOTHING: Final = Value(written=b"null")
@@ -88,9 +89,11 @@ class Route:
         return None
 
     def made(self, answer: Answer) -> str | None:
-        if self.name not in {CALL, RUN, REGISTER}:
+        if self.name not in {CALL, RUN, REGISTER, HOLD}:
             return None
         body = answer.json()
+        if self.name == HOLD:
+            return body.get("hold_id")  # none of a dry run
         if self.name == REGISTER:
             return f"definition {body['name']} {body['version']}"
         return body["command_id"]
@@ -102,6 +105,8 @@ class Route:
         if field in KEPT.get(self.name, ()):
             column = f"args -> '{field}'" if self.name == RUN else field
             return OF_COMMAND.format(column), (field,)
+        if self.name == HOLD and field in {"reason", "ordering_key"}:
+            return f"SELECT to_json({field})::text FROM holds WHERE id = $1", (field,)
         if field == "reason" and self.name == CANCEL:
             return OF_COMMAND.format("error -> 'message'"), (field,)
         if field == "reason" and "{command_id}" in self.name:

@@ -47,6 +47,10 @@ ROWS: Final = """
     SELECT id::text, md5(to_jsonb(webhook_endpoints)::text)
       FROM webhook_endpoints
      WHERE tenant_id = 'demo' AND created_at >= $1
+     UNION ALL
+    SELECT id::text, md5(to_jsonb(holds)::text)
+      FROM holds
+     WHERE tenant_id = 'demo' AND placed_at >= $1
 """
 
 
@@ -68,7 +72,7 @@ class World:
         return now
 
     async def rows(self, since: datetime) -> Mapping[str, str]:
-        """A digest of each command and definition that tenant demo has made since."""
+        """A digest of each command, definition and hold that tenant demo has made since."""
         return {row["id"]: row["row"] for row in await self.owner.fetch(ROWS, since)}
 
     async def neighbour(self, text: str) -> None:
@@ -224,6 +228,15 @@ async def pending(world: World) -> UUID:
     """A command that waits for an operator's approval."""
     request = CallRequest(tool="policy", method="asked", args={"what": str(uuid4())})
     return (await accept(world.broker, request)).written.id
+
+
+async def hold(world: World) -> UUID:
+    """A hold that no call meets; as a row, since a tenant has so many at the most."""
+    return await world.asked(
+        "INSERT INTO holds (id, tenant_id, ordering_key, effect, reason, placed_by)"
+        " VALUES (gen_random_uuid(), 'demo', $1, 'wait', 'r', 'x') RETURNING id",
+        str(uuid4()),
+    )
 
 
 PLAN: Final[dict[str, Any]] = {
