@@ -252,6 +252,7 @@ class Webhooks:
                 tenant_id=one.tenant_id,
                 message=message,
                 public_url=self._settings.public_url,
+                console=self._settings.webhook_links == "console",
                 template=one.template,
             )
         cursor = payload.watermark(

@@ -1,6 +1,7 @@
 """Settings of the relay: Kafka, dispatch, the timers, retention and the audit sealer."""
 
 from pathlib import Path
+from typing import Literal
 
 from app.config.field import Count, Seconds, setting
 from app.config.kafka import KafkaSettings
@@ -151,6 +152,11 @@ class RelaySettings(KafkaSettings):
         unit="seconds",
         change="Up to 30 for receivers that work before they answer; better is that they do not.",
         le=60,
+    )
+    webhook_links: Literal["api", "console"] = setting(
+        "api",
+        "Where the links in webhooks lead: the API, for programs, or the console's pages.",
+        change="console, where people read them, in Slack for one, and the console is on.",
     )
     webhook_slots_max: Count = setting(
         64,

@@ -146,10 +146,10 @@ async def rotate(
         NotFoundError: the tenant has no such endpoint.
         WebhooksOffError: no key is set.
     """
-    need_keys(sealer)
     secret = signing.new_secret()
     async with tenant_transaction(engine, who.tenant_id) as conn:
         found = await _of(conn, who.tenant_id, endpoint_id)
+        need_keys(sealer)
         until = await store.rotate(
             conn,
             tenant_id=who.tenant_id,

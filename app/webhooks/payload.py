@@ -36,11 +36,12 @@ def operator_body(
     tenant_id: str,
     message: str,
     public_url: str,
+    console: bool,
     template: Mapping[str, Any] | None,
 ) -> bytes:
     """A body for an operator's endpoint: type, timestamp, data; or its own template, filled."""
     base = public_url.rstrip("/")
-    link = base if kind == PING else f"{base}{path_of(data)}"
+    link = base if kind == PING else f"{base}{path_of(data, console=console)}"
     if template is None:
         told = {"link": link} if kind == PING else {**data, "link": link}
         return orjson.dumps({"type": kind, "timestamp": instant(at), "data": told})
@@ -50,8 +51,10 @@ def operator_body(
     return orjson.dumps(fill(template, values))
 
 
-def path_of(data: Mapping[str, Any]) -> str:
+def path_of(data: Mapping[str, Any], *, console: bool) -> str:
     """Where more is to be read, by who may: a call, or the saga where there is no call."""
+    if console:
+        return f"/console/calls/{data['command_id']}" if "command_id" in data else "/console"
     if "command_id" in data:
         return f"/commands/{data['command_id']}"
     return f"/sagas/{data['saga_id']}"

@@ -14,6 +14,7 @@ import pytest
 from app.config import Settings
 from app.edges.parts import Parts
 from app.postgres.engine import Database, open_database
+from app.traces.tracing import Tracing
 from app.webhooks.schedule import DELAYS_S
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
@@ -56,7 +57,10 @@ class Hooks:
 
     @asynccontextmanager
     async def relay(
-        self, delays_s: Sequence[float] = DELAYS_S, **changes: Any
+        self,
+        delays_s: Sequence[float] = DELAYS_S,
+        tracing: Tracing | None = None,
+        **changes: Any,
     ) -> AsyncGenerator[Webhooks]:
         """A relay's webhooks, running."""
         settings = settings_of(self.dsns.relay, self.issuer, **self.values | changes)
@@ -65,6 +69,7 @@ class Hooks:
                 database.engine,
                 settings,
                 random=Random(1),
+                tracing=tracing,
                 delays_s=delays_s,
                 subscription_delays_s=delays_s,
             )

@@ -83,12 +83,12 @@ async def test_a_template_is_filled_and_stays_the_json_that_it_was(
     hooks: Hooks, broker: Parts, receiver: Receiver
 ) -> None:
     made = await hooks.add(receiver.url, template=SLACK)
-    async with hooks.relay():
+    async with hooks.relay(webhook_links="console"):
         one = await ended(broker)
         [got] = await receiver.receives()
     got.verified(made["secret"])
     assert got.json["text"] == "probe succeeded"
-    link = f"http://testserver/commands/{one}"
+    link = f"http://testserver/console/calls/{one}"
     assert got.json["blocks"][0]["text"]["text"] == f"*command.ended* <{link}|open>"
 
 

@@ -28,6 +28,15 @@ WAITING = """
      WHERE saga_id = CAST($1::text AS uuid) AND saga_step = $2 AND saga_role = $3
        AND state = 'queued' AND NOT held
 """
+# As the relay's clock writes it.
+ESCALATED = """
+    INSERT INTO audit.events
+           (tenant_id, type, actor, user_id, command_id, tool, method, state_from, state_to)
+    SELECT tenant_id, 'command.approval_escalated', 'relay:clock', user_id, id, tool, method,
+           state, state
+      FROM commands
+     WHERE id = CAST($1::text AS uuid)
+"""
 FAILED: dict[str, Any] = {
     "status": "error",
     "error": {"code": "x", "message": "It broke.", "retryable": False},
@@ -93,6 +102,7 @@ async def test_each_kind_is_told_of_what_it_says(
         headers = {"Prefer": "respond-async"}
         asked = await http.post("/mcp/tools/call", json=call, headers=headers)
         assert asked.status_code == 202, asked.text
+        await fetch(hooks.dsns.owner, ESCALATED, asked.json()["command_id"])
         call = {"tool": "probe", "method": "echo", "args": {"text": "dies"}}
         dead = (await http.post("/mcp/tools/call", json=call, headers=headers)).json()
         retryable = {"code": "x", "message": "It broke.", "retryable": True}
@@ -104,18 +114,22 @@ async def test_each_kind_is_told_of_what_it_says(
             return [one.verified(secret) for one in receiver.got if one.json["type"] == kind]
 
         async def all_there() -> bool:
-            wanted = set(Kind) - {Kind.APPROVAL_ESCALATED}
-            lost = {one["data"]["command_id"] for one in told("dead_letter")}
             seen = {one.json["type"] for one in receiver.got}
-            return wanted <= seen and dead["command_id"] in lost
+            of_dead = {
+                one.json["type"]
+                for one in receiver.got
+                if one.json["data"].get("command_id") == dead["command_id"]
+            }
+            return set(Kind) <= seen and of_dead == {"dead_letter", "command.ended"}
 
         await wait_for(all_there)
         [end] = [one for one in told("saga.ended") if one["data"]["saga_id"] == done]
         assert end["data"]["state"] == "completed"
         [wait] = told("saga.waiting")
         assert (wait["data"]["saga_id"], wait["data"]["state"]) == (stuck, "compensation_failed")
-        [approval] = told("approval.waiting")
-        assert approval["data"]["command_id"] == asked.json()["command_id"]
+        for kind in ("approval.waiting", "approval.escalated"):
+            [approval] = told(kind)
+            assert approval["data"]["command_id"] == asked.json()["command_id"]
         ends = {one["data"]["command_id"]: one["data"]["state"] for one in told("command.ended")}
         assert ends[dead["command_id"]] == "dead_lettered"
         links = {one.json["data"]["link"] for one in receiver.got}
