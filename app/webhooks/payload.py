@@ -53,11 +53,9 @@ def operator_body(
 
 def path_of(data: Mapping[str, Any], *, console: bool) -> str:
     """Where more is to be read, by who may: a call, or the saga where there is no call."""
-    if console:
-        return f"/console/calls/{data['command_id']}" if "command_id" in data else "/console"
     if "command_id" in data:
-        return f"/commands/{data['command_id']}"
-    return f"/sagas/{data['saga_id']}"
+        return f"/{'console/calls' if console else 'commands'}/{data['command_id']}"
+    return f"/{'console/sagas' if console else 'sagas'}/{data['saga_id']}"
 
 
 def event_data(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:

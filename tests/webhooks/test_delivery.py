@@ -249,6 +249,8 @@ async def test_a_tenant_is_told_of_its_own_only(hooks: Hooks, broker: Parts) -> 
         async with hooks.relay():
             one, other = await ended(broker, "demo's"), await ended(broker, "other's", who=EVE)
             await asyncio.gather(ours.receives(), theirs.receives())
+        [made] = await fetch(hooks.dsns.owner, "SELECT count(*) AS n FROM webhook_deliveries")
+        assert made["n"] == 2, "one of each tenant"
         assert [got.json["data"]["command_id"] for got in ours.got] == [one]
         assert [got.json["data"]["command_id"] for got in theirs.got] == [other]
         async with hooks.operator("other") as http:
