@@ -4005,6 +4005,10 @@ CREATE INDEX ix_sagas_ended ON public.sagas USING btree (finished_at) WHERE (fin
 
 CREATE INDEX ix_sagas_idle ON public.sagas USING btree (idle_at) WHERE (idle_at IS NOT NULL);
 
+-- INDEX ix_sagas_newest
+
+CREATE INDEX ix_sagas_newest ON public.sagas USING btree (tenant_id, id);
+
 -- INDEX ix_sagas_open
 
 CREATE INDEX ix_sagas_open ON public.sagas USING btree (tenant_id) WHERE (finished_at IS NULL);

@@ -3,7 +3,7 @@
 Only the relay moves a saga (conductor.py): what is done here leaves it a tick.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -18,7 +18,17 @@ from app.intake import store as intake_store
 from app.intake.call import Call
 from app.intake.store import Written
 from app.sagas.definition import Definition, StepKind, as_json
-from app.sagas.state import BAD, WAITING, Event, State, StepEvent, StepState, after, step_after
+from app.sagas.state import (
+    BAD,
+    STEP_TRANSITIONS,
+    WAITING,
+    Event,
+    State,
+    StepEvent,
+    StepState,
+    after,
+    step_after,
+)
 from app.sagas.store import begin as saga_writes
 from app.sagas.store import sagas
 from app.sagas.store.sagas import SagaRow, StepRow
@@ -157,6 +167,8 @@ async def settle(
     if step not in rows:
         raise NotFoundError(f"Saga {saga.id} has no step {step!r}.")
     event = _event_of(saga, rows[step], verb, outcome)
+    if (rows[step].state, event) not in STEP_TRANSITIONS:
+        raise NotCancellableError(f"Step {step!r} is {rows[step].state} already.")
     changed = replace(rows[step], state=step_after(rows[step].state, event), reason=reason)
     if event is StepEvent.DONE and changed.done_seq is None:
         saga = replace(saga, steps_done=saga.steps_done + 1)
@@ -218,3 +230,26 @@ async def _audit(
         saga_id=saga.id,
         body=body,
     )
+
+
+def offers(saga: SagaRow, row: StepRow) -> list[tuple[Verb, Outcome | None]]:
+    """What an operator may do to a step now: the ways of `settle` that it does not refuse."""
+    if saga.state not in WAITING or not waits(saga, row):
+        return []
+    undo = saga.state is State.COMPENSATION_FAILED
+    found: list[tuple[Verb, Outcome | None]] = []
+    for (verb, outcome), event in EVENT_OF.items():
+        fits = verb != "resolve" or (outcome == "compensated") == undo
+        pivot = verb == "skip" and not undo and _is_pivot(saga, row.step)
+        if fits and not pivot and (row.state, event) in STEP_TRANSITIONS:
+            found.append((verb, outcome))
+    return found
+
+
+def led_to(
+    saga: SagaRow, rows: Sequence[StepRow], row: StepRow, verb: Verb, outcome: Outcome | None
+) -> tuple[StepState, State]:
+    """What step and saga would be after `settle`; the relay goes on from there."""
+    others = [one for one in rows if one.step != row.step and waits(saga, one)]
+    state = saga.state if others else after(saga.state, Event.RESUME)
+    return step_after(row.state, EVENT_OF[verb, outcome]), state

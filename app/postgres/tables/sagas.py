@@ -70,6 +70,7 @@ SAGAS: Final = Table(
     ),
     CheckConstraint("on_idle IN ('compensate', 'complete')", name="on_idle_known"),
     Index("ix_sagas_owner", "tenant_id", "user_id", "id"),
+    Index("ix_sagas_newest", "tenant_id", "id"),
     Index("ix_sagas_open", "tenant_id", postgresql_where=text("finished_at IS NULL")),
     Index("ix_sagas_ended", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("ix_sagas_idle", "idle_at", postgresql_where=text("idle_at IS NOT NULL")),

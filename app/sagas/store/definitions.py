@@ -101,3 +101,24 @@ async def newest(
     parameters = {"tenant_id": tenant_id, "after": after, "limit": limit}
     rows = await conn.execute(NEWEST, parameters)
     return [Registered(**row) for row in rows.mappings()]
+
+
+VERSIONS: Final = text("""
+    SELECT name, version, definition, digest, registered_by, registered_at
+      FROM saga_definitions
+     WHERE tenant_id = :tenant_id
+       AND name = :name
+       AND (version < :before OR CAST(:before AS integer) IS NULL)
+     ORDER BY version DESC
+     LIMIT :limit
+""")
+
+
+async def versions(
+    conn: AsyncConnection, *, tenant_id: str, name: str, before: int | None, limit: int
+) -> list[Registered]:
+    """The versions of one, newest first, before one of them."""
+    assert limit > 0
+    parameters = {"tenant_id": tenant_id, "name": name, "before": before, "limit": limit}
+    rows = await conn.execute(VERSIONS, parameters)
+    return [Registered(**row) for row in rows.mappings()]
