@@ -73,7 +73,9 @@ def signed_in(console: Console) -> Callable[[Request], Awaitable[None]]:
     """Have a request's session found before its page is made."""
 
     async def found(request: Request) -> None:
-        request.scope[SESSION] = await console.sessions.find(request)
+        # A live part is asked for by the page alone, again after each loss of the connection.
+        touch = not request.url.path.endswith("/live")
+        request.scope[SESSION] = await console.sessions.find(request, touch=touch)
 
     return found
 

@@ -12,6 +12,7 @@ from app.json_values import showable
 
 HERE: Final = Path(__file__).resolve().parent
 JSON_CHARS_MAX: Final = 20_000
+SHORT_S: Final = 10
 STEPS: Final = ((60, "s", 1), (3600, "min", 60), (86400, "h", 3600), (86400 * 60, "d", 86400))
 
 
@@ -24,7 +25,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"when": when, "pretty": pretty, "span": span, "short": short}
+    made.filters |= {"when": when, "pretty": pretty, "span": span, "took": took, "short": short}
     return made
 
 
@@ -54,6 +55,11 @@ def span(seconds: float) -> str:
         if seconds < below:
             return f"{int(seconds // size)} {unit}"
     return f"{int(seconds // (86400 * 30))} months"
+
+
+def took(seconds: float) -> str:
+    """How long something took: short ones to the tenth of a second."""
+    return f"{seconds:.1f} s" if seconds < SHORT_S else span(seconds)
 
 
 def pretty(value: Any) -> str:

@@ -53,6 +53,7 @@ class Touched:
     title: str
     words: str
     refused: bool = False
+    command: Command | None = None
 
 
 Preview = Callable[[Parts, Identity, Item], Awaitable[Touched]]
@@ -126,7 +127,7 @@ async def _behind(broker: Parts, command: Command) -> str:
 
 def _of(item: Item, command: Command, words: str) -> Touched:
     title = f"{command.tool}/{command.method} of {command.user_id}"
-    return Touched(item=item, title=title, words=words)
+    return Touched(item=item, title=title, words=words, command=command)
 
 
 async def _may_be_decided(broker: Parts, who: Identity, item: Item) -> Command:
@@ -146,7 +147,7 @@ async def _approving(broker: Parts, who: Identity, item: Item) -> Touched:
 
 async def _denying(broker: Parts, who: Identity, item: Item) -> Touched:
     command = await _may_be_decided(broker, who, item)
-    ends = "It ends as cancelled, with the error `denied`; nothing was done."
+    ends = "It ends as cancelled, with the error “denied”; nothing was done."
     return _of(item, command, ends + await _behind(broker, command))
 
 

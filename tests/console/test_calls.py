@@ -10,8 +10,8 @@ import pytest
 from app.commands.state import State
 from app.commands.store import places, search
 from app.commands.store.search import Sought
+from app.console.pages.calls import Filter
 from app.edges.parts import Parts
-from app.identity import Identity
 from app.intake.prepare import CallRequest
 from app.postgres.engine import tenant_transaction
 from benchmarks.servers import execute, settle
@@ -211,7 +211,29 @@ async def test_a_call_that_waits_says_for_what_and_behind_how_many(
         )
 
 
-WHO = Identity(tenant_id="demo", user_id="bob", client_id="bob")
+HOSTILE = (
+    *("🙂", "\ufeff", "'; DROP TABLE commands; --", '"', "{{ 7*7 }}", "${x}", "%s%n", "\x07"),
+    *("9223372036854775808", "-1", "NaN", "1e999", "null", "\u202egnp", "[" * 200, "é" * 256),
+    *("../../etc/passwd", "<svg/onload=alert(1)>", " ", "\r\nSet-Cookie: a=b", "a" * 4000),
+)
+
+
+@pytest.mark.parametrize("field", sorted(Filter.model_fields))
+async def test_a_hostile_filter_is_answered_and_its_text_is_text(
+    broker: Parts, issuer: DevIssuer, field: str
+) -> None:
+    await accept(broker, echo("x"))
+    async with signed_in(broker, issuer) as client:
+        for value in HOSTILE:
+            page = await client.get("/console/calls", params={field: value})
+            assert page.status_code in {200, 400}, (field, value)
+            assert "<svg/onload" not in page.text
+            assert "set-cookie" not in page.headers
+        for raw in ("%00", "%ed%a0%80", "%ff", "%"):
+            page = await client.get(f"/console/calls?{field}={raw}")
+            assert page.status_code in {200, 400}, (field, raw)
+
+
 MANY = 30_000
 
 

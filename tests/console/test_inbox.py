@@ -77,6 +77,8 @@ async def test_a_preview_says_what_a_verb_touches_and_does_nothing(
             answer = await send(client, "/console/inbox/preview", verb=verb, item=str(item))
             assert said in html.unescape(answer.text), verb
             assert "nothing is done yet" in answer.text
+            if item == found.approval:
+                assert '"dest": "later"' in html.unescape(answer.text)
         for verb in ("approve", "discard", "resolve-failed"):
             answer = await send(client, "/console/inbox/preview", verb=verb, item=str(found.queued))
             assert "cannot be done" in answer.text, verb

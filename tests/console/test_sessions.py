@@ -114,6 +114,9 @@ async def test_a_request_is_use_and_an_open_view_is_none(
         await fetch(
             database.owner, "UPDATE console_sessions SET seen_at = now() - interval '20 minutes'"
         )
+        nobodys = "/console/calls/01a208ca-483f-77da-84f2-da2218258fda/live"
+        assert (await client.get(nobodys)).status_code == 404
+        assert not (await fetch(database.owner, seen))[0]["lately"]
         await client.get("/console/calls")
         assert (await fetch(database.owner, seen))[0]["lately"]
 

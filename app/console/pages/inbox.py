@@ -81,13 +81,18 @@ def router(console: Console) -> APIRouter:
         form = await form_of(request)
         name, verb, items = chosen(form)
         found = await verbs.preview(console.broker, who_of(request), verb, items)
+        args = {
+            one.item.name: await shown.arguments(console.broker.catalog, one.command)
+            for one in found
+            if one.command is not None
+        }
         return console.page(
             request,
             "inbox_preview.html",
             name=name,
             verb=verb,
             found=found,
-            reason=form.get("reason"),
+            args=args,
             able=[one for one in found if not one.refused],
         )
 

@@ -98,7 +98,10 @@
     focused = "";
   });
 
-  document.addEventListener("htmx:sseOpen", () => connection(""));
+  document.addEventListener("htmx:sseOpen", () => {
+    connection("");
+    document.body.dataset.followed = "true";
+  });
   document.addEventListener("htmx:sseError", () => connection("lost"));
   window.addEventListener("offline", () => connection("lost"));
   window.addEventListener("online", () => connection(""));

@@ -90,6 +90,7 @@ async def test_a_page_says_when_its_connection_is_lost_and_when_it_is_back(desk:
         await page.get_by_role("main").get_by_role("button", name="Sign in").click()
         await page.goto(f"{desk.url}/console/calls")
         await page.get_by_text("No calls yet.").wait_for()
+        await page.locator("body[data-followed]").wait_for()
         await context.set_offline(True)
         await page.get_by_text("Connection lost.").wait_for()
         await context.set_offline(False)

@@ -31,7 +31,7 @@ async def test_the_inbox_meets_wcag_2_2_aa_and_so_do_preview_and_outcome(
         await picture(page, f"preview-{scheme}")
         await page.get_by_label("Reason").fill("the change was called off")
         await page.get_by_role("button", name="Deny 2").click()
-        await page.get_by_text("2 done").wait_for()
+        await page.locator(".notice", has_text="2 done").wait_for()
         await accessible(page)
         await page.get_by_role("link", name="Back to the inbox").click()
         await page.get_by_role("heading", name="Dead letters").wait_for()
@@ -58,7 +58,7 @@ async def test_a_call_is_approved_by_keys_alone(desk: Desk, database: Dsns) -> N
         await page.get_by_label("Reason").focus()
         await page.keyboard.type("it is in the plan")
         await page.keyboard.press("Enter")
-        await page.get_by_text("1 done").wait_for()
+        await page.locator(".notice", has_text="1 done").wait_for()
     assert not (await subject(desk.broker, found.second)).awaits_approval
 
 
@@ -102,7 +102,7 @@ async def test_all_of_it_works_without_scripts(desk: Desk, database: Dsns) -> No
         await page.get_by_role("button", name="Discard…").click()
         await page.get_by_label("Reason").fill("known")
         await page.get_by_role("button", name="Discard 1").click()
-        await page.get_by_text("1 done").wait_for()
+        await page.locator(".notice", has_text="1 done").wait_for()
         await page.goto(f"{desk.url}/console/calls?state=dead_lettered&tool=probe")
         await page.locator(f"#call-{found.dead}").click()
         await page.get_by_role("heading", name="probe/echo").wait_for()
