@@ -132,7 +132,7 @@ async def test_a_command_ends_with_a_code_and_words_whatever_is_written_in_its_a
             "before": "2020-01-01",
             "outcome": "failed",
             "verb": "retry",
-            **dict.fromkeys(("command", "hold_id", "saga_id"), str(uuid4())),
+            **dict.fromkeys(("command", "hold_id", "saga_id", "webhook"), str(uuid4())),
             **dict.fromkeys(("name", "reason", "user", "step"), "x"),
         }
         monkeypatch.chdir(tmp_path)  # what a value names as a file is made there

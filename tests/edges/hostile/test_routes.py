@@ -30,6 +30,7 @@ RUN: Final = "POST /sagas"
 CANCEL: Final = "POST /commands/{command_id}/cancel"
 HOLD: Final = "POST /operator/holds"
 REGISTER: Final = "POST /sagas/definitions"
+ENDPOINT: Final = "POST /operator/webhooks"
 DEPTHS: Final = {"POST /sagas/dry-run": 2, REGISTER: 3}
 """How deep a body is gone into where another route reads the same: `RUN` goes through a plan."""
 OF_COMMAND: Final = "SELECT to_json({})::text FROM commands WHERE id = $1"
@@ -89,9 +90,11 @@ class Route:
         return None
 
     def made(self, answer: Answer) -> str | None:
-        if self.name not in {CALL, RUN, REGISTER, HOLD}:
+        if self.name not in {CALL, RUN, REGISTER, HOLD, ENDPOINT}:
             return None
         body = answer.json()
+        if self.name == ENDPOINT:
+            return body["webhook_id"]
         if self.name == HOLD:
             return body.get("hold_id")  # none of a dry run
         if self.name == REGISTER:
