@@ -5006,6 +5006,7 @@ GRANT UPDATE(reports_rejected) ON TABLE public.commands TO broker_app;
 -- ACL COLUMN commands.run
 
 GRANT UPDATE(run) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(run) ON TABLE public.commands TO broker_relay;
 
 -- ACL FUNCTION broker_tenant_of(command uuid)
 

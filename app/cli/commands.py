@@ -74,7 +74,8 @@ def show(command: UUID, token: Caller, url: Url = LOCAL, as_json: AsJson = False
         table.add_row(name, escape(str(value)))
     if run is not None:
         table.add_row("run", escape(f"{run['name']} is {run['status']}"))
-        table.add_row("", escape(run.get("link", "")))
+        for name in ("link", "log"):
+            table.add_row("", escape(run.get(name, "")))
     Console().print(table)
 
 

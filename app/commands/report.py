@@ -77,6 +77,8 @@ class Report:
     reason: str = ""
     status: str = ""
     link: str | None = None
+    log: str | None = None
+    """Of a word about a run: the last lines of its output."""
     again_after_s: float | None = None
 
 

@@ -106,7 +106,7 @@ async def apply(
             error = mask(report.error, hidden)
             change = await finish(engine, **about, result=report.result, error=error, random=random)
         case Kind.RUN:
-            masked = replace(report, error=mask(report.error, hidden))
+            masked = replace(report, error=mask(report.error, hidden), log=mask(report.log, hidden))
             answer, moved = await runs.heard_of(
                 engine, masked, policy=policy, lease_s=leases.lease_s, random=random
             )

@@ -46,6 +46,7 @@ async def heard_of(
                     "name": report.run,
                     "status": report.status,
                     "link": report.link,
+                    "log": report.log,
                 },
                 lease_s=lease_s,
             )

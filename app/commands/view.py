@@ -51,7 +51,7 @@ def view(command: Command) -> dict[str, Any]:
 
 
 def run_of(command: Command) -> dict[str, Any] | None:
-    """The newest run that an executor has started elsewhere: its name, status and link."""
+    """The newest run that an executor has started elsewhere: name, status, link, last lines."""
     if command.run is None:
         return None
     return {name: value for name, value in command.run.items() if value is not None}

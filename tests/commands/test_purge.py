@@ -27,6 +27,7 @@ from tests.support.served import served
 DAY = 86400.0
 NO_SPACE = {"code": "no_space", "retryable": False}
 AGE = "UPDATE commands SET finished_at = finished_at - make_interval(days => $2) WHERE id = $1"
+RUN = """UPDATE commands SET run = '{"name": "job:1", "log": "quotes"}' WHERE id = $1"""
 SAGA = """
     INSERT INTO sagas (id, tenant_id, user_id, kind, state, finished_at)
     VALUES ($1, 'demo', 'ada', 'adhoc', 'running', NULL)
@@ -63,6 +64,7 @@ async def row(database: Dsns, command_id: UUID) -> asyncpg.Record:
 async def ended(broker: Parts, database: Dsns, *, days: int, text: str = "hi", **more: Any) -> UUID:
     one = (await accept(broker, echo(text, **more))).written.id
     await claim(broker, one)
+    await fetch(database.owner, RUN, one)
     await finish(broker, one, result={"text": "the result"})
     await fetch(database.owner, AGE, one, days)
     return one
@@ -98,6 +100,7 @@ async def test_a_purged_body_is_gone_from_the_database_and_the_trail_still_prove
     gone = await row(database, old)
     assert (gone["args"], gone["result"], gone["state"]) == (None, None, "succeeded")
     assert gone["purged_at"] is not None
+    assert gone["run"] == '{"name": "job:1"}'
     assert (await row(database, failed))["error"] == '{"code": "no_space"}'
     assert (await row(database, young))["result"] is not None
     assert await fetch(database.owner, "SELECT 1 FROM progress WHERE command_id = $1", old) == []

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from app.commands.report import Kind, Report
+from app.commands.view import view
 from app.edges.parts import Parts
 from app.errors import UnavailableError
 from devstack.stack import Dsns
@@ -150,7 +151,30 @@ async def test_an_attempt_whose_run_waits_is_not_sent_again_and_says_where_it_is
     assert command.lease_until is not None
     assert until is not None
     assert (command.lease_until - until).total_seconds() > 30
-    assert command.run == {"attempt": 1, "name": "job:1", "status": "pending", "link": link}
+    assert command.run == {
+        "attempt": 1,
+        "name": "job:1",
+        "status": "pending",
+        "link": link,
+        "log": None,
+    }
+
+
+@pytest.mark.guarantee("run:log")
+async def test_the_last_lines_of_a_run_that_is_over_are_shown_without_the_secrets_in_it(
+    broker: Parts, database: Dsns, home: Path
+) -> None:
+    text = {"type": "string", "x-sensitive": True}
+    schema = {"type": "object", "properties": {"text": text}}
+    await put(database, home, offer(TRIED, input_schema=schema), broker=broker)
+    made = (await accept(broker, call("s3cret-text"))).written.id
+    await execute(database.owner, PUBLISHED, made)
+    await claim(broker, made, run="job:1:x")
+    await finish(broker, made, result={"text": "done"})
+    assert await say(broker, made, "job:1", "successful", log="ok\nuses s3cret-text\nPLAY RECAP")
+    shown = view(await subject(broker, made))
+    assert shown["state"] == "succeeded"
+    assert shown["run"]["log"] == "ok\nuses [redacted]\nPLAY RECAP"
 
 
 @pytest.mark.guarantee("run:waits")

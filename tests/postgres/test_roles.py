@@ -139,7 +139,7 @@ COLUMNS = {
 }
 FROZEN = {
     "broker_app": {"args", "compensation", "idempotency_key", "purged_at"},
-    "broker_relay": {"reports_rejected", "run"},
+    "broker_relay": {"reports_rejected"},
 }
 """Columns of a command that this role cannot change beyond those that nobody can."""
 NOBODY = {

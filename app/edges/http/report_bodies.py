@@ -12,6 +12,8 @@ from app.identity import Identity
 from app.json_values import KeptObject, KeptValue, PlainText
 
 ATTEMPT_MAX: Final = 2**31 - 1
+LOG_MAX: Final = 4000
+"""Characters of a run's output that are kept with its command."""
 
 Attempt = Annotated[int, Field(ge=1, le=ATTEMPT_MAX)]
 
@@ -166,6 +168,9 @@ class RunBody(BaseModel):
     )
     status: Annotated[PlainText, Field(min_length=1, max_length=50)]
     link: Annotated[PlainText, Field(max_length=2000, pattern="^https?://")] | None = None
+    log: Annotated[PlainText, Field(max_length=LOG_MAX)] | None = Field(
+        default=None, description="The last lines of its output, for people."
+    )
     error: KeptObject | None = None
     again_after_s: float | None = Field(
         default=None,
@@ -194,6 +199,7 @@ class RunBody(BaseModel):
             parts=tuple(self.parts),
             status=self.status,
             link=self.link,
+            log=self.log,
             error=self.error,
             again_after_s=self.again_after_s,
         )

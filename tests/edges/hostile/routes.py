@@ -70,6 +70,7 @@ FARES: Final = {
     "parts": ["job:2"],
     "status": "failed",
     "link": "https://controller.test/jobs/1",
+    "log": "PLAY RECAP",
     "error": {"code": "job_failed", "message": "m", "retryable": False},
     "again_after_s": 1,
 }

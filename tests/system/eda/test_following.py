@@ -172,7 +172,8 @@ async def test_a_job_that_fails_after_its_claim_tells_its_failed_task(
     assert error["details"] == {"output": "fatal: …\nPLAY RECAP"}
 
 
-async def test_a_job_that_told_its_result_is_asked_for_no_reason(
+@pytest.mark.guarantee("run:log")
+async def test_of_a_job_that_told_its_result_the_last_lines_are_told_and_no_reason(
     api: ResultsApi, controller: Controller
 ) -> None:
     command = api.command("probe", "echo", {})
@@ -181,10 +182,14 @@ async def test_a_job_that_told_its_result_is_asked_for_no_reason(
     claimed(api, command, job)
     body = {"status": "ok", "result": 1, "attempt": 1}
     api.answer("POST", f"/results/{command['correlation_id']}", body, f"Bearer {TOKEN}")
+    job.event("verbose", "\n".join(f"line {n}" for n in range(60)))
+    job.event("playbook_on_stats", "\x1b[0;32mPLAY RECAP\x1b[0m \x00🎉\n")
     job.end("successful")
     await seen(api, command, "successful")
     assert api.told(command) is None
-    assert not any("job_events" in target for target in controller.gets)
+    lines = api.runs(command)[-1]["log"].splitlines()
+    assert (len(lines), lines[-2:]) == (20, ["line 59", "PLAY RECAP 🎉"])
+    assert sum("job_events" in target for target in controller.gets) == 1
 
 
 async def test_of_a_workflow_the_failed_nodes_task_is_told(

@@ -6,11 +6,13 @@ the controller says of the reason.
 
 What there is to follow stands at the controller, so a process that is started again goes on: at
 the start and from time to time it looks for the jobs that are under way, whoever has launched them.
-All jobs together cost a request at each look. The token needs Execute on the templates, no more.
+All jobs together cost a request at each look, each that is done one more. The token needs Execute
+on the templates, no more.
 """
 
 import asyncio
 import logging
+import re
 import runpy
 import time
 from dataclasses import dataclass
@@ -42,6 +44,8 @@ UNWANTED = frozenset({"cancelled", "timed_out"})
 UNCLAIMED = frozenset({"", "queued", "dispatched"})
 FAILED_EVENTS = frozenset({"runner_on_failed", "runner_on_unreachable", "runner_item_on_failed"})
 HIDDEN = "censored"
+# Colours, and what the broker takes in no text.
+UNTOLD = re.compile("\x1b\\[[0-9;]*m|[\x00\ud800-\udfff]")
 COMMAND_OF = runpy.run_path(str(Path(__file__).with_name("launches.py")))["command_of"]
 
 
@@ -192,7 +196,8 @@ class Follower:
     # What there is to tell
 
     async def _tell(self, jobs: list[Job], now: float) -> None:
-        answers = await self._broker.batch([{"op": "run", **job.word()} for job in jobs])
+        words = [{"op": "run", **job.word(), **await self._shown(job)} for job in jobs]
+        answers = await self._broker.batch(words)
         for job, answer in zip(jobs, answers, strict=True):
             if answer["status"] >= 500:
                 continue  # it is said again at the next look
@@ -231,6 +236,21 @@ class Follower:
             logger.warning("command %s: %s", job.command[0], error["message"])
         return answer["status"] < 500
 
+    async def _shown(self, job: Job) -> dict[str, str]:
+        """The last lines of a job that has done its work; of one that failed its error has them."""
+        if job.status != "successful" or job.is_workflow:
+            return {}
+        try:
+            log = log_of(await self._events(job))
+        except self._api.Refused:
+            return {}
+        return {"log": log} if log else {}
+
+    async def _events(self, job: Job) -> list[dict[str, Any]]:
+        """The newest of a job's events, newest first."""
+        asked = {"order_by": "-counter", "page_size": EVENTS_MAX}
+        return (await self._api.get(f"{job.path}job_events/", **asked))["results"]
+
     async def _unwanted(self, job: Job) -> None:
         """A job that waits, of a command that has ended: it would have nothing to do."""
         try:
@@ -267,12 +287,8 @@ class Follower:
         except self._api.Refused:
             return "", ""
         found = [said.get("job_explanation"), last_line(said.get("result_traceback"))]
-        events = []
-        if not job.is_workflow:
-            asked = {"order_by": "-counter", "page_size": EVENTS_MAX}
-            events = (await self._api.get(f"{job.path}job_events/", **asked))["results"]
-        log = "\n".join(output(events)[-LINES_MAX:])[-LOG_MAX:]
-        return " ".join([*filter(None, found), told_by(events)]).strip(), log
+        events = [] if job.is_workflow else await self._events(job)
+        return " ".join([*filter(None, found), told_by(events)]).strip(), log_of(events)
 
 
 def _path(job: dict[str, Any]) -> str:
@@ -298,7 +314,12 @@ def told_by(events: list[dict[str, Any]]) -> str:
     return " | ".join(line.strip() for line in output(events))[-WORDS_MAX // 2 :]
 
 
+def log_of(events: list[dict[str, Any]]) -> str:
+    """What people look at first of a job's output, as the broker takes it."""
+    return "\n".join(output(events)[-LINES_MAX:])[-LOG_MAX:]
+
+
 def output(events: list[dict[str, Any]]) -> list[str]:
     """The lines that a job has written, of events that come newest first."""
-    texts = [event.get("stdout") or "" for event in reversed(events)]
+    texts = [UNTOLD.sub("", event.get("stdout") or "") for event in reversed(events)]
     return [line.rstrip() for text in texts for line in text.splitlines() if line.strip()]
