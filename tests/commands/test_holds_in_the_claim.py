@@ -42,7 +42,7 @@ async def test_nothing_of_a_hold_goes_out_from_its_answer_on_whatever_runs_besid
     async def relay() -> None:
         while not stop.is_set():
             rows = await lease(pool, batch_max=20)
-            await asyncio.sleep(random.random() / 100)  # between the lease and Kafka's word
+            await asyncio.sleep(random.choice([0, 0.01, 0.3]))  # between the lease and Kafka's word
             await publish(pool, rows)
 
     async def gone(tool: str) -> int:
@@ -102,6 +102,31 @@ async def test_a_hold_answers_when_what_a_relay_had_taken_is_out_or_says_how_muc
         assert not placing.done()
         await publish(pool, rows)
         assert (await placing).leaving == 0
+
+
+@pytest.mark.guarantee("holds:kept")
+async def test_a_hold_is_in_force_only_after_the_claim_that_runs_is_over(
+    broker: Parts, database: Dsns, pool: asyncpg.Pool
+) -> None:
+    """What that claim has leased nobody sees before its commit; so it is waited for."""
+    await accept(broker, echo())
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with asyncio.timeout(20), pool.acquire() as conn:
+        async with conn.transaction():
+            await conn.execute(LOCK)
+            [row] = await conn.fetch(LEASE, 9, 60.0, 9, "r", 30.0, False, SPARED)
+            assert row["hold_id"] is None
+            placing = asyncio.create_task(hold(broker))
+
+            async def waits() -> bool:
+                assert not placing.done(), "it is in force, and the claim does not know it"
+                [found] = await fetch(database.owner, blocked)
+                return found["count"] > 0
+
+            await wait_for(waits)
+        assert not placing.done(), "it waits for what was leased"
+        await conn.execute("DELETE FROM outbox WHERE status = 'claimed'")  # Kafka has it
+        await placing
 
 
 def test_the_claim_and_everybody_else_ask_the_same_of_a_hold() -> None:
