@@ -33,6 +33,7 @@ MEANINGS: Final = {
     410: "It is not wanted any more.",
     413: "The body is too large.",
     422: "The arguments do not fit, the key belongs to another request, or it cannot be kept.",
+    423: "An operator holds it.",
     429: "The queue is full.",
     503: "The database is away or busy.",
 }
@@ -41,13 +42,14 @@ ALWAYS: Final = (400, 401, 403, 404, 413, 503)
 """Of every route behind a token. 404 is also what a path that is no UUID gets by its shape."""
 
 MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
-    ("post", "/mcp/tools/call"): (202, 409, 422, 429),
+    ("post", "/mcp/tools/call"): (202, 409, 422, 423, 429),
     ("post", "/commands/{command_id}/cancel"): (202, 409),
     ("post", "/sagas/definitions"): (201, 422),
     ("post", "/sagas/dry-run"): (422,),
-    ("post", "/sagas"): (202, 409, 422, 429),
+    ("post", "/sagas"): (202, 409, 422, 423, 429),
     ("post", "/sagas/{saga_id}/commit"): (409,),
     ("post", "/sagas/{saga_id}/cancel"): (202, 409),
+    ("post", "/operator/holds"): (201, 422),
     ("post", "/operator/webhooks"): (201, 422),
     ("post", "/operator/webhooks/{webhook_id}/test"): (202,),
     ("post", "/results/batch"): (422,),
