@@ -11,7 +11,7 @@ import pytest
 
 from app.commands.store.dispatch_claim import LeasedRow
 from devstack.stack import Dsns
-from relay.traces import LINKS_MAX, Traces
+from relay.traces import LINKS_MAX, Traces, sent
 from tests.support.traced import opening
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -51,10 +51,10 @@ async def test_a_batch_is_told_where_several_of_it_are_traced(
 ) -> None:
     async with asyncpg.create_pool(database.owner, min_size=0, max_size=1) as pool:
         with opening() as made:
-            sent = made()
-            assert sent.tracing is not None
-            await Traces(pool, sent.tracing).published(rows, start_ns=1, end_ns=2)
-            spans = sent.spans()
+            told = made()
+            assert told.tracing is not None
+            await Traces(pool, told.tracing).published(rows, start_ns=1, end_ns=2)
+            spans = told.spans()
     batches = [one for one in spans if one.links]
     traced = [one for one in spans if one.trace_id.hex() == TRACE]
     assert len(traced) == sum(one.traceparent is not None for one in rows)
@@ -67,6 +67,15 @@ async def test_a_batch_is_told_where_several_of_it_are_traced(
     assert said["messaging.batch.message_count"].int_value == count
     assert ("messaging.destination.name" in said) == (name != "send")
     assert [one.span_id for one in batch.links] == [one.span_id for one in traced[:links]]
+
+
+def test_what_is_not_sampled_goes_on_with_its_own_traceparent() -> None:
+    assert sent(row_of(traceparent=TRACEPARENT[:-1] + "0")) is None
+    assert sent(row_of(traceparent=None)) is None
+    one = row_of(deliveries=1)
+    assert (at := sent(one)) is not None
+    assert at.trace_id.hex() == TRACE
+    assert at != sent(row_of(command_id=one.command_id, deliveries=0))
 
 
 async def test_an_end_whose_story_cannot_be_read_costs_its_spans_alone(
