@@ -17,8 +17,9 @@ import typer
 
 from app.audit import bundle, keys, note
 from app.audit.anchoring import Anchor
-from app.audit.bundle import BundleError, EndLine, HeaderLine, KeyLine, MemberLine
+from app.audit.bundle import BundleError, EndLine, HeaderLine
 from app.audit.proof import Check, Fault, Report, SignedSeal
+from app.audit.reading import lines as bundle_lines
 from app.audit.store import export as audit_export
 from app.audit.store import shape
 from app.cli.audit_verdict import conclude, need_anchors, unchecked
@@ -182,42 +183,12 @@ async def write_bundle(
     conn: asyncpg.Connection, file: BinaryIO, tenant: str, *, first: int, last: int
 ) -> tuple[int, int]:
     """Write the whole bundle; how many seals and members it has."""
-
-    def put(line: bundle.Line) -> None:
-        file.write(line.model_dump_json().encode() + b"\n")
-
-    put(HeaderLine(tenant_id=tenant, exported_at=await audit_export.now(conn)))
-    for key_id, public_key in (await audit_export.keys(conn)).items():
-        put(KeyLine(key_id=key_id, public_key=public_key))
-    granted = sound(await audit_export.retirement(conn, tenant))
-    if granted is not None:
-        put(bundle.seal_line(granted, line="retirement"))
-    base = sound(await audit_export.seal(conn, tenant, first - 1))
-    if base is not None:
-        put(bundle.seal_line(base, line="base"))
     seals = members = 0
-    async for line in audit_export.log(conn, tenant, first=first, last=last):
-        if isinstance(line, Fault):
-            sound(line)
-        elif isinstance(line, SignedSeal):
-            put(bundle.seal_line(line))
-            seals += 1
-        else:
-            put(MemberLine.model_validate(line))
-            members += 1
-    put(EndLine(seals=seals, members=members))
+    async for line in bundle_lines(conn, tenant, first=first, last=last):
+        file.write(line.model_dump_json().encode() + b"\n")
+        if isinstance(line, EndLine):
+            seals, members = line.seals, line.members
     return seals, members
-
-
-def sound(found: SignedSeal | Fault | None) -> SignedSeal | None:
-    """A row that can be written down.
-
-    Raises:
-        BundleError: it cannot: `verify` says what is wrong with it.
-    """
-    if isinstance(found, Fault):
-        raise BundleError(f"the log cannot be exported: {found.reason}")
-    return found
 
 
 @app.command("verify-bundle")

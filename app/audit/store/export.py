@@ -43,6 +43,21 @@ RETIREMENT: Final = f"""
      LIMIT 1
 """
 
+# The last seals up to a number, of about as many events; one seal has as many as it has.
+PART = """
+    SELECT coalesce((SELECT b.seal_no
+                       FROM audit.seals b
+                      WHERE b.tenant_id = $1 AND b.seal_no < h.seal_no
+                        AND b.seq_to <= h.seq_to - $3
+                      ORDER BY b.seq_to DESC, b.seal_no DESC
+                      LIMIT 1), 0) + 1 AS first,
+           h.seal_no AS last, h.checkpoint, h.sealed_at
+      FROM audit.seals h
+     WHERE h.tenant_id = $1 AND h.seal_no <= $2
+     ORDER BY h.seal_no DESC
+     LIMIT 1
+"""
+
 # Joined to the event by all that a member says of it; what it says is checked, not believed.
 MEMBERS: Final = """
     SELECT m.seq, m.event_id, m.occurred_at, m.leaf, e.event_id IS NOT NULL AS there, e.tenant_id,
@@ -59,6 +74,16 @@ MEMBERS: Final = """
 MAY_BE_NULL: Final = frozenset({"retired_before", "request", "retired_digest", "transactions"})
 
 SEQ_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Seals of a log that are read together, with what the last of them says."""
+
+    first: int
+    last: int
+    checkpoint: str
+    sealed_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +155,12 @@ async def seal(conn: asyncpg.Connection, tenant_id: str, seal_no: int) -> Signed
     """One seal."""
     row = await conn.fetchrow(SEALS, tenant_id, seal_no, seal_no)
     return None if row is None else _signed_seal(row)
+
+
+async def part(conn: asyncpg.Connection, tenant_id: str, *, last: int, most: int) -> Part | None:
+    """The seals up to a number that have about so many events; None where there is no seal."""
+    row = await conn.fetchrow(PART, tenant_id, last, most)
+    return None if row is None else Part(**dict(row))
 
 
 async def log(
