@@ -62,6 +62,9 @@ hostile: setup ## Every kind of hostile value in every place of every entrance. 
 interop-agents: setup ## Real agents (Claude Code, Codex, …) against a model of ours. Fetches 1 GB once.
 	MCP_BROKER_AGENTS=1 $(BIN)/python -m pytest tests/system/agents -v --timeout 900
 
+interop-sdks: setup ## SDKs of Go, Rust, Java and Node.js, as built by their toolchains, and mcp-remote.
+	MCP_BROKER_SDKS=1 $(BIN)/python -m pytest tests/system/sdks -v --timeout 900
+
 bench: setup ## Measure the hot paths, each beside a baseline. ONLY=name, LONG=1 for all.
 	$(BIN)/uv sync --locked --all-extras --group bench --inexact
 	$(BIN)/python -m benchmarks --json benchmarks.json $(if $(ONLY),--only $(ONLY)) $(if $(LONG),--long)
@@ -99,4 +102,4 @@ fmt: setup ## Format, and fix what the linter can.
 clean: ## Remove the virtual environment and caches.
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: help setup demo demo-saga up down console token test test-fast test-failed chaos hostile interop-agents bench check schema guarantees tampering vectors pictures fmt clean
+.PHONY: help setup demo demo-saga up down console token test test-fast test-failed chaos hostile interop-agents interop-sdks bench check schema guarantees tampering vectors pictures fmt clean
