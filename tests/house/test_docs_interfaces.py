@@ -100,6 +100,8 @@ OTHERS: Final = {
     "--max-concurrent-actions": "ansible-rulebook's",
     "--vars": "ansible-rulebook's",
     "--git-dir": "git's",
+    "--body-timeout": "mcp-remote's",
+    "--protocol": "mcp-remote's",
 }
 FORMER: Final = {"broker dev …": "CHANGELOG.md says what it is now"}
 PLACEHOLDER: Final = "…"
@@ -272,6 +274,7 @@ OTHERS_NAMES: Final = {
     "client_session_timeout_seconds": "the OpenAI Agents SDK's",
     "claimed.args": "of a variable that the page registers",
     "experimental.tasks": "the TypeScript SDK's",
+    "librechat.yaml": "LibreChat's",
     "mcpbroker.eda": "the collection's, a folder here",
     "pytest.mark.guarantee": "pytest's",
     "read_timeout": "Pydantic AI's",
