@@ -1693,6 +1693,17 @@ CREATE FUNCTION public.broker_analyze_grown() RETURNS text[]
         RETURN done;
     END $$;
 
+-- FUNCTION broker_forget_approvals()
+
+CREATE FUNCTION public.broker_forget_approvals() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'public'
+    AS $$
+    BEGIN
+        NEW.approvals := NULL;
+        RETURN NEW;
+    END $$;
+
 -- FUNCTION broker_forget_said()
 
 CREATE FUNCTION public.broker_forget_said() RETURNS trigger
@@ -1768,7 +1779,13 @@ CREATE TABLE public.commands (
     labels text[],
     asserted jsonb,
     not_before timestamp with time zone,
+    approval_rule jsonb,
+    approvals jsonb,
+    approval_until timestamp with time zone,
+    approval_due timestamp with time zone,
+    escalated_at timestamp with time zone,
     CONSTRAINT ck_commands_approval_known CHECK ((approval = ANY (ARRAY['pending'::text, 'approved'::text, 'denied'::text]))),
+    CONSTRAINT ck_commands_approvals_enough CHECK (((approval <> 'approved'::text) OR (approval_rule IS NULL) OR (purged_at IS NOT NULL) OR (((approval_rule ->> 'quorum'::text))::integer <= GREATEST(1, COALESCE(jsonb_array_length(approvals), 0))))),
     CONSTRAINT ck_commands_attempt_range CHECK (((attempt >= 1) AND (attempts_max >= 1))),
     CONSTRAINT ck_commands_cancel_target_known CHECK ((cancel_target = ANY (ARRAY['cancelled'::text, 'timed_out'::text]))),
     CONSTRAINT ck_commands_fingerprint_size CHECK ((octet_length(fingerprint) = 32)),
@@ -3471,6 +3488,7 @@ CREATE TABLE public.grants (
     pattern text NOT NULL,
     effect text NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    condition text DEFAULT ''::text NOT NULL,
     CONSTRAINT ck_grants_effect_known CHECK ((effect = ANY (ARRAY['allow'::text, 'deny'::text]))),
     CONSTRAINT ck_grants_subject_known CHECK ((subject_kind = ANY (ARRAY['tenant'::text, 'user'::text, 'group'::text])))
 );
@@ -3881,6 +3899,14 @@ CREATE INDEX ix_seals_retired ON audit.seals USING btree (tenant_id, retired_bef
 
 CREATE INDEX ix_seals_seq ON audit.seals USING btree (tenant_id, seq_to);
 
+-- INDEX ix_commands_approval_due
+
+CREATE INDEX ix_commands_approval_due ON public.commands USING btree (approval_due) WHERE ((approval = 'pending'::text) AND (state = 'queued'::text) AND (approval_due IS NOT NULL));
+
+-- INDEX ix_commands_approval_waiting
+
+CREATE INDEX ix_commands_approval_waiting ON public.commands USING btree (tenant_id, id) WHERE ((approval = 'pending'::text) AND (state = 'queued'::text));
+
 -- INDEX ix_commands_dead
 
 CREATE INDEX ix_commands_dead ON public.commands USING btree (tenant_id, finished_at) WHERE ((state = 'dead_lettered'::text) AND (discarded_at IS NULL));
@@ -4136,6 +4162,10 @@ ALTER TABLE audit.seals ENABLE ALWAYS TRIGGER refuse_truncate;
 CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON audit.shapes FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse();
 
 ALTER TABLE audit.shapes ENABLE ALWAYS TRIGGER refuse_truncate;
+
+-- TRIGGER commands approvals_forgotten
+
+CREATE TRIGGER approvals_forgotten BEFORE UPDATE OF user_id ON public.commands FOR EACH ROW WHEN (((old.user_id <> new.user_id) AND (new.approvals IS NOT NULL))) EXECUTE FUNCTION public.broker_forget_approvals();
 
 -- TRIGGER commands forgotten
 
@@ -5007,6 +5037,21 @@ GRANT UPDATE(reports_rejected) ON TABLE public.commands TO broker_app;
 
 GRANT UPDATE(run) ON TABLE public.commands TO broker_app;
 GRANT UPDATE(run) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.approvals
+
+GRANT UPDATE(approvals) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(approvals) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.approval_due
+
+GRANT UPDATE(approval_due) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(approval_due) ON TABLE public.commands TO broker_relay;
+
+-- ACL COLUMN commands.escalated_at
+
+GRANT UPDATE(escalated_at) ON TABLE public.commands TO broker_app;
+GRANT UPDATE(escalated_at) ON TABLE public.commands TO broker_relay;
 
 -- ACL FUNCTION broker_tenant_of(command uuid)
 

@@ -84,6 +84,7 @@ class Clock:
             Timer("set back", SET_BACK_S, self._set_back),
             Timer("holds", 0, self._holds, lambda now: now.holds),
             Timer("deadlines", 0, self._deadlines, lambda now: now.deadlines),
+            Timer("approvals", 0, self._approvals, lambda now: now.approvals),
             Timer("leases", 0, self._leases, lambda now: now.leases),
             Timer("idle sagas", 0, self._idle_sagas, lambda now: now.idle_sagas),
             Timer("analyze", ANALYZE_S, self._analyze),
@@ -192,6 +193,11 @@ class Clock:
                 grace_s=self._settings.cancel_grace_s,
                 pauses=self._pauses,
             )
+        )
+
+    async def _approvals(self) -> None:
+        self._say(
+            await timeouts.expire_approvals(self._engine, self._tools.policy, pauses=self._pauses)
         )
 
     async def _leases(self) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -18,14 +18,17 @@ from app.catalog.patterns import kept_validator_for
 from app.catalog.policy import (
     Grant,
     Rules,
+    Ruling,
     Tool,
     ToolPolicy,
     allowed,
     hides_key,
     permits,
     rules_of,
+    ruling,
 )
 from app.catalog.redaction import REDACTED, Secrets, marks, secrets
+from app.catalog.rules import Asked, Broken, Rule, kept
 from app.catalog.single_flight import SingleFlight
 from app.catalog.store import Tenant, UnreadableTool
 from app.errors import UnavailableError
@@ -52,17 +55,20 @@ class Compiled:
     """Whether its ordering key may hold what is sensitive, a person's, or not for Kafka."""
     output: Any = None
     """The check of its results, where it lists a schema of them."""
+    asks_when: Rule | Broken | None = None
+    """Which calls wait for an approval, where its policy tells some from others."""
 
     @classmethod
     def of(cls, tool: Tool) -> "Compiled":
         """A tool with its check."""
-        schema = tool.input_schema
+        schema, when = tool.input_schema, tool.policy.approval.when
         return cls(
             tool=tool,
             validator=validator_of(schema),
             marked=marks(schema),
             key_hidden=hides_key(tool.policy, schema),
             output=None if tool.output_schema is None else validator_of(tool.output_schema),
+            asks_when=None if when is None else kept(when),
         )
 
     def key_of(self, args: Mapping[str, Any]) -> str | None:
@@ -78,6 +84,14 @@ class TenantView:
     grants: tuple[Grant, ...]
     version: bytes
     """A digest of the grants."""
+    conditions: Mapping[str, Rule | Broken] = field(default_factory=dict)
+    """Those of the grants, by their text."""
+
+    def ruling(self, identity: Identity, tool: Tool, asked: Asked) -> Ruling | None:
+        """What the grants with a condition say of a call that the others leave open."""
+        return ruling(
+            tool.path, self.grants, identity, lambda when: self.conditions[when].holds(asked)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +234,12 @@ class Catalog(Tools):
             grants = tuple(await catalog_store.grants(conn, tenant_id))
         view = None
         if tenant is not None and tenant.state == "active":
-            view = TenantView(tenant=tenant, grants=grants, version=_digest(grants))
+            view = TenantView(
+                tenant=tenant,
+                grants=grants,
+                version=_digest(grants),
+                conditions={one: kept(one) for one in {one.when for one in grants} if one},
+            )
         if len(self._tenants) >= TENANTS_KEPT_MAX:
             self._tenants.clear()
         self._tenants[tenant_id] = (self._read_at(changed), view)
@@ -253,6 +272,21 @@ class Catalog(Tools):
         _keep(self._seen, who, (version, found), SEEN_KEPT_MAX)
         return found
 
+    async def in_sagas(self, identity: Identity) -> list[Tool]:
+        """The tools that an identity may have a saga call, whatever the arguments come to be.
+
+        A condition that reads `args` cannot be evaluated before the saga runs, and so denies.
+        """
+        view, visible = await self.tenant(identity.tenant_id), await self.visible(identity)
+        if view is None or not view.conditions:
+            return list(visible.tools)
+        asked = Asked.of(identity, None)
+        return [
+            tool
+            for tool in visible.tools
+            if (said := view.ruling(identity, tool, asked)) is None or said.allowed
+        ]
+
     async def may_call(self, identity: Identity, tool: Tool) -> bool:
         """Whether an identity's grants take this tool."""
         view = await self.tenant(identity.tenant_id)
@@ -260,7 +294,7 @@ class Catalog(Tools):
 
 
 def _digest(grants: Iterable[Grant]) -> bytes:
-    lines = sorted((one.subject_kind, one.subject, one.pattern, one.effect) for one in grants)
+    lines = sorted(astuple(one) for one in grants)
     return hashlib.sha256(orjson.dumps(lines)).digest()
 
 

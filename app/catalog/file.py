@@ -27,6 +27,7 @@ from app.catalog.adapter import PLAYBOOK, ToolAdapter
 from app.catalog.patterns import validator_for
 from app.catalog.policy import APPROVE, Tool, ToolPolicy, hides_key, wire_name
 from app.catalog.redaction import MARK, PERSONAL, hides
+from app.catalog.rules import Rule, RuleError
 from app.contract import Method, Name, Tenant
 from app.errors import PROBLEMS_MAX, BadRequestError, cut
 from app.json_values import DEPTH_MAX, JsonRefusedError, checked
@@ -71,8 +72,9 @@ class ToolEntry(BaseModel):
 
         Only here: what an earlier release has let in force is read as it is.
         """
-        retry = self.policy.retry
-        for label, found in (("policy", self.policy), ("policy.retry", retry)):
+        parts = {"retry": self.policy.retry, "approval": self.policy.approval}
+        timed = {"policy": self.policy} | {f"policy.{name}": one for name, one in parts.items()}
+        for label, found in timed.items():
             for name in type(found).model_fields:
                 value = getattr(found, name)
                 if name.endswith("_s") and value is not None and not value <= SECONDS_MAX:
@@ -110,6 +112,17 @@ class ToolEntry(BaseModel):
             plain = isinstance(schema, dict) and schema.keys() <= FORM_WORDS
             if not plain or schema.get("type") not in FORM_TYPES:
                 raise ValueError(f"asks: {name!r} is no argument that a form can take")
+        return self
+
+    @model_validator(mode="after")
+    def ruled(self) -> Self:
+        """A rule of an approval names arguments that there are: a slip would ask for every call."""
+        when = self.policy.approval.when
+        if when is not None:
+            try:
+                Rule.compile(when, known=self.input_schema.get("properties", {}))
+            except RuleError as error:
+                raise ValueError(f"approval.when: {error}") from error
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Who may call what, and how a tool is to be treated; pure decisions over catalog and grants."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
@@ -9,8 +9,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.catalog.adapter import ToolAdapter
+from app.catalog.approval import NOBODY, Approval, names, read
 from app.catalog.ordering import derived
 from app.catalog.redaction import PERSONAL, hides
+from app.catalog.rules import UnevaluableError
 from app.identity import Identity, matches, matches_path
 
 NAME_MAX: Final = 64
@@ -64,11 +66,6 @@ class Question(BaseModel):
     arguments: tuple[str, ...] = Field(min_length=1, max_length=10)
 
 
-def _names(value: Any) -> Any:
-    """One name may stand without a list, none at all as null."""
-    return () if value is None else (value,) if isinstance(value, str) else value
-
-
 class ToolPolicy(BaseModel):
     """What the catalog's reviewed file says of a tool beyond its schemas."""
 
@@ -81,7 +78,7 @@ class ToolPolicy(BaseModel):
         default=60, gt=0, description="From a success on, with `dedupe: window`."
     )
     ordering: Ordering = Ordering.COMPLETION
-    ordering_key: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field(
+    ordering_key: Annotated[tuple[str, ...], BeforeValidator(names)] = Field(
         default=(),
         max_length=10,
         description="Arguments whose values are the ordering key where the call names none.",
@@ -93,10 +90,7 @@ class ToolPolicy(BaseModel):
     args: Literal["inline", "by_reference"] = "inline"
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_unknown: Literal["block", "release"] = "block"
-    approval: Literal["none", "ask", "operator"] = Field(
-        default="none",
-        description="ask: the person behind the client where it can ask, else an operator.",
-    )
+    approval: Annotated[Approval, BeforeValidator(read)] = NOBODY
     asks: tuple[Question, ...] = Field(
         default=(),
         max_length=10,
@@ -131,6 +125,8 @@ class Grant:
     subject: str
     pattern: str
     effect: str
+    when: str = ""
+    """Of which calls it speaks, in CEL; empty: of each."""
 
 
 Rules = frozenset[tuple[str, str]]
@@ -205,8 +201,16 @@ def applies(grant: Grant, identity: Identity) -> bool:
 
 
 def rules_of(grants: Iterable[Grant], identity: Identity) -> Rules:
-    """What the grants say of this identity; whoever they say the same of may call the same."""
-    return frozenset((one.pattern, one.effect) for one in grants if applies(one, identity))
+    """What the grants say of this identity; whoever they say the same of may call the same.
+
+    Before a call is known: a grant that allows some calls shows the tool, and one that denies some
+    does not hide it.
+    """
+    return frozenset(
+        (one.pattern, one.effect)
+        for one in grants
+        if applies(one, identity) and not (one.when and one.effect == "deny")
+    )
 
 
 def permits(path: str, rules: Iterable[tuple[str, str]]) -> bool:
@@ -221,6 +225,53 @@ def permits(path: str, rules: Iterable[tuple[str, str]]) -> bool:
 
 
 def allowed(path: str, grants: Iterable[Grant], identity: Identity) -> bool:
-    """Whether the identity may call `tool/method`."""
-    applying = ((one.pattern, one.effect) for one in grants if applies(one, identity))
+    """Whether the identity may call `tool/method`, or some calls of it."""
+    applying = (
+        (one.pattern, one.effect)
+        for one in grants
+        if applies(one, identity) and not (one.when and one.effect == "deny")
+    )
     return permits(path, applying)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What the grants with a condition say of one call."""
+
+    allowed: bool
+    reason: str
+    """Why, for operators."""
+
+
+def ruling(
+    path: str, grants: Iterable[Grant], identity: Identity, holds: Callable[[str], bool]
+) -> Ruling | None:
+    """Whether `allowed` calls of `tool/method` include this one; None where no condition is asked.
+
+    A condition that cannot be evaluated denies: as an allowance it allows nothing, and as a denial
+    it denies.
+    """
+    said: list[str] = []
+    allows: str | None = None
+    for one in grants:
+        if not (applies(one, identity) and matches_path(one.pattern, path)):
+            continue
+        if not one.when:
+            assert one.effect == "allow", "`allowed` was asked before"
+            allows = allows or f"a grant of {one.pattern}"
+            continue
+        named = f"{one.effect} {one.pattern} when {one.when}"
+        try:
+            true = holds(one.when)
+        except UnevaluableError as error:
+            said.append(f"{named}: cannot be evaluated: {error}")
+            true = one.effect == "deny"
+        else:
+            said.append(f"{named}: {str(true).lower()}")
+        if true and one.effect == "deny":
+            return Ruling(allowed=False, reason=said[-1])
+        if true:
+            allows = named
+    if not said:
+        return None
+    return Ruling(allowed=allows is not None, reason=allows or "; ".join(said))

@@ -176,15 +176,17 @@ PUT_TENANT: Final = text("""
 """)
 
 GRANTS: Final = text("""
-    SELECT subject_kind, subject, pattern, effect
+    SELECT subject_kind, subject, pattern, effect, condition AS "when"
       FROM grants
      WHERE tenant_id = :tenant_id
 """)
 
 ADD_GRANT: Final = text("""
-    INSERT INTO grants (tenant_id, subject_kind, subject, pattern, effect)
-    VALUES (:tenant_id, :subject_kind, :subject, :pattern, :effect)
-        ON CONFLICT DO NOTHING
+    INSERT INTO grants AS g (tenant_id, subject_kind, subject, pattern, effect, condition)
+    VALUES (:tenant_id, :subject_kind, :subject, :pattern, :effect, :when)
+        ON CONFLICT (tenant_id, subject_kind, subject, pattern, effect) DO UPDATE
+       SET condition = excluded.condition
+     WHERE g.condition <> excluded.condition
 """)
 
 REMOVE_GRANT: Final = text("""
@@ -308,7 +310,7 @@ async def grants(conn: AsyncConnection, tenant_id: str) -> list[Grant]:
 
 
 async def grant(conn: AsyncConnection, tenant_id: str, made: Sequence[Grant]) -> int:
-    """Add grants; how many the tenant did not have."""
+    """Add grants; how many the tenant did not have, or had with another condition."""
     return await _each_grant(conn, ADD_GRANT, tenant_id, made)
 
 

@@ -136,19 +136,19 @@ def cancel(
 
 
 def approve(command: UUID, reason: Reason, token: Token, url: Url = LOCAL) -> None:
-    """Let a command go that waits for an operator's approval."""
+    """Approve a command that waits for it: as an operator, or one of its approvers."""
     _decide(command, reason, token, url, "approve")
     typer.echo("approved")
 
 
 def deny(command: UUID, reason: Reason, token: Token, url: Url = LOCAL) -> None:
-    """End a command that waits for an operator's approval."""
+    """End a command that waits for an approval."""
     _decide(command, reason, token, url, "deny")
     typer.echo("denied")
 
 
 def _decide(command: UUID, reason: str, token: str, url: str, verb: str) -> None:
-    ask(url, token, "POST", f"/operator/commands/{command}/{verb}", json={"reason": reason})
+    ask(url, token, "POST", f"{PATH}/{command}/{verb}", json={"reason": reason})
 
 
 def show_commands(found: list[dict[str, Any]]) -> None:

@@ -4,16 +4,18 @@ What is not given stays as it is. Every change is in the tenant's audit trail, i
 database role that made it: give each administrator a login role of their own.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.catalog import store as catalog_store
 from app.catalog.policy import Grant
+from app.catalog.rules import Rule, RuleError
 from app.catalog.store import UNSETTABLE, Limits
 from app.cli.common import AsJson, DatabaseUrl, fail, finite, run
 from app.postgres.migrate import connected
@@ -29,6 +31,10 @@ Allow = Annotated[
     ),
 ]
 Deny = Annotated[Patterns, typer.Option(help="As --allow; deny wins.")]
+When = Annotated[
+    str | None,
+    typer.Option(help="CEL: of which calls these grants speak, as 'args.amount <= 1000'."),
+]
 
 
 @app.command()
@@ -84,10 +90,17 @@ def put(
 
 @app.command()
 def grant(
-    tenant_id: str, database_url: DatabaseUrl, allow: Allow = None, deny: Deny = None
+    tenant_id: str,
+    database_url: DatabaseUrl,
+    allow: Allow = None,
+    deny: Deny = None,
+    when: When = None,
 ) -> None:
-    """Add grants; those that are there stay. `--deny 'user:bob=*'` shuts one user out at once."""
-    made = parsed(allow, deny, new=True)
+    """Add grants; those that are there stay. `--deny 'user:bob=*'` shuts one user out at once.
+
+    One that is there with another condition gets this one, or none without --when.
+    """
+    made = [replace(one, when=condition(when)) for one in parsed(allow, deny, new=True)]
     changed = run(granted(database_url, tenant_id, made, add=True))
     typer.echo(f"tenant {tenant_id}: {changed} grants added, {len(made) - changed} were there")
 
@@ -126,7 +139,9 @@ def show(tenant_id: str, database_url: DatabaseUrl, as_json: AsJson = False) -> 
         if name != "grants":
             table.add_row(name, "-" if value is None else str(value))
     for one in tenant["grants"]:
-        table.add_row(f"{one['effect']} {one['subject_kind']}:{one['subject']}", one["pattern"])
+        when = f" when {one['when']}" if one["when"] else ""
+        named = f"{one['effect']} {one['subject_kind']}:{one['subject']}"
+        table.add_row(escape(named), escape(f"{one['pattern']}{when}"))
     Console().print(table)
 
 
@@ -139,6 +154,14 @@ async def granted(database_url: str, tenant_id: str, grants: list[Grant], *, add
         changed = await change(conn, tenant_id, grants)
         await catalog_store.announce(conn)
         return changed
+
+
+def condition(when: str | None) -> str:
+    """A condition as grants have it; checked."""
+    try:
+        return "" if when is None else Rule.compile(when).text
+    except RuleError as error:
+        raise fail(f"--when: {error}") from error
 
 
 def unknown(tenant_id: str) -> typer.Exit:

@@ -1,17 +1,18 @@
-"""What users and operators may do to a command: cancel, approve, redrive, discard, resolve.
+"""What users and operators may do to a command: cancel, decide, redrive, discard, resolve.
 
 Each takes a command that `locked` gave, in the caller's transaction.
 """
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import ToolPolicy
+from app.commands import approvals
 from app.commands.attempts import Change, blocked_reason, end
 from app.commands.state import Event, State
-from app.commands.store import commands, dead_letters, heads, moves, outbox, ticks
+from app.commands.store import commands, dead_letters, decisions, heads, moves, outbox, ticks
 from app.commands.store.commands import Command
 from app.contract import CONTROL
 from app.errors import NotCancellableError
@@ -104,27 +105,73 @@ async def decide(
     command: Command,
     *,
     approve: bool,
+    user_id: str,
     policy: ToolPolicy,
     actor: str,
     reason: str,
 ) -> Change:
-    """Let a command go that waits for an approval, or end it.
+    """Count a decision on a command that waits for approvals: it waits on, goes, or ends.
+
+    The caller has asked `approvals.refusal` under the same lock. A second yes of one person
+    changes nothing.
 
     Raises:
-        NotCancellableError: it does not wait for one.
+        NotCancellableError: it does not wait for one, or the time to decide is over.
     """
-    decision = "approved" if approve else "denied"
-    decided = await moves.decide(conn, command, decision=decision, actor=actor, reason=reason)
-    if decided is None:
-        raise NotCancellableError(f"Command {command.id} does not wait for an approval.")
+    needed = approvals.Needed.of(command)
+    body = {"reason": reason, "policy": needed.policy, "quorum": needed.quorum}
     if not approve:
-        error = {"code": "denied", "message": reason}
-        return await end(conn, decided, policy=policy, event=Event.CANCEL, actor=actor, error=error)
-    if not decided.held:
+        return await _denied(conn, command, policy=policy, actor=actor, body=body)
+    if command.awaits_approval and approvals.has_approved(command, user_id):
+        return Change(command=command, repeated=True)
+    goes = approvals.missing(command) <= 1
+    counted = len(command.approvals or ()) + 1
+    decided = await decisions.approve(
+        conn,
+        command,
+        user_id=user_id,
+        goes=goes,
+        actor=actor,
+        body=body | {"counted": counted},
+    )
+    if decided is None:
+        over = "any more: the time to decide is over" if command.awaits_approval else "for approval"
+        raise NotCancellableError(f"Command {command.id} does not wait {over}.")
+    if goes and not decided.held:
         await outbox.make_ready(conn, decided.id)
-    if decided.saga_id is not None:  # its progress says what is waited for
+    if goes and decided.saga_id is not None:  # its progress says what is waited for
         await ticks.enqueue_tick(conn, tenant_id=decided.tenant_id, saga_id=decided.saga_id)
-    return Change(command=decided, woken=(decided.id,), outbox=True)
+    return Change(command=decided, woken=(decided.id,), outbox=goes)
+
+
+async def _denied(
+    conn: AsyncConnection, command: Command, *, policy: ToolPolicy, actor: str, body: dict[str, Any]
+) -> Change:
+    decided = await decisions.deny(conn, command, actor=actor, body=body)
+    if decided is None:
+        raise NotCancellableError(f"Command {command.id} does not wait for approval.")
+    error = {"code": "denied", "message": body["reason"]}
+    return await end(conn, decided, policy=policy, event=Event.CANCEL, actor=actor, error=error)
+
+
+async def escalate_or_expire(
+    conn: AsyncConnection, command: Command, *, over: bool, policy: ToolPolicy, actor: str
+) -> Change | None:
+    """What time does to a locked command that waits: more may decide, or `over`, it is denied.
+
+    None where it does not wait any more, or there is nobody more. Here, and nowhere else, a call
+    escalates.
+    """
+    if not command.awaits_approval:
+        return None
+    needed = approvals.Needed.of(command)
+    body: dict[str, Any] = {"policy": needed.policy}
+    if over:
+        body |= {"reason": approvals.EXPIRED, "approved_by": len(command.approvals or ())}
+        return await _denied(conn, command, policy=policy, actor=actor, body=body)
+    body["escalate_to"] = list(needed.escalate_to)
+    escalated = await decisions.escalate(conn, command, actor=actor, body=body)
+    return None if escalated is None else Change(command=escalated, woken=(escalated.id,))
 
 
 async def redrive(

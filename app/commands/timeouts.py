@@ -76,6 +76,35 @@ def _missed(command: Command) -> str:
     return f"The deadline passed while it was held by an operator: {command.hold['reason']}"
 
 
+async def expire_approvals(
+    engine: AsyncEngine, policies: Policies, *, pauses: Pauses | None = None
+) -> list[Change]:
+    """Escalate calls that wait for a decision for long, and deny those that waited for too long."""
+    pauses = pauses or NoPauses()
+    async with each_by_itself(engine) as conn:
+        due = await deadlines.approvals_due(conn, limit=BATCH_MAX, but=pauses.now())
+    changes: list[Change] = []
+    for one in due:
+        with pauses.guard(one):
+            if change := await _undecided(engine, one, policies):
+                changes.append(change)
+    return changes
+
+
+async def _undecided(engine: AsyncEngine, command_id: UUID, policies: Policies) -> Change | None:
+    async with engine.begin() as conn:
+        command = await _current(conn, command_id)
+        if command is None:
+            return None
+        due, over = await deadlines.approval_stands(conn, command_id)
+        if not due:
+            return None
+        policy = await policies(command.tool, command.method)
+        return await control.escalate_or_expire(
+            conn, command, over=over, policy=policy, actor=ACTOR
+        )
+
+
 async def expire_leases(
     engine: AsyncEngine,
     policies: Policies,

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from app.commands import approvals
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.contract import Priority, instant
@@ -30,6 +31,7 @@ def view(command: Command) -> dict[str, Any]:
         "ordering_key": command.ordering_key,
         "waiting_for": waiting_for(command),
         "hold": hold_of(command),
+        "approval": approvals.shown(command),
         "run": run_of(command),
         "idempotency_key": command.idempotency_key,
         "cancel_requested": command.cancel_requested_at is not None,
@@ -70,7 +72,8 @@ def waiting_for(command: Command) -> str | None:
 
 def _queued_for(command: Command) -> str:
     if command.awaits_approval:
-        return "approval by an operator"
+        said = approvals.waits_for(command)
+        return "approval by an operator" if said == f"waits for {approvals.OPERATOR}" else said
     if command.hold is not None:
         return held_words(command.hold["reason"], _until(command.hold))
     if command.held:

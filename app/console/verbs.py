@@ -10,6 +10,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from app.commands import control
+from app.commands.approvals import missing, waits_for
 from app.commands.store import waiting
 from app.commands.store.commands import Command
 from app.edges import commands as acts
@@ -131,7 +132,7 @@ def _of(item: Item, command: Command, words: str) -> Touched:
 
 
 async def _may_be_decided(broker: Parts, who: Identity, item: Item) -> Command:
-    command = await acts.find(broker, who, item.id)
+    command = await acts.decidable(broker, who, item.id)
     if not command.awaits_approval:
         raise NotCancellableError(f"Command {command.id} does not wait for an approval.")
     return command
@@ -142,6 +143,8 @@ async def _approving(broker: Parts, who: Identity, item: Item) -> Touched:
     goes = "It goes to its executor as soon as it is its turn."
     if command.held:
         goes = f"It goes on when the earlier calls of {command.ordering_key!r} have ended."
+    if missing(command) > 1:
+        goes = f"It {waits_for(command)}; your yes is one."
     return _of(item, command, goes)
 
 
@@ -152,9 +155,10 @@ async def _denying(broker: Parts, who: Identity, item: Item) -> Touched:
 
 
 async def _decide(broker: Parts, who: Identity, item: Item, reason: str, *, approve: bool) -> str:
-    found = await acts.find(broker, who, item.id)
-    actor = f"operator:{who.user_id}"
-    await acts.decide(broker, found, approve=approve, actor=actor, reason=reason)
+    found = await acts.decidable(broker, who, item.id)
+    change = await acts.decide(broker, who, found, approve=approve, reason=reason)
+    if change.command.awaits_approval:
+        return f"Approved; it {waits_for(change.command)}."
     return "Approved." if approve else "Denied."
 
 

@@ -6,14 +6,14 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.policy import ToolPolicy
-from app.commands import control
+from app.commands import approvals, control
 from app.commands.attempts import Change
 from app.commands.state import State
-from app.commands.store import commands
+from app.commands.store import commands, decisions
 from app.commands.store.commands import Command
 from app.edges.auth.scopes import OPERATE
 from app.edges.parts import Parts
-from app.errors import NotFoundError
+from app.errors import ForbiddenError, NotFoundError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 
@@ -103,18 +103,75 @@ async def cancel(broker: Parts, who: Identity, command_id: UUID, *, reason: str)
     return await act(broker, await find(broker, who, command_id), verb)
 
 
-async def decide(
-    broker: Parts, found: Command, *, approve: bool, actor: str, reason: str
-) -> Change:
-    """Let a command go that waits for an approval, or end it.
+async def decidable(broker: Parts, who: Identity, command_id: UUID) -> Command:
+    """A command that the caller may see, or may decide about.
 
     Raises:
-        NotCancellableError: it does not wait for one.
+        NotFoundError: no such command, in the same words whoever's it is.
     """
+    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+        command = await commands.find(conn, command_id)
+    operator = OPERATE in who.scopes
+    if command is not None and approvals.may_decide(command, who, operator=operator):
+        return command
+    return await find(broker, who, command_id)
 
-    async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> Change:
-        return await control.decide(
-            conn, command, approve=approve, policy=policy, actor=actor, reason=reason
+
+async def to_decide(
+    broker: Parts, who: Identity, *, before: UUID | None, limit: int
+) -> list[Command]:
+    """The tenant's calls that wait for an approval which this person may give, newest first."""
+    async with tenant_transaction(broker.database.engine, who.tenant_id) as conn:
+        return await decisions.waiting(
+            conn,
+            tenant_id=who.tenant_id,
+            groups=sorted(who.groups),
+            operator=OPERATE in who.scopes,
+            before=before,
+            limit=limit,
         )
 
-    return await act(broker, found, verb)
+
+async def decide(
+    broker: Parts,
+    who: Identity,
+    found: Command,
+    *,
+    approve: bool,
+    reason: str,
+    route: approvals.Route = "named",
+) -> Change:
+    """Count a decision about a command that waits for approvals: it waits on, goes, or ends.
+
+    Raises:
+        ForbiddenError: the decision is not this person's; it is audited.
+        NotCancellableError: it does not wait for one.
+    """
+    operator = OPERATE in who.scopes
+    actor = f"{'operator' if operator and route == 'named' else 'user'}:{who.user_id}"
+    policy = await broker.catalog.policy(found.tool, found.method)
+    refusal = change = None
+    async with tenant_transaction(broker.database.engine, found.tenant_id) as conn:
+        command = await control.locked(conn, found)
+        if command.awaits_approval:
+            refusal = approvals.refusal(
+                command, who, approve=approve, route=route, operator=operator
+            )
+        if refusal is None:
+            change = await control.decide(
+                conn,
+                command,
+                approve=approve,
+                user_id=who.user_id,
+                policy=policy,
+                actor=actor,
+                reason=reason,
+            )
+        else:
+            needed = approvals.Needed.of(command)
+            body = {"reason": reason, "approve": approve, "policy": needed.policy}
+            await decisions.refuse(conn, command, actor=actor, body=body | {"refused": refusal})
+    if change is None:
+        raise ForbiddenError(refusal or "")
+    broker.announce(change)
+    return change

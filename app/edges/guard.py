@@ -23,6 +23,7 @@ from app.errors import (
 PUBLIC: Final = frozenset({"/healthz", "/readyz", "/openapi.json"})
 SCOPES_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "mcp": (CALL,),
+    "approvals": (CALL, OPERATE),
     "commands": (CALL, OPERATE),
     "sagas": (CALL, OPERATE),
     "results": (RESULTS,),

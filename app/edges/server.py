@@ -35,6 +35,7 @@ from app.edges.http import (
     audit,
     calls,
     dead_letters,
+    decisions,
     holds,
     openapi,
     operator,
@@ -188,6 +189,7 @@ def build(settings: Settings, broker: Parts) -> ASGIApp:
     app.include_router(results.router(broker))
     app.include_router(operator.router(broker))
     app.include_router(holds.router(broker))
+    app.include_router(decisions.router(broker))
     app.include_router(dead_letters.router(broker))
     app.include_router(audit.router(broker))
     app.include_router(saga_definitions.router(broker))

@@ -38,6 +38,13 @@ class Call:
     accept_partials: bool
     attempts_max: int
     approval: Literal["pending", "approved"] | None = None
+    approval_rule: Mapping[str, Any] | None = None
+    own_yes: bool | None = None
+    """Whether its caller has approved it, and that counts."""
+    approval_expires_s: float | None = None
+    approval_escalate_s: float | None = None
+    ruled: Mapping[str, str] | None = None
+    """What grants with a condition said of it, and their digest."""
     saga_id: UUID | None = None
     saga_step: str | None = None
     saga_role: Literal["saga", "step", "retriable", "reconcile", "undo"] | None = None

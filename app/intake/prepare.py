@@ -11,8 +11,9 @@ import orjson
 import uuid_utils.compat as uuid_utils
 
 from app.catalog.cache import Catalog, Compiled, TenantView
-from app.catalog.policy import Dedupe, Tool, ToolPolicy, allowed
+from app.catalog.policy import Dedupe, Tool, allowed
 from app.catalog.redaction import redact
+from app.catalog.rules import Asked
 from app.config import Settings
 from app.contract import Priority
 from app.errors import (
@@ -24,6 +25,7 @@ from app.errors import (
     cut,
 )
 from app.identity import Identity
+from app.intake.approving import approving
 from app.intake.call import Call, fingerprint
 from app.json_values import JsonRefusedError, checked, integral
 
@@ -60,7 +62,13 @@ class Refused(Protocol):
     """Has a call audited that made no command."""
 
     async def __call__(
-        self, who: Identity, request: "CallRequest", *, kind: str, reason: str
+        self,
+        who: Identity,
+        request: "CallRequest",
+        *,
+        kind: str,
+        reason: str,
+        policy: str | None = None,
     ) -> None: ...
 
 
@@ -77,7 +85,8 @@ class Preparer:
 
         Raises:
             UnknownToolError: also where the identity has no grant for it; the denial is audited.
-            InvalidArgumentsError, OversizeError, BadRequestError, ForbiddenError
+            ForbiddenError: also where its grants do not take these arguments; audited as well.
+            InvalidArgumentsError, OversizeError, BadRequestError
         """
         view = await self._served(identity, request)
         found = await self._catalog.find(request.tool, request.method)
@@ -91,7 +100,9 @@ class Preparer:
             args=self._check_args(found, request),
             compensation=_kept(request.compensation),
         )
-        return self._call(identity, request, found), found.tool
+        ruled = await self._ruled(identity, request, found, view) if view.conditions else None
+        call = self._call(identity, request, found)
+        return (call if ruled is None else replace(call, ruled=ruled)), found.tool
 
     async def prepare_own(self, identity: Identity, request: CallRequest, own: Compiled) -> Call:
         """As `prepare`, for a tool of the broker's own, which needs no grant.
@@ -103,6 +114,27 @@ class Preparer:
             raise BadRequestError("A saga starts at once: it has no not_before.")
         request = replace(request, args=self._check_args(own, request))
         return self._call(identity, request, own)
+
+    async def _ruled(
+        self, identity: Identity, request: CallRequest, found: Compiled, view: TenantView
+    ) -> Mapping[str, str] | None:
+        """What the grants with a condition say of a call that the others leave open.
+
+        Raises:
+            ForbiddenError: they do not allow it; which, and why, is audited.
+        """
+        said = view.ruling(identity, found.tool, Asked.of(identity, request.args, request.labels))
+        if said is None:
+            return None
+        policy = view.version.hex()
+        if not said.allowed:
+            kind = "call.denied"
+            await self._refused(identity, request, kind=kind, reason=said.reason, policy=policy)
+            raise ForbiddenError(
+                f"You may not call {found.tool.name} so: it depends on the arguments, on who you"
+                " are, or on the labels. Nothing was started."
+            )
+        return {"policy": policy, "allowed_by": said.reason}
 
     async def _served(self, identity: Identity, request: CallRequest) -> TenantView:
         view = await self._catalog.tenant(identity.tenant_id)
@@ -176,7 +208,7 @@ class Preparer:
             accept_async=request.accept_async,
             accept_partials=request.accept_partials,
             attempts_max=policy.retry.attempts_max,
-            approval=_approval(policy, approved=request.approved),
+            **_approving(identity, request, found),
             saga_id=request.saga_id,
             saga_step=request.saga_step,
             saga_role=None if request.saga_id is None else "step",
@@ -221,12 +253,9 @@ def _kept(compensation: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return compensation and integral(dict(compensation), orjson.dumps(compensation))
 
 
-def _approval(policy: ToolPolicy, *, approved: bool) -> Literal["pending", "approved"] | None:
-    """Whether a call waits for an approval; the caller's own counts where it is asked for."""
-    match policy.approval:
-        case "none":
-            return None
-        case "ask":
-            return "approved" if approved else "pending"
-        case "operator":
-            return "pending"
+def _approving(identity: Identity, request: CallRequest, found: Compiled) -> dict[str, Any]:
+    """What a call has of its approval; a tool that asks for none pays nothing for that."""
+    if found.tool.policy.approval.by == "none":
+        return {}
+    asked = Asked.of(identity, request.args, request.labels)
+    return approving(found, asked, who=identity, yes=request.approved).of_call()

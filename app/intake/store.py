@@ -44,6 +44,7 @@ CALL: Final[Mapping[str, str]] = {
     "accept_partials": "bool",
     "attempts_max": "int",
     "approval": "text",
+    "approval_rule": "jsonb",
     "saga_id": "uuid",
     "saga_step": "text",
     "saga_role": "text",
@@ -60,6 +61,9 @@ CALL: Final[Mapping[str, str]] = {
     "secret": "bool",
     "from_last": "int",
     "turn": "int",
+    "own_yes": "bool",
+    "approval_expires_s": "float8",
+    "approval_escalate_s": "float8",
 }
 """The columns of a batch, with their types: the parameters of ACCEPT, in order, from $1."""
 
@@ -67,6 +71,7 @@ CALL: Final[Mapping[str, str]] = {
 NOT_OF_COMMANDS: Final = (
     *("actor", "deadline_s", "topic", "kafka_key", "body", "message_id", "event_id", "salt"),
     *("secret", "from_last", "turn", "labels_text"),
+    *("own_yes", "approval_expires_s", "approval_escalate_s"),
 )
 AS_GIVEN: Final = ", ".join(name for name in CALL if name not in NOT_OF_COMMANDS)
 ARRAYS: Final = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(CALL.values(), start=1))
@@ -95,11 +100,18 @@ ACCEPT: Final = f"""
             DO UPDATE SET next_seq = h.next_seq + excluded.next_seq - 1
         RETURNING tenant_id, ordering_key, next_seq
     ), written AS (
-        -- New commands; one whose key or id is taken is left out, here and below.
-        INSERT INTO commands ({AS_GIVEN}, labels, key_seq, held, deadline_at)
+        -- New commands; one whose key or id is taken is left out, here and below. Here, and nowhere
+        -- else, a call begins to wait for an approval.
+        INSERT INTO commands ({AS_GIVEN}, labels, key_seq, held, deadline_at, approvals,
+                              approval_until, approval_due)
         SELECT {AS_GIVEN}, CAST(labels_text AS text[]), head.next_seq - from_last,
                ordering_key IS NOT NULL,
-               greatest(now(), not_before) + make_interval(secs => deadline_s)
+               greatest(now(), not_before) + make_interval(secs => deadline_s),
+               CASE WHEN own_yes
+                    THEN jsonb_build_array(jsonb_build_object('user', user_id, 'at', now())) END,
+               now() + make_interval(secs => approval_expires_s),
+               CASE WHEN approval = 'pending' THEN now() + make_interval(
+                    secs => least(approval_expires_s, approval_escalate_s)) END
           FROM call
           LEFT JOIN head USING (tenant_id, ordering_key)
          ORDER BY turn
@@ -312,6 +324,9 @@ def _columns(calls: Sequence[Call]) -> dict[str, Sequence[object]]:
         "compensation": [
             None if call.compensation is None else dump(call.compensation) for call in calls
         ],
+        "approval_rule": [
+            None if call.approval_rule is None else dump(call.approval_rule) for call in calls
+        ],
         "kafka_key": [
             partition_key(call.tenant_id, call.ordering_key, call.correlation_id) for call in calls
         ],
@@ -363,6 +378,12 @@ def _body(call: Call, args: bytes) -> dict[str, object]:
         body["ordering_key"] = call.ordering_key
     if call.approval is not None:
         body["approval"] = call.approval
+        if call.approval_rule is not None:
+            body["approval_rule"] = call.approval_rule
+        if call.own_yes:
+            body["approved_by"] = call.user_id
+    if call.ruled is not None:
+        body["grants"] = call.ruled
     if call.compensation is not None:
         body["compensation"] = call.compensation.get("tool")
     return body

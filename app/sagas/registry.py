@@ -39,7 +39,7 @@ async def checked(catalog: Catalog, who: Identity, definition: Definition) -> De
     Raises:
         InvalidDefinitionError: `problems` has what does not fit the tools.
     """
-    tools = Tools.of((await catalog.visible(who)).tools)
+    tools = Tools.of(await catalog.in_sagas(who))
     found = problems(definition, tools)
     if found:
         raise refused(found)

@@ -1,6 +1,6 @@
 """What a saga's tick knows, and the calls it makes of that: to start, find out, or undo a step."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -14,9 +14,11 @@ from app.catalog.cache import Compiled
 from app.catalog.ordering import bounded
 from app.catalog.policy import Ordering, Tool, ToolPolicy
 from app.catalog.redaction import PERSONAL, redact
+from app.catalog.rules import Asked
 from app.commands.state import State as CommandState
 from app.commands.store.commands import Command
 from app.contract import Priority
+from app.intake.approving import approving
 from app.intake.call import Call as Intent
 from app.intake.call import fingerprint
 from app.json_values import JsonRefusedError, checked, integral
@@ -113,7 +115,7 @@ async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
         accept_async=False,
         accept_partials=False,
         attempts_max=_attempts(policy, defined, role),
-        approval=_approval(policy, defined) if event is StepEvent.START else None,
+        **_approving(tick, found, defined, args, event),
         saga_id=tick.saga.id,
         saga_step=row.step,
         saga_role=role,
@@ -232,6 +234,20 @@ def _attempts(policy: ToolPolicy, defined: DefinedStep | None, role: str) -> int
             return policy.retry.attempts_max
 
 
-def _approval(policy: ToolPolicy, defined: DefinedStep | None) -> Any:
-    asks = policy.approval != "none" or (defined is not None and defined.approval != "none")
-    return "pending" if asks else None
+def _approving(
+    tick: SagaTick,
+    found: Compiled | None,
+    defined: DefinedStep | None,
+    args: Mapping[str, Any],
+    event: StepEvent,
+) -> dict[str, Any]:
+    """Whether a step waits for persons: by its tool's policy or by its definition.
+
+    Of its user only the name is known here, so a rule over groups or scopes asks.
+    """
+    if event is not StepEvent.START:
+        return {}
+    labels = (tick.root.labels or ()) if tick.root is not None else ()
+    asked = Asked(args=args, tenant=tick.saga.tenant_id, user=tick.saga.user_id, labels=labels)
+    said = "none" if defined is None else defined.approval
+    return approving(found, asked, step=said).of_call()

@@ -146,6 +146,7 @@ NOBODY = {
     *("id", "tenant_id", "user_id", "tool", "method", "key_source", "fingerprint"),
     *("ordering_key", "ordering", "key_seq", "accept_async", "accept_partials", "saga_id"),
     *("saga_step", "saga_role", "traceparent", "created_at", "labels", "asserted", "not_before"),
+    *("approval_rule", "approval_until"),
 }
 
 # Functions that run as the owner, and who may call them; all others run as their caller.

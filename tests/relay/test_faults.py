@@ -186,7 +186,13 @@ async def waits_for_approval(stage: Stage) -> None:
 async def decides(stage: Stage, *, approve: bool) -> None:
     async def verb(conn: AsyncConnection, command: Command) -> None:
         await control.decide(
-            conn, command, approve=approve, policy=stage.policy, actor="operator:olga", reason="so"
+            conn,
+            command,
+            approve=approve,
+            user_id="olga",
+            policy=stage.policy,
+            actor="operator:olga",
+            reason="so",
         )
 
     await stage.by_hand(verb)

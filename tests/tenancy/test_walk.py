@@ -37,6 +37,8 @@ BY_ID: dict[tuple[str, str], Any] = {
     ("post", "/results/{correlation_id}"): RESULT,
     ("post", "/results/{correlation_id}/reject"): {"attempt": 1, **REASON},
     ("post", "/results/{correlation_id}/run"): {"attempt": 1, "run": "r", "status": "pending"},
+    ("post", "/commands/{command_id}/approve"): REASON,
+    ("post", "/commands/{command_id}/deny"): REASON,
     ("post", "/operator/commands/{command_id}/approve"): REASON,
     ("post", "/operator/commands/{command_id}/deny"): REASON,
     ("post", "/operator/commands/{command_id}/resolve"): {"outcome": "failed", "reason": "r"},
@@ -60,6 +62,7 @@ BY_ID: dict[tuple[str, str], Any] = {
 }
 LISTS: dict[tuple[str, str], Any] = {
     ("get", "/commands"): {"before": "{id}", "everyone": "true"},
+    ("get", "/approvals"): {"before": "{id}"},
     ("get", "/operator/dead-letters"): {"after": "{id}"},
     ("get", "/operator/keys/blocked"): {"after": "{id}"},
     ("get", "/auditor/events"): {"before": "2999-01-01T00:00:00+00:00_{id}"},

@@ -35,6 +35,11 @@ class Command:
     not_before: datetime | None
     labels: list[str] | None
     asserted: dict[str, Any] | None
+    approval_rule: dict[str, Any] | None
+    approvals: list[dict[str, Any]] | None
+    approval_until: datetime | None
+    approval_due: datetime | None
+    escalated_at: datetime | None
     priority: int
     accept_async: bool
     accept_partials: bool

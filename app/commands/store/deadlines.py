@@ -30,6 +30,22 @@ MISS_DEADLINE: Final = text(f"""
     SELECT 1 FROM moved
 """)
 
+APPROVAL_DUE: Final = text("""
+    SELECT id
+      FROM commands
+     WHERE approval = 'pending' AND state = 'queued' AND approval_due IS NOT NULL
+       AND approval_due <= now() AND id <> ALL (CAST(:but AS uuid[]))
+     ORDER BY approval_due
+     LIMIT :limit
+""")
+
+APPROVAL_STANDS: Final = text("""
+    SELECT approval_due <= clock_timestamp() AS due,
+           coalesce(approval_until <= clock_timestamp(), false) AS over
+      FROM commands
+     WHERE id = :id AND approval = 'pending' AND state = 'queued' AND approval_due IS NOT NULL
+""")
+
 PAST_LEASE: Final = text("""
     SELECT id
       FROM commands
@@ -66,6 +82,20 @@ async def miss_deadline(conn: AsyncConnection, command: Command, *, actor: str) 
     """Record that the deadline passed; once a command."""
     values = audited(command, kind="command.deadline_missed", actor=actor, body={})
     return bool(await conn.scalar(MISS_DEADLINE, values))
+
+
+async def approvals_due(
+    conn: AsyncConnection, *, limit: int, but: Sequence[UUID] = ()
+) -> list[UUID]:
+    """Commands whose approval is to escalate, or was not decided in time; longest due first."""
+    values = {"limit": limit, "but": list(but)}
+    return list((await conn.execute(APPROVAL_DUE, values)).scalars())
+
+
+async def approval_stands(conn: AsyncConnection, command_id: UUID) -> tuple[bool, bool]:
+    """Whether the locked command's approval is due, and whether the time to decide is over."""
+    row = (await conn.execute(APPROVAL_STANDS, {"id": command_id})).one_or_none()
+    return (False, False) if row is None else (bool(row.due), bool(row.over))
 
 
 async def past_lease(conn: AsyncConnection, *, limit: int, but: Sequence[UUID] = ()) -> list[UUID]:

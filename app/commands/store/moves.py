@@ -121,16 +121,6 @@ REQUEST_CANCEL: Final = text(f"""
     SELECT * FROM moved
 """)
 
-DECIDE: Final = text(f"""
-    WITH moved AS (
-        UPDATE commands c
-           SET approval = :decision
-         WHERE c.id = :id AND c.approval = 'pending' AND c.state = 'queued'
-        RETURNING {COLUMNS}
-    ), audited AS ({AUDIT})
-    SELECT * FROM moved
-""")
-
 # An unclaimed attempt whose run waits elsewhere is not sent again meanwhile.
 SEE_RUN: Final = text("""
     UPDATE commands c
@@ -333,22 +323,6 @@ async def request_cancel(
         cancel_target=cancel_target,
         reason=reason,
         grace_s=grace_s,
-    )
-
-
-async def decide(
-    conn: AsyncConnection, command: Command, *, decision: str, actor: str, reason: str
-) -> Command | None:
-    """Record an operator's decision on a pending command; None where it is not pending."""
-    assert decision in {"approved", "denied"}
-    return await moved(
-        conn,
-        DECIDE,
-        command,
-        kind=f"command.{decision}",
-        actor=actor,
-        body={"reason": reason},
-        decision=decision,
     )
 
 

@@ -71,7 +71,7 @@ BODIES: Final = PURGE.format(
     purged AS (
         UPDATE commands c
            SET args = NULL, result = NULL, message = NULL, stage = NULL, compensation = NULL,
-               cancel_reason = NULL, run = c.run - 'log', purged_at = now(),
+               cancel_reason = NULL, approvals = NULL, run = c.run - 'log', purged_at = now(),
                error = CASE WHEN c.error IS NOT NULL
                             THEN jsonb_build_object('code', c.error -> 'code') END
           FROM old

@@ -138,11 +138,20 @@ class Refusals:
         )
         self._count(kind, peer, {"detail": detail[:DETAIL_MAX], "path": path[:DETAIL_MAX]})
 
-    async def call(self, who: Identity, request: CallRequest, *, kind: str, reason: str) -> None:
+    async def call(
+        self,
+        who: Identity,
+        request: CallRequest,
+        *,
+        kind: str,
+        reason: str,
+        policy: str | None = None,
+    ) -> None:
         """A call made no command: no grant for it, no such tool, or its person said no.
 
-        Whether it is written or counted depends on neither tool nor reason, so its time tells a
-        caller nothing of what there is.
+        `policy` is the digest of the grants, where a condition of theirs decided. Whether it is
+        written or counted depends on neither tool nor reason, so its time tells a caller nothing of
+        what there is.
         """
         tool, method = request.tool[:NAME_MAX], request.method[:NAME_MAX]
         of_user = Kind(
@@ -168,7 +177,8 @@ class Refusals:
                     user_id=who.user_id,
                     tool=tool,
                     method=method,
-                    body={"client": who.client_id, "reason": reason},
+                    body={"client": who.client_id, "reason": reason}
+                    | ({} if policy is None else {"policy": policy}),
                 )
         except BaseException:
             # Perhaps in another period: the one that it began in may be over.

@@ -14,8 +14,8 @@ from app.commands.store.dead_letters import Wanted
 from app.commands.view import view
 from app.contract import instant
 from app.edges.commands import find
-from app.edges.http.operator import ReasonBody, operator_of
-from app.edges.http.replies import reply
+from app.edges.http.operator import operator_of
+from app.edges.http.replies import ReasonBody, reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.settling import discard, redrive

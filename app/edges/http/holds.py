@@ -12,8 +12,8 @@ from app.commands import holds
 from app.commands.store import holds as hold_rows
 from app.commands.store.holds import Hold
 from app.contract import Instant, Key, Method, Name, instant
-from app.edges.http.operator import ReasonBody, operator_of
-from app.edges.http.replies import reply
+from app.edges.http.operator import operator_of
+from app.edges.http.replies import ReasonBody, reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import BadRequestError, UnknownToolError

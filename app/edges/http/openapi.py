@@ -43,7 +43,9 @@ ALWAYS: Final = (400, 401, 403, 404, 413, 503)
 
 MORE: Final[dict[tuple[str, str], tuple[int, ...]]] = {
     ("post", "/mcp/tools/call"): (202, 409, 422, 423, 429),
+    ("post", "/commands/{command_id}/approve"): (409,),
     ("post", "/commands/{command_id}/cancel"): (202, 409),
+    ("post", "/commands/{command_id}/deny"): (409,),
     ("post", "/sagas/definitions"): (201, 422),
     ("post", "/sagas/dry-run"): (422,),
     ("post", "/sagas"): (202, 409, 422, 423, 429),

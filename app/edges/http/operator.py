@@ -1,30 +1,20 @@
-"""What operators do over HTTP to a tenant's commands: approve, deny, resolve, see blocked keys."""
+"""What operators do over HTTP to a tenant's commands: resolve them, and see blocked keys."""
 
 from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from app.commands.store import heads
 from app.commands.view import view
 from app.contract import instant
 from app.edges.auth.scopes import OPERATE, need
-from app.edges.commands import decide, find
-from app.edges.http.replies import identity_of, reply
+from app.edges.http.replies import ReasonBody, identity_of, reply
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.settling import resolve as settle
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
-
-
-class ReasonBody(BaseModel):
-    """Why; it goes into the audit trail."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    reason: str = Field(min_length=1, max_length=500)
 
 
 class ResolveBody(ReasonBody):
@@ -43,25 +33,6 @@ def operator_of(request: Request) -> Identity:
 def router(broker: Parts) -> APIRouter:
     """The routes of operators; each works on the token's own tenant."""
     made = APIRouter(prefix="/operator", route_class=StrictRoute)
-
-    async def decided(
-        request: Request, command_id: UUID, body: ReasonBody, *, approve: bool
-    ) -> Response:
-        who = operator_of(request)
-        found = await find(broker, who, command_id)
-        actor = f"operator:{who.user_id}"
-        change = await decide(broker, found, approve=approve, actor=actor, reason=body.reason)
-        return reply(200, view(change.command))
-
-    @made.post("/commands/{command_id}/approve")
-    async def approve(request: Request, command_id: UUID, body: ReasonBody) -> Response:
-        """Let a command go whose tool asks for an approval."""
-        return await decided(request, command_id, body, approve=True)
-
-    @made.post("/commands/{command_id}/deny")
-    async def deny(request: Request, command_id: UUID, body: ReasonBody) -> Response:
-        """End a command whose tool asks for an approval."""
-        return await decided(request, command_id, body, approve=False)
 
     @made.post("/commands/{command_id}/resolve")
     async def resolve(request: Request, command_id: UUID, body: ResolveBody) -> Response:

@@ -18,6 +18,14 @@ class CancelBody(BaseModel):
     reason: str = Field(default="cancelled by the caller", min_length=1, max_length=500)
 
 
+class ReasonBody(BaseModel):
+    """Why; it goes into the audit trail."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
 def identity_of(request: Request) -> Identity:
     """Who asks: the middleware has verified the token."""
     return request.scope["broker.identity"]

@@ -12,8 +12,8 @@ from app.contract import traceparent as trace_of
 from app.edges import sagas
 from app.edges.auth.scopes import CALL, need
 from app.edges.http.calls import awaited
-from app.edges.http.operator import ReasonBody, operator_of
-from app.edges.http.replies import CancelBody, identity_of, reply, wait_s
+from app.edges.http.operator import operator_of
+from app.edges.http.replies import CancelBody, ReasonBody, identity_of, reply, wait_s
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.sagas import Which

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.contract import Method, Name, instant
-from app.edges.http.operator import ReasonBody, operator_of
-from app.edges.http.replies import reply, wait_s
+from app.edges.http.operator import operator_of
+from app.edges.http.replies import ReasonBody, reply, wait_s
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import NotFoundError

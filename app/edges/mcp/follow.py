@@ -23,7 +23,7 @@ from app.edges.mcp.replies import (
     outcome_reply,
     protocol_error,
 )
-from app.edges.mcp.words import APPROVAL, line_of
+from app.edges.mcp.words import approval_of, line_of
 from app.edges.parts import Parts
 from app.identity import Identity
 
@@ -61,7 +61,7 @@ async def soon(
     if after_s is None:
         after_s = broker.settings.task_after_s
     wait_s = min(after_s, accepted.wait_s)
-    if policy.task == "required" or policy.approval != "none" or wait_s <= 0:
+    if policy.task == "required" or policy.approval.by != "none" or wait_s <= 0:
         return None
     ended, _ = await _watched(broker, ctx, who, replace(accepted, wait_s=wait_s))
     return None if ended is None else await _told(broker, ended, accepted)
@@ -103,7 +103,7 @@ async def _standing(
     """Where a call stands whose end was not seen, by what is known here; else it is read."""
     written = accepted.written
     # A call that may wait for a person, or for its time, is told so, and that is read.
-    told = accepted.tool.policy.approval == "none" and accepted.not_before is None
+    told = accepted.tool.policy.approval.by == "none" and accepted.not_before is None
     told = told and accepted.hold is None
     if newest is None and written.new and told:
         return JustWritten(id=written.id, deadline_at=written.deadline_at)
@@ -165,5 +165,4 @@ def message_of(command: Command | None) -> str | None:
     """A short line for a person: stage and message."""
     if command is None:
         return "still running"
-    waits = APPROVAL if command.awaits_approval else None
-    return line_of(waits, command.stage, command.message) or str(command.state)
+    return line_of(approval_of(command), command.stage, command.message) or str(command.state)

@@ -162,7 +162,7 @@ class Front:
                 tasks.need_declared(ctx, tool.name)
             request, wait_s = request_of(ctx, tool, params)
             as_task = tasks.declared(ctx) and tool.policy.task != "forbidden"
-            approves = tool.policy.approval == "ask" and not as_task
+            approves = tool.policy.approval.by == "ask" and not as_task
             if (approves or tool.policy.asks) and approval.can_ask(ctx):
                 asked = await dialogue.ask(
                     self._broker, who, tool, params, request, approves=approves

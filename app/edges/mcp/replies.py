@@ -17,15 +17,14 @@ from app.contract import instant
 from app.edges.calls import Accepted
 from app.edges.mcp.shown import link
 from app.edges.mcp.words import (
-    APPROVAL,
     FAILED_NEXT,
     LINE_MAX,
     URI,
     failure_text,
     large_next,
-    later_of,
     next_step_of,
     running_next,
+    waits_of,
 )
 from app.edges.parts import Parts
 from app.errors import BrokerError
@@ -72,22 +71,16 @@ Standing = Command | JustWritten
 
 def accepted_reply(command: Standing, accepted: Accepted) -> types.CallToolResult:
     """A normal result that says: it runs, do not call again."""
-    approval = isinstance(command, Command) and command.awaits_approval
-    later = None if approval or isinstance(command, JustWritten) else later_of(command)
-    next_step = running_next(command.id, approval=approval, later=later)
-    text = "Accepted, still running."
-    if approval or later is not None:
-        text = f"Accepted; it {later or APPROVAL}."
-    waits_for = "approval by an operator" if approval else None
-    if later is not None and isinstance(command, Command):
-        waits_for = waiting_for(command)
+    waits = waits_of(command) if isinstance(command, Command) else None
+    next_step = running_next(command.id, waits=waits)
+    text = f"Accepted; it {waits}." if waits else "Accepted, still running."
     if accepted.deduplicated:
         next_step = f"{JOINED} {next_step}"
     body = {
         "status": "accepted",
         "command_id": str(command.id),
         "state": str(command.state),
-        "waiting_for": waits_for,
+        "waiting_for": waiting_for(command) if waits and isinstance(command, Command) else None,
         "deduplicated": accepted.deduplicated or None,
         "stage": command.stage,
         "percent": command.percent,

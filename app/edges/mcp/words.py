@@ -3,6 +3,7 @@
 from typing import Any, Final
 from uuid import UUID
 
+from app.commands.approvals import waits_for
 from app.commands.state import State
 from app.commands.store.commands import Command
 from app.commands.view import PURGED, starts_later, waiting_for
@@ -22,7 +23,6 @@ ENDED_NEXT: Final = {
     State.TIMED_OUT: "Nothing was done; call again only if it is still wanted.",
     State.DEAD_LETTERED: "Do not call again: an operator has to look at it. Tell the user.",
 }
-APPROVAL: Final = "waits for an operator's approval"
 
 
 def line_of(*parts: str | None) -> str:
@@ -32,7 +32,7 @@ def line_of(*parts: str | None) -> str:
 
 def state_line(command: Command) -> str:
     """How a command that has not ended is doing: why it waits, or what its adapter says."""
-    waits = APPROVAL if command.awaits_approval else waiting_for(command)
+    waits = approval_of(command) or waiting_for(command)
     line = line_of(waits, command.stage, command.message)
     if command.percent is None or not line:
         return line
@@ -59,16 +59,21 @@ def later_of(command: Command) -> str | None:
     return None
 
 
-def running_next(command_id: UUID, *, approval: bool, later: str | None = None) -> str:
-    """What to do about a command that has not ended."""
-    if later is not None:
+def approval_of(command: Command) -> str | None:
+    """Whose approval a command waits for, in words; None where it waits for none."""
+    return waits_for(command) if command.awaits_approval else None
+
+
+def waits_of(command: Command) -> str | None:
+    """What a command waits for that may take longer than its caller: persons, or its start."""
+    return approval_of(command) or later_of(command)
+
+
+def running_next(command_id: UUID, *, waits: str | None) -> str:
+    """What to do about a command that has not ended; `waits` is for persons, or its start."""
+    if waits is not None:
         return (
-            f"Tell the user that it {later}. Do not call this tool again:"
-            f" command_status with command_id {command_id} tells what became of it."
-        )
-    if approval:
-        return (
-            "Tell the user that it waits for an operator's approval. Do not call this tool again:"
+            f"Tell the user that it {waits}. Do not call this tool again:"
             f" command_status with command_id {command_id} tells what became of it."
         )
     return (
@@ -90,7 +95,7 @@ def next_step_of(command: Command) -> str:
     if command.outcome_unknown:
         return UNKNOWN_NEXT
     if not command.final:
-        return running_next(command.id, approval=command.awaits_approval, later=later_of(command))
+        return running_next(command.id, waits=waits_of(command))
     if command.state is State.SUCCEEDED and command.purged_at is not None:
         return PURGED
     return ENDED_NEXT[command.state]

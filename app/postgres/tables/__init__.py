@@ -5,6 +5,7 @@ from typing import Final
 from app.postgres.tables import (
     audit,
     calls,
+    catalog,
     comments,
     console,
     holds,
@@ -19,6 +20,7 @@ __all__ = [
     "TENANT_TABLES",
     "audit",
     "calls",
+    "catalog",
     "console",
     "holds",
     "labels",

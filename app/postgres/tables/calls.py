@@ -1,4 +1,4 @@
-"""The tables of tenants, the catalog, commands and their outbox."""
+"""The tables of commands and their outbox."""
 
 from typing import Final
 
@@ -17,79 +17,12 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    UniqueConstraint,
     Uuid,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
-from app.postgres.tables.base import EMPTY, FALSE, INSTANT, NOW, metadata
-
-TENANTS: Final = Table(
-    "tenants",
-    metadata,
-    Column("tenant_id", Text, primary_key=True),
-    Column("title", Text, nullable=False, server_default=""),
-    Column("state", Text, nullable=False, server_default="active"),
-    # Fair share: a tenant of weight 2 gets two dispatches for each one of weight 1.
-    Column("weight", Integer, nullable=False, server_default="1"),
-    Column("rate_per_s", Double, nullable=True),
-    Column("rate_burst", Integer, nullable=False, server_default="100"),
-    Column("in_flight_max", Integer, nullable=False, server_default="100"),
-    Column("queued_max", Integer, nullable=False, server_default="100000"),
-    Column("inline_wait_s", Double, nullable=True),
-    Column("created_at", INSTANT, nullable=False, server_default=NOW),
-    CheckConstraint("tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'", name="id_shape"),
-    CheckConstraint("state IN ('active', 'suspended')", name="state_known"),
-    CheckConstraint("weight BETWEEN 1 AND 1000", name="weight_range"),
-    CheckConstraint("rate_per_s > 0", name="rate_positive"),
-    CheckConstraint("in_flight_max > 0 AND queued_max > 0 AND rate_burst > 0", name="limits"),
-)
-
-TENANT_BUDGETS: Final = Table(
-    "tenant_budgets",  # the token bucket; written under the dispatch lock only
-    metadata,
-    Column("tenant_id", Text, primary_key=True),
-    Column("tokens", Double, nullable=False),
-    Column("refilled_at", INSTANT, nullable=False, server_default=NOW),
-)
-
-TOOLS: Final = Table(
-    "tools",
-    metadata,
-    Column("tool", Text, nullable=False),
-    Column("method", Text, nullable=False),
-    Column("name", Text, nullable=False),  # on the MCP wire
-    Column("title", Text, nullable=False, server_default=""),
-    Column("description", Text, nullable=False),
-    Column("input_schema", JSONB, nullable=False),
-    Column("output_schema", JSONB, nullable=True),
-    Column("annotations", JSONB, nullable=False, server_default=EMPTY),
-    Column("policy", JSONB, nullable=False, server_default=EMPTY),  # app.policy.ToolPolicy
-    Column("adapter", JSONB, nullable=True),  # app.catalog.adapter.ToolAdapter; null: EDA's
-    Column("in_flight_max", Integer, nullable=True),
-    Column("digest", LargeBinary, nullable=False),
-    Column("applied_at", INSTANT, nullable=False, server_default=NOW),
-    Column("retired_at", INSTANT, nullable=True),
-    PrimaryKeyConstraint("tool", "method"),
-    UniqueConstraint("name"),
-    CheckConstraint("name ~ '^[A-Za-z0-9_-]{1,64}$'", name="name_shape"),
-)
-
-GRANTS: Final = Table(
-    "grants",
-    metadata,
-    Column("tenant_id", Text, nullable=False),
-    Column("subject_kind", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("pattern", Text, nullable=False),
-    Column("effect", Text, nullable=False),
-    Column("created_at", INSTANT, nullable=False, server_default=NOW),
-    PrimaryKeyConstraint("tenant_id", "subject_kind", "subject", "pattern", "effect"),
-    ForeignKeyConstraint(["tenant_id"], ["tenants.tenant_id"], ondelete="CASCADE"),
-    CheckConstraint("subject_kind IN ('tenant', 'user', 'group')", name="subject_known"),
-    CheckConstraint("effect IN ('allow', 'deny')", name="effect_known"),
-)
+from app.postgres.tables.base import FALSE, INSTANT, NOW, metadata
 
 COMMANDS: Final = Table(
     "commands",
@@ -113,6 +46,11 @@ COMMANDS: Final = Table(
     Column("held", Boolean, nullable=False, server_default=FALSE),
     Column("approval", Text, nullable=True),
     Column("not_before", INSTANT, nullable=True),
+    Column("approval_rule", JSONB, nullable=True),  # app.commands.approvals.Needed
+    Column("approvals", JSONB, nullable=True),  # who has approved, and when
+    Column("approval_until", INSTANT, nullable=True),  # then it is denied
+    Column("approval_due", INSTANT, nullable=True),  # when the clock looks: escalation, or the end
+    Column("escalated_at", INSTANT, nullable=True),
     Column("priority", SmallInteger, nullable=False, server_default="1"),
     Column("accept_async", Boolean, nullable=False, server_default=FALSE),
     Column("accept_partials", Boolean, nullable=False, server_default=FALSE),
@@ -167,6 +105,12 @@ COMMANDS: Final = Table(
     CheckConstraint("(ordering_key IS NULL) = (ordering IS NULL)", name="ordering_whole"),
     CheckConstraint("approval IN ('pending', 'approved', 'denied')", name="approval_known"),
     CheckConstraint(
+        "approval <> 'approved' OR approval_rule IS NULL OR purged_at IS NOT NULL"
+        " OR CAST(approval_rule ->> 'quorum' AS integer)"
+        " <= greatest(1, coalesce(jsonb_array_length(approvals), 0))",
+        name="approvals_enough",
+    ),
+    CheckConstraint(
         "saga_role IN ('saga', 'step', 'retriable', 'reconcile', 'undo')", name="saga_role_known"
     ),
     CheckConstraint("cancel_target IN ('cancelled', 'timed_out')", name="cancel_target_known"),
@@ -213,6 +157,19 @@ COMMANDS: Final = Table(
         "deadline_at",
         postgresql_where=text(
             "state IN ('queued', 'dispatched', 'running') AND deadline_missed_at IS NULL"
+        ),
+    ),
+    Index(
+        "ix_commands_approval_waiting",
+        "tenant_id",
+        "id",
+        postgresql_where=text("approval = 'pending' AND state = 'queued'"),
+    ),
+    Index(
+        "ix_commands_approval_due",
+        "approval_due",
+        postgresql_where=text(
+            "approval = 'pending' AND state = 'queued' AND approval_due IS NOT NULL"
         ),
     ),
     Index(

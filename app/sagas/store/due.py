@@ -5,7 +5,7 @@ from typing import Final
 
 import asyncpg
 
-# Each part is the first entry of a partial index: with nothing due, seven pages are read.
+# Each part is the first entry of a partial index: with nothing due, eight pages are read.
 LOOK: Final = """
     SELECT EXISTS (SELECT FROM outbox WHERE status = 'delayed' AND available_at <= now())
            OR EXISTS (SELECT FROM outbox
@@ -18,6 +18,9 @@ LOOK: Final = """
                       AND deadline_missed_at IS NULL AND deadline_at <= now()) AS deadlines,
            EXISTS (SELECT FROM commands
                     WHERE state IN ('dispatched', 'running') AND lease_until <= now()) AS leases,
+           EXISTS (SELECT FROM commands
+                    WHERE approval = 'pending' AND state = 'queued' AND approval_due IS NOT NULL
+                      AND approval_due <= now()) AS approvals,
            EXISTS (SELECT FROM sagas WHERE idle_at <= now()) AS idle_sagas,
            EXISTS (SELECT FROM holds WHERE released_at IS NULL AND until <= now())
            OR EXISTS (SELECT FROM holds WHERE released_at IS NOT NULL AND freed_at IS NULL)
@@ -34,6 +37,7 @@ class Due:
     rows: bool
     deadlines: bool
     leases: bool
+    approvals: bool
     idle_sagas: bool
     holds: bool
     sagas_wait: bool

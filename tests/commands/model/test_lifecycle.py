@@ -94,7 +94,13 @@ class Lifecycle(Work):
 
         async def verb(conn: AsyncConnection, command: Command, policy: ToolPolicy) -> None:
             await control.decide(
-                conn, command, approve=approve, policy=policy, actor="operator:olga", reason="so"
+                conn,
+                command,
+                approve=approve,
+                user_id="olga",
+                policy=policy,
+                actor="operator:olga",
+                reason="so",
             )
 
         if one.final:

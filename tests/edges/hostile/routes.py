@@ -141,6 +141,9 @@ ROUTES: Final[Mapping[str, list[Good]]] = {
     ],
     "POST /results/{correlation_id}/reject": of(subjects.queued, REJECT),
     "POST /results/{correlation_id}/run": of(subjects.running, FARES),
+    "GET /approvals": read(None),
+    "POST /commands/{command_id}/approve": of(subjects.pending, REASON),
+    "POST /commands/{command_id}/deny": of(subjects.pending, REASON),
     "POST /operator/commands/{command_id}/approve": of(subjects.pending, REASON),
     "POST /operator/commands/{command_id}/deny": of(subjects.pending, REASON),
     "POST /operator/commands/{command_id}/resolve": of(

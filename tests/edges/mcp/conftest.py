@@ -39,8 +39,10 @@ class Front:
     issuer: DevIssuer
     dsns: Dsns
 
-    def http(self, user: str, *scopes: str, tenant: str = "demo") -> httpx2.AsyncClient:
-        token = self.issuer.token(tenant=tenant, user=user, scopes=scopes or ("tools",))
+    def http(
+        self, user: str, *scopes: str, tenant: str = "demo", **claims: Any
+    ) -> httpx2.AsyncClient:
+        token = self.issuer.token(tenant=tenant, user=user, scopes=scopes or ("tools",), **claims)
         headers = {"Authorization": f"Bearer {token}"}
         return httpx2.AsyncClient(base_url=self.app.url, headers=headers, timeout=30)
 

@@ -57,9 +57,12 @@ def can_ask(ctx: Context) -> bool:
 
 
 def question(
-    tool: Tool, args: Mapping[str, Any], *, step: str | None = None
+    tool: Tool, args: Mapping[str, Any], *, step: str | None = None, others: str | None = None
 ) -> types.ElicitRequest:
-    """What the person is asked, with the arguments that may be shown; `step` is of a saga."""
+    """What the person is asked, with the arguments that may be shown; `step` is of a saga.
+
+    `others` says whom the call waits for after a yes.
+    """
     shown = orjson.dumps(redact(dict(args), tool.input_schema)).decode()
     if len(shown) > SHOWN_MAX:
         shown = f"{shown[:SHOWN_MAX]} …"
@@ -68,7 +71,8 @@ def question(
         named += f" (step {step!r} of the saga)"
     return types.ElicitRequest(
         params=types.ElicitRequestFormParams(
-            message=f"Allow {named}? It would be called with {shown}",
+            message=f"Allow {named}? It would be called with {shown}"
+            + (f". After your yes it waits for {others}." if others else ""),
             requested_schema={
                 "type": "object",
                 "properties": {CONFIRM: {"type": "boolean", "title": "Allow it"}},

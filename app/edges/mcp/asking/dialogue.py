@@ -14,11 +14,13 @@ from mcp import types
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.catalog.policy import Question, Tool
+from app.commands.approvals import Needed, whom
 from app.edges.mcp.asking.approval import QUESTION, SAID, Decision, answer_in, decision
 from app.edges.mcp.asking.approval import question as approval_question
 from app.edges.parts import Parts
 from app.errors import DeclinedError, UnansweredError
 from app.identity import Identity
+from app.intake.call import Call
 from app.intake.prepare import CallRequest
 
 DECLINED: Final = "call.declined"
@@ -96,16 +98,29 @@ async def _approved(
     A question that was dismissed is an operator's: the call waits for an approval.
     """
     call, _ = await broker.preparer.prepare(who, request)
+    if call.approval is None:  # the tool asks about other calls than this one
+        return request if params.request_state is None else so_far.keyed(request)
     answer = decision(params.input_responses) if so_far.asked == QUESTION else None
     if answer is None:
         if await broker.intake.earlier(call) is not None:
             return request
-        return so_far.asking(QUESTION, approval_question(tool, request.args))
+        asked = approval_question(tool, request.args, others=_others(call, who))
+        return so_far.asking(QUESTION, asked)
     if answer is not Decision.APPROVED:
         await audit(broker, who, request, answer)
     if answer is Decision.DECLINED:
         raise refused(tool, answer)
     return so_far.keyed(replace(request, approved=answer is Decision.APPROVED))
+
+
+def _others(call: Call, who: Identity) -> str | None:
+    """Whom the call waits for beyond its person's yes, in words; None where that is enough."""
+    assert call.approval_rule is not None, "it waits"
+    needed = Needed.read(call.approval_rule)
+    counts = needed.counts(who.user_id, who.groups, owner=who.user_id)
+    if counts and needed.quorum == 1:
+        return None
+    return whom(needed, needed.quorum - counts, more=counts)
 
 
 async def audit(broker: Parts, who: Identity, request: CallRequest, answer: Decision) -> None:

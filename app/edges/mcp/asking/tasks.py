@@ -11,12 +11,13 @@ from typing import Any
 
 from mcp import types
 
+from app.commands.approvals import Needed, has_approved, refusal
 from app.commands.store import commands
 from app.commands.store.commands import Command
 from app.edges.commands import decide
 from app.edges.mcp.asking.approval import QUESTION, SAID, Decision, can_ask, decision, question
 from app.edges.mcp.asking.dialogue import audit
-from app.edges.mcp.calls import Context
+from app.edges.mcp.calls import Context, identity_of
 from app.edges.parts import Parts
 from app.errors import NotCancellableError
 from app.identity import Identity
@@ -38,7 +39,16 @@ async def asked(broker: Parts, ctx: Context, task: Command) -> dict[str, Asked]:
     """What a task asks now, by the key of each question; nothing where its client cannot ask."""
     if task.final or not can_ask(ctx):
         return {}
-    return {key: one async for key, one in _open(broker, task)}
+    who = identity_of(ctx)
+    found = {key: one async for key, one in _open(broker, task)}
+    return {key: one for key, one in found.items() if _counts(one.command, who)}
+
+
+def _counts(command: Command, who: Identity) -> bool:
+    """Whether the answer of the person behind the client would be counted, and is not yet."""
+    if has_approved(command, who.user_id):
+        return False
+    return refusal(command, who, approve=True, route="asked", operator=False) is None
 
 
 async def answer(
@@ -64,10 +74,11 @@ async def answer(
         with contextlib.suppress(NotCancellableError):  # somebody else was first
             await decide(
                 broker,
+                who,
                 command,
                 approve=found is Decision.APPROVED,
-                actor=f"user:{who.user_id}",
                 reason=SAID[found],
+                route="asked",
             )
 
 
@@ -100,7 +111,9 @@ async def _asked(broker: Parts, command: Command, saga: SagaRow | None) -> Asked
     tool = await broker.catalog.tool(command.tool, command.method)
     if tool is None:
         return None
-    whose = {tool.policy.approval, _said_of_step(command, saga)}
+    whose = {tool.policy.approval.by, _said_of_step(command, saga)}
+    if command.approval_rule is not None:
+        whose = {Needed.of(command).by}
     if "ask" not in whose or "operator" in whose:
         return None
     return Asked(
