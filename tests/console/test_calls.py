@@ -43,11 +43,11 @@ async def test_nobody_sees_a_call_of_another_tenant_or_without_a_scope_of_anothe
         signed_in(broker, issuer, "ada", "tools") as ada,
         signed_in(broker, issuer, "eve", tenant="other") as eve,
     ):
-        assert await shown(operator) == {*theirs.ids, bobs}
-        assert await shown(ada) == set(theirs.ids)
-        assert await shown(ada, "?user=bob") == set(theirs.ids), "the filter is the operator's"
+        assert await shown(operator) == {*theirs.commands, bobs}
+        assert await shown(ada) == set(theirs.commands)
+        assert await shown(ada, "?user=bob") == set(theirs.commands), "the filter is the operator's"
         assert len(await shown(eve)) == 1
-        for one in (*theirs.ids, bobs):
+        for one in (*theirs.commands, bobs):
             assert (await operator.get(f"/console/calls/{one}")).status_code == 200
             for path in (f"/console/calls/{one}", f"/console/calls/{one}/live"):
                 assert (await eve.get(path)).status_code == 404
@@ -67,7 +67,7 @@ async def test_each_filter_finds_what_fits_and_is_in_the_url(
     theirs = await fill(broker)
     labelled = (await accept(broker, echo("x", labels=("CHG-1", "é/ü")))).written.id
     bobs = (await accept(broker, delete("b", idempotency_key="Bob's"), BOB)).written.id
-    every = {*theirs.ids, labelled, bobs}
+    every = {*theirs.commands, labelled, bobs}
     soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")
     async with signed_in(broker, issuer) as client:
         for query, found in (

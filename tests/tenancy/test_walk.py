@@ -50,6 +50,7 @@ BY_ID: dict[tuple[str, str], Any] = {
     ("post", "/operator/sagas/{command_id}/steps/a"): {"verb": "retry", "reason": "r"},
     ("post", "/operator/dead-letters/{command_id}/redrive"): REASON,
     ("post", "/operator/dead-letters/{command_id}/discard"): REASON,
+    ("post", "/operator/holds/{command_id}/release"): REASON,
     ("get", "/operator/webhooks/{command_id}"): None,
     ("delete", "/operator/webhooks/{command_id}"): None,
     ("post", "/operator/webhooks/{command_id}/rotate"): {},
@@ -70,6 +71,7 @@ LISTS: dict[tuple[str, str], Any] = {
     ("get", "/sagas"): {"before": "{id}", "everyone": "true"},
     ("get", "/sagas/definitions"): {},
     ("get", "/operator/webhooks"): {},
+    ("get", "/operator/holds"): {"ended": "true", "before": "{id}"},
 }
 BULK: dict[tuple[str, str], Any] = {
     ("post", "/operator/dead-letters/redrive"): {"reason": "r", "dry_run": False, "limit": 100},
@@ -82,6 +84,7 @@ CALLS = {
     ("post", "/sagas/dry-run"),
     ("post", "/sagas/definitions"),
     ("post", "/operator/webhooks"),  # an endpoint of the caller's own tenant
+    ("post", "/operator/holds"),  # a hold of the caller's own tenant
     ("get", "/sagas/definitions/{name}"),  # by a name of the caller's own tenant
 }
 
@@ -131,7 +134,7 @@ async def ask(
 async def test_every_route_is_classified(broker: Parts, issuer: DevIssuer) -> None:
     async with served(broker, issuer) as app:
         document = app.api.openapi()
-    ids = ("{saga_id}", "{webhook_id}", "{delivery_id}")
+    ids = ("{saga_id}", "{webhook_id}", "{delivery_id}", "{hold_id}")
     named = {"{step}": "a", **dict.fromkeys(ids, "{command_id}")}
     routes = {
         (method, renamed(path, named)) for path, one in document["paths"].items() for method in one
@@ -240,7 +243,7 @@ async def test_a_call_meets_no_key_order_or_duplicate_of_another_tenant(
                 ),
                 one,
             )
-            for n, one in enumerate(theirs.ids)
+            for n, one in enumerate(theirs.commands)
         ]
         assert {status for status, _, _ in taken} == {409}
         assert len({body for _, _, body in taken}) == 1

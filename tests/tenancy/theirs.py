@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from app.commands import holds
 from app.edges import sagas
 from app.edges.parts import Parts
 from app.edges.sagas import Which
@@ -19,14 +20,19 @@ class Theirs:
     done: UUID
     dead: UUID
     saga: UUID
+    hold: UUID
+
+    @property
+    def commands(self) -> tuple[UUID, ...]:
+        return (self.queued, self.running, self.done, self.dead, self.saga)
 
     @property
     def ids(self) -> tuple[UUID, ...]:
-        return (self.queued, self.running, self.done, self.dead, self.saga)
+        return (*self.commands, self.hold)
 
 
 async def fill(broker: Parts) -> Theirs:
-    """Commands of demo in every state, and one of the other tenant."""
+    """Commands of demo in every state, a hold of none of them, and one of the other tenant."""
     queued = (await accept(broker, delete("theirs", idempotency_key="their-key"))).written.id
     running = (await accept(broker, echo("running"))).written.id
     await claim(broker, running)
@@ -41,4 +47,15 @@ async def fill(broker: Parts) -> Theirs:
     saga = (await sagas.run(broker, ADA, which, request)).written.id
     mine = (await accept(broker, echo("mine"), EVE)).written.id
     await finish(broker, mine, result={"text": "my result"})
-    return Theirs(queued=queued, running=running, done=done, dead=dead, saga=saga)
+    placed = await holds.place(
+        broker.database.engine,
+        "demo",
+        holds.Which(ordering_key="held"),
+        effect="wait",
+        reason="theirs",
+        until=None,
+        actor="operator:olga",
+    )
+    return Theirs(
+        queued=queued, running=running, done=done, dead=dead, saga=saga, hold=placed.hold.id
+    )
