@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.postgres.engine import open_database
+from app.edges.parts import Parts
+from app.intake.prepare import CallRequest
+from app.postgres.engine import Database, open_database
 from app.postgres.wakeups import Notifier
 from app.webhooks.kind import Kind
 from devstack.stack import Dsns
@@ -18,7 +20,10 @@ from tests.conftest import settings_of
 from tests.edges.mcp import conftest
 from tests.edges.mcp.conftest import offer
 from tests.edges.mcp.test_saga_tools import TOOLS, plan, step
-from tests.support.calls import fetch
+from tests.support.approving import SHIP, aged, waiting
+from tests.support.approving import clock as expire_approvals
+from tests.support.calls import accept, fetch, state_of
+from tests.support.offers import put
 from tests.support.stack import wait_for
 from tests.webhooks.conftest import Hooks
 from tests.webhooks.receivers import Receiver
@@ -28,23 +33,24 @@ WAITING = """
      WHERE saga_id = CAST($1::text AS uuid) AND saga_step = $2 AND saga_role = $3
        AND state = 'queued' AND NOT held
 """
-# As the relay's clock writes it.
-ESCALATED = """
-    INSERT INTO audit.events
-           (tenant_id, type, actor, user_id, command_id, tool, method, state_from, state_to)
-    SELECT tenant_id, 'command.approval_escalated', 'relay:clock', user_id, id, tool, method,
-           state, state
-      FROM commands
-     WHERE id = CAST($1::text AS uuid)
-"""
 FAILED: dict[str, Any] = {
     "status": "error",
     "error": {"code": "x", "message": "It broke.", "retryable": False},
 }
 
 
+# One that an operator approves, and managers where that takes long; one that asks its caller.
+WAITS = SHIP | {
+    "policy": {"approval": {"by": "operator", "escalate_s": 60, "escalate_to": ["managers"]}}
+}
+ASKS = SHIP | {"method": "ask", "policy": {"approval": "ask"}}
+
+
 @pytest.fixture
-async def conductor(database: Dsns, issuer: DevIssuer) -> AsyncIterator[None]:
+async def conductor(
+    database: Dsns, issuer: DevIssuer, broker: Parts, home: Path
+) -> AsyncIterator[Database]:
+    await put(database, home, {"tools": [WAITS, ASKS]}, broker=broker)
     await offer(database.owner, TOOLS)
     await offer(database.owner, Path(conftest.__file__).with_name("tools.yml"))
     settings = settings_of(database.relay, issuer, poll_s=0.02)
@@ -54,7 +60,7 @@ async def conductor(database: Dsns, issuer: DevIssuer) -> AsyncIterator[None]:
         stop = asyncio.Event()
         moving = asyncio.create_task(Conductor(made.engine, notifier, settings).run(stop))
         telling = asyncio.create_task(notifier.run())
-        yield
+        yield made
         stop.set()
         await moving
         telling.cancel()
@@ -88,7 +94,7 @@ async def begin(hooks: Hooks, steps: dict[str, Any]) -> str:
 
 @pytest.mark.guarantee("webhooks:kinds")
 async def test_each_kind_is_told_of_what_it_says(
-    hooks: Hooks, receiver: Receiver, conductor: None
+    hooks: Hooks, receiver: Receiver, conductor: Database, broker: Parts
 ) -> None:
     secret = (await hooks.add(receiver.url, *Kind))["secret"]
     async with hooks.relay(), hooks.app.client("ada") as http:
@@ -98,11 +104,12 @@ async def test_each_kind_is_told_of_what_it_says(
         await do(hooks, stuck, "a")
         await do(hooks, stuck, "b", **FAILED)
         await do(hooks, stuck, "a", "undo", **FAILED)
-        call = {"tool": "policy", "method": "operated", "args": {}}
+        asked = await waiting(broker)
+        await aged(hooks.dsns, asked, s=61)
+        assert await expire_approvals(broker, conductor)
+        yes = CallRequest(tool="grave", method="ask", args={}, approved=True)
+        assert await state_of(hooks.dsns.owner, (await accept(broker, yes)).written.id) == "queued"
         headers = {"Prefer": "respond-async"}
-        asked = await http.post("/mcp/tools/call", json=call, headers=headers)
-        assert asked.status_code == 202, asked.text
-        await fetch(hooks.dsns.owner, ESCALATED, asked.json()["command_id"])
         call = {"tool": "probe", "method": "echo", "args": {"text": "dies"}}
         dead = (await http.post("/mcp/tools/call", json=call, headers=headers)).json()
         retryable = {"code": "x", "message": "It broke.", "retryable": True}
@@ -129,7 +136,7 @@ async def test_each_kind_is_told_of_what_it_says(
         assert (wait["data"]["saga_id"], wait["data"]["state"]) == (stuck, "compensation_failed")
         for kind in ("approval.waiting", "approval.escalated"):
             [approval] = told(kind)
-            assert approval["data"]["command_id"] == asked.json()["command_id"]
+            assert approval["data"]["command_id"] == str(asked), "and no call of a caller's own yes"
         ends = {one["data"]["command_id"]: one["data"]["state"] for one in told("command.ended")}
         assert ends[dead["command_id"]] == "dead_lettered"
         links = {one.json["data"]["link"] for one in receiver.got}

@@ -91,7 +91,8 @@ NEXT: Final = text("""
        AND CASE CAST(:kind AS text)
            WHEN 'command.ended' THEN e.state_to = ANY (CAST(:ends AS text[]))
                                      AND e.state_from IS DISTINCT FROM e.state_to
-           WHEN 'approval.waiting' THEN e.type = 'command.accepted' AND c.approval IS NOT NULL
+           WHEN 'approval.waiting' THEN e.type = 'command.accepted'
+                                        AND e.body ->> 'approval' = 'pending'
            ELSE e.type = ANY (CAST(:types AS text[]))
            END
      ORDER BY e.xid, e.occurred_at, e.event_id

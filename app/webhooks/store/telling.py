@@ -45,9 +45,9 @@ KINDS: Final = """
                   AND e.state_from IS DISTINCT FROM e.state_to THEN 'command.ended' END,
         CASE WHEN e.state_to = 'dead_lettered'
                   AND e.state_from IS DISTINCT FROM e.state_to THEN 'dead_letter' END,
-        CASE WHEN e.type = 'command.accepted' AND c.approval IS NOT NULL
+        CASE WHEN e.type = 'command.accepted' AND e.body ->> 'approval' = 'pending'
              THEN 'approval.waiting' END,
-        CASE WHEN e.type = 'command.approval_escalated' THEN 'approval.escalated' END,
+        CASE WHEN e.type = 'approval.escalated' THEN 'approval.escalated' END,
         CASE WHEN e.type = ANY (CAST(:saga_ends AS text[])) THEN 'saga.ended' END,
         CASE WHEN e.type = ANY (CAST(:saga_waits AS text[])) THEN 'saga.waiting' END
     ], NULL)) AS k (kind)
