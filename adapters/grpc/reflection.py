@@ -85,20 +85,27 @@ class Digests:
         return None if told is None else digest_of(told, name)
 
 
+# A server without the version may end the call before the request is written: grpc then says
+# INTERNAL, whatever the server said.
+LACKS: Final = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL})
+
+
 async def _ask(channel: grpc.aio.Channel, request: Any, metadata: Metadata) -> Any:
     """The answer of the newest version that the server has."""
+    words = "The server does not describe its services"
     for version in VERSIONS:
         try:
             answer = await _asked(channel, version, request, metadata)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNIMPLEMENTED and version != VERSIONS[-1]:
+            code = error.code()
+            if code in LACKS and version != VERSIONS[-1]:
                 continue
-            words = f"The server does not describe its services: {error.code().name}"
-            raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, words) from None
+            raise CallFailedError(
+                Known.NOT_DONE, TARGET_UNAVAILABLE, f"{words}: {code.name}"
+            ) from None
         if answer is not None:
             return answer
-    words = "The server does not describe its services."
-    raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, words)
+    raise CallFailedError(Known.NOT_DONE, TARGET_UNAVAILABLE, f"{words}.")
 
 
 async def _asked(
