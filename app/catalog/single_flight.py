@@ -15,11 +15,15 @@ class SingleFlight:
 
     async def once(self, key: Hashable, load: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What the load gives, or raises; it goes on where one who waits for it is cancelled."""
+        return await asyncio.shield(self.begun(key, load))
+
+    def begun(self, key: Hashable, load: Callable[[], Coroutine[Any, Any, T]]) -> "asyncio.Task[T]":
+        """The load, under way: for who does not wait for it, or not for long."""
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = asyncio.create_task(load())
             running.add_done_callback(lambda done: self._over(key, done))
-        return await asyncio.shield(running)
+        return running
 
     def runs(self, key: Hashable) -> bool:
         """Whether somebody waits for this load already."""

@@ -3,6 +3,8 @@
 Whether anything goes out is not decided by these: the claim asks the table itself.
 """
 
+import asyncio
+import logging
 import time
 from typing import Any, Final
 
@@ -11,9 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.catalog.single_flight import SingleFlight
 from app.commands import holds
 from app.commands.store.holds import Hold
+from app.postgres.engine import AWAY
+
+logger = logging.getLogger(__name__)
 
 KEPT_S: Final = 1.0
 """Age at which they are read again."""
+KNOWN_S: Final = 30.0
+"""Age up to which callers go on by them meanwhile: intake waits for no read of its own."""
+READ_S: Final = 1.0
+"""For how long a caller waits otherwise. A call that should be refused is held, then."""
 TENANTS_KEPT_MAX: Final = 10_000
 
 Known = tuple[float, tuple[Hold, ...]]
@@ -33,12 +42,15 @@ class Holds:
         self._known.pop(tenant_id, None)
 
     async def of(self, tenant_id: str) -> tuple[Hold, ...]:
-        """A tenant's holds. While one caller reads them again the others go on by what is known."""
+        """A tenant's holds, as far as they are known: only who finds none known waits for them."""
         known = self._known.get(tenant_id)
-        stale = known is None or time.monotonic() - known[0] > self._kept_s
-        if known is None or (stale and not self._reads.runs(tenant_id)):
-            known = await self._reads.once(tenant_id, lambda: self._read(tenant_id))
-        return known[1]
+        age_s = float("inf") if known is None else time.monotonic() - known[0]
+        if age_s > self._kept_s:
+            reading = self._reads.begun(tenant_id, lambda: self._read(tenant_id))
+            if age_s > KNOWN_S:
+                await asyncio.wait([reading], timeout=READ_S)
+                known = self._known.get(tenant_id)
+        return () if known is None else known[1]
 
     async def met_by(
         self, tenant_id: str, *, tool: str, method: str, ordering_key: str | None, args: Any
@@ -51,7 +63,11 @@ class Holds:
 
     async def _read(self, tenant_id: str) -> Known:
         began = time.monotonic()
-        found = tuple(await holds.in_force(self._engine, tenant_id))
+        try:
+            found = tuple(await holds.in_force(self._engine, tenant_id))
+        except AWAY as error:
+            logger.warning("holds are not read: %r", error)
+            raise
         if len(self._known) >= TENANTS_KEPT_MAX:
             self._known.clear()
         made = (began, found)
