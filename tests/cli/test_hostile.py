@@ -53,8 +53,6 @@ VALUES: Final = (
 )
 NOT_TRIED: Final = {"serve", "dlq"}
 """Runs until it is ended; another name of `dead-letters`."""
-AS_WRITTEN: Final = {("audit hold", "tenant")}
-"""A hold is taken of whatever tenant it names, and is written in that one's log."""
 ALWAYS: Final = {"url", "wait_s"}
 """Options that are given though none must."""
 CODES: Final = {0, 1, 2}
@@ -82,7 +80,7 @@ def tried(name: str, told: Mapping[str, str]) -> Iterator[list[str]]:
     count = max(1, min(KINDS_A_ROUND // 4, len(VALUES)))
     params = COMMANDS[name].params
     for hostile in params:
-        if getattr(hostile, "is_flag", False) or (name, hostile.name) in AS_WRITTEN:
+        if getattr(hostile, "is_flag", False):
             continue
         for _ in range(count):
             value = VALUES[next(turn) % len(VALUES)]
