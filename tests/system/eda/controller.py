@@ -168,7 +168,8 @@ class Job:
 
     def output(self) -> list[dict[str, Any]]:
         """What a test says that it has said, or what its process has."""
-        if not self.events and self.process is not None and self.process.stdout is not None:
+        stdout = None if self.process is None else self.process.stdout
+        if not self.events and self.process is not None and stdout and not stdout.closed:
             if self.process.poll() is None:
                 return []
             for line in self.process.communicate()[0].splitlines():
@@ -203,7 +204,10 @@ class Controller:
         for job in self.jobs:
             if job.process is not None:
                 job.process.kill()
-                job.process.communicate()
+                if job.process.stdout is None or job.process.stdout.closed:
+                    job.process.wait()  # what it said was asked for
+                else:
+                    job.process.communicate()
 
     def _checked(self, method: str, target: str, body: Any, authorization: str | None) -> Answer:
         if authorization != f"Bearer {self.token}":
