@@ -7,7 +7,8 @@ the others have their turn. The months of the audit log come first, as every wri
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -55,6 +56,22 @@ class Timer:
     every_s: float  # 0: at each tick
     work: Callable[[], Awaitable[None]]
     due: Callable[[Due], bool] = lambda _: True
+
+
+@contextmanager
+def _told_of(timer: str) -> Generator[None]:
+    """Have a timer that fails hold up no other, unless it is PostgreSQL that is away.
+
+    Raises:
+        AWAY: it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, AWAY) and is_lost(error):
+            raise
+        metrics.TIMER_FAILURES.inc()
+        logger.exception("a timer failed", extra={"timer": timer})
 
 
 class Clock:
@@ -117,14 +134,8 @@ class Clock:
             if now is not None and not timer.due(now):
                 continue
             pause_s = FAILED_S
-            try:
+            with _told_of(timer.name):
                 await timer.work()
-            except Exception as error:
-                if isinstance(error, AWAY) and is_lost(error):
-                    raise
-                metrics.TIMER_FAILURES.inc()
-                logger.exception("a timer failed", extra={"timer": timer.name})
-            else:
                 pause_s = timer.every_s
             if pause_s:
                 self._next_at[timer.name] = time.monotonic() + pause_s
@@ -132,16 +143,11 @@ class Clock:
     async def _look(self) -> Due | None:
         """What is due, by one look for all timers; None where it failed: each looks by itself."""
         asked = time.monotonic()
-        try:
+        with _told_of("look"):
             now = await due.look(self._pool, row_lease_s=self._row_lease_s)
-        except Exception as error:
-            if isinstance(error, AWAY) and is_lost(error):
-                raise
-            metrics.TIMER_FAILURES.inc()
-            logger.exception("a timer failed", extra={"timer": "look"})
-            return None
-        self._compare(asked, now.at)
-        return now
+            self._compare(asked, now.at)
+            return now
+        return None
 
     async def _partitions(self) -> None:
         made = await partitions.ensure(self._pool)

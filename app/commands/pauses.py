@@ -2,13 +2,16 @@
 
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import TypeVar
 from uuid import UUID
 
 from app.postgres.engine import AWAY, is_lost
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Pauses:
@@ -34,6 +37,18 @@ class Pauses:
                 raise
             logger.exception("a command's timer failed", extra={"correlation_id": str(command_id)})
             self._until[command_id] = time.monotonic() + self._pause_s
+
+    async def each(
+        self, found: Iterable[UUID], work: Callable[[UUID], Awaitable[T | None]]
+    ) -> list[T]:
+        """What the work makes of each command that does not wait; None is nothing."""
+        waiting = set(self.now())
+        made: list[T] = []
+        for one in found:
+            with self.guard(one):
+                if one not in waiting and (change := await work(one)) is not None:
+                    made.append(change)
+        return made
 
 
 class NoPauses(Pauses):

@@ -63,14 +63,7 @@ async def discard_forgotten(
     async with engine.connect() as conn:
         found = await retention.forgotten(conn, kept_s=kept_s, limit=ROWS)
     reason = f"Nobody settled it for {kept_s / 86400:g} days."
-    pauses = pauses or NoPauses()
-    waiting = set(pauses.now())
-    changes: list[Change] = []
-    for one in found:
-        with pauses.guard(one):
-            if one not in waiting and (change := await _discard(engine, one, reason)):
-                changes.append(change)
-    return changes
+    return await (pauses or NoPauses()).each(found, lambda one: _discard(engine, one, reason))
 
 
 async def _discard(engine: AsyncEngine, command_id: UUID, reason: str) -> Change | None:

@@ -35,12 +35,7 @@ async def expire_deadlines(
     pauses = pauses or NoPauses()
     async with each_by_itself(engine) as conn:
         late = await deadlines.past_deadline(conn, limit=BATCH_MAX, but=pauses.now())
-    changes: list[Change] = []
-    for one in late:
-        with pauses.guard(one):
-            if change := await _expire(engine, one, policies, grace_s):
-                changes.append(change)
-    return changes
+    return await pauses.each(late, lambda one: _expire(engine, one, policies, grace_s))
 
 
 async def _expire(
@@ -83,12 +78,7 @@ async def expire_approvals(
     pauses = pauses or NoPauses()
     async with each_by_itself(engine) as conn:
         due = await deadlines.approvals_due(conn, limit=BATCH_MAX, but=pauses.now())
-    changes: list[Change] = []
-    for one in due:
-        with pauses.guard(one):
-            if change := await _undecided(engine, one, policies):
-                changes.append(change)
-    return changes
+    return await pauses.each(due, lambda one: _undecided(engine, one, policies))
 
 
 async def _undecided(engine: AsyncEngine, command_id: UUID, policies: Policies) -> Change | None:
@@ -117,12 +107,7 @@ async def expire_leases(
     pauses = pauses or NoPauses()
     async with each_by_itself(engine) as conn:
         silent = await deadlines.past_lease(conn, limit=BATCH_MAX, but=pauses.now())
-    changes: list[Change] = []
-    for one in silent:
-        with pauses.guard(one):
-            if change := await _silent(engine, one, policies, grace_s, random):
-                changes.append(change)
-    return changes
+    return await pauses.each(silent, lambda one: _silent(engine, one, policies, grace_s, random))
 
 
 async def _silent(

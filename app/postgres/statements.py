@@ -15,6 +15,11 @@ def beside(module: str, name: str) -> str:
     return Path(module).with_name(name).read_text(encoding="utf-8")
 
 
+def rows_of(tag: str) -> int:
+    """How many rows a statement was of, by its command tag (`UPDATE 3`)."""
+    return int(tag.rpartition(" ")[2])
+
+
 @asynccontextmanager
 async def begun(conn: Connection, first: str) -> AsyncGenerator[str]:
     """A transaction that begins with these statements, in one round trip, not one for each.

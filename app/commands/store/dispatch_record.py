@@ -10,6 +10,7 @@ from uuid_utils import uuid4
 
 from app.commands.store.dispatch_claim import LeasedRow
 from app.commands.store.heads import ACTIVATE_NEXT_SQL, LOCK_MANY
+from app.postgres.statements import rows_of
 
 REASON_CHARS_MAX: Final = 500
 
@@ -235,7 +236,7 @@ async def stand_aside(
 
 async def wake_due(pool: asyncpg.Pool, *, limit: int) -> int:
     """Make delayed rows ready whose time has come; returns how many."""
-    return _count(await pool.execute(DUE, limit))
+    return rows_of(await pool.execute(DUE, limit))
 
 
 async def give_back_expired(pool: asyncpg.Pool, *, limit: int, lease_s: float) -> int:
@@ -243,8 +244,4 @@ async def give_back_expired(pool: asyncpg.Pool, *, limit: int, lease_s: float) -
 
     `lease_s` is the longest that a relay may have one.
     """
-    return _count(await pool.execute(GIVE_BACK_EXPIRED, limit, lease_s))
-
-
-def _count(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
+    return rows_of(await pool.execute(GIVE_BACK_EXPIRED, limit, lease_s))

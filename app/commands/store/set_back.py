@@ -8,6 +8,8 @@ from typing import Final
 
 import asyncpg
 
+from app.postgres.statements import rows_of
+
 # A second is granted to a transaction that began before another's commit. A call that may not start
 # before a time may not now.
 DELAYED: Final = """
@@ -48,7 +50,7 @@ LEASES: Final = """
 
 async def count_pauses_anew(pool: asyncpg.Pool, *, limit: int) -> int:
     """Count the pauses of delayed rows from the future from now on; returns of how many."""
-    return _count(await pool.execute(DELAYED, limit))
+    return rows_of(await pool.execute(DELAYED, limit))
 
 
 async def count_leases_anew(
@@ -59,8 +61,4 @@ async def count_leases_anew(
     `lease_s` is the lease of tools that set none. `every`: of all in flight, as the clock was seen
     to be set back.
     """
-    return _count(await pool.execute(LEASES, limit, claim_wait_s, lease_s, every))
-
-
-def _count(tag: str) -> int:
-    return int(tag.rpartition(" ")[2])
+    return rows_of(await pool.execute(LEASES, limit, claim_wait_s, lease_s, every))
