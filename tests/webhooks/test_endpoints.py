@@ -14,7 +14,7 @@ from app.edges.parts import Parts
 from app.webhooks import signing, template
 from app.webhooks.signing import BadSecretError, SealedByAnotherError, Sealer
 from tests.support.calls import fetch
-from tests.support.stack import listening
+from tests.support.stack import listening, wait_for
 from tests.webhooks.conftest import KEY, Hooks
 from tests.webhooks.receivers import OK, Receiver, status
 from tests.webhooks.test_delivery import ended
@@ -172,6 +172,12 @@ async def test_the_command_line_adds_tests_rotates_and_removes(
             told = json.loads(await webhook("deliveries", one, "--json", "--limit", "1"))
             delivery = told["deliveries"][0]["delivery_id"]
             assert await webhook("redeliver", one, delivery) == "waiting\n"
+
+            async def none_waits() -> bool:
+                left = await webhook("deliveries", one, "--json", "--state", "waiting")
+                return not json.loads(left)["deliveries"]
+
+            await wait_for(none_waits)
             since = ("--since", "2020-01-01")
             assert "1 deliveries" in await webhook("redeliver", one, *since)
             await webhook("redeliver", one, code=1)
