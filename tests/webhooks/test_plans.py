@@ -3,9 +3,9 @@
 import asyncpg
 
 from app.edges.parts import Parts
-from app.sagas.store.occurrences import NEXT
+from app.sagas.store.occurrences import NEXT, WHAT
 from app.webhooks.store.deliveries import CLAIM
-from app.webhooks.store.telling import TELL, WHAT
+from app.webhooks.store.telling import TELL
 from devstack.stack import Dsns
 from tests.support.plans import hungriest
 from tests.webhooks.test_delivery import ended
@@ -59,8 +59,7 @@ async def test_what_is_read_is_what_is_new(broker: Parts, database: Dsns) -> Non
             tenant_id="demo",
             user_id="ada",
             kind="command.ended",
-            ends=WHAT["ends"],
-            types=[],
+            **WHAT,
             tool=None,
             method=None,
             xid=since,

@@ -75,34 +75,44 @@ EDGE: Final = text("""
            CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS open
 """)
 
-NEXT: Final = text("""
+# What an event is, by the name that it is told under; what the parameters are is WHAT.
+IS: Final = {
+    "command.ended": """(e.state_to = ANY (CAST(:ends AS text[]))
+                         AND e.state_from IS DISTINCT FROM e.state_to)""",
+    "approval.waiting": "(e.type = 'command.accepted' AND e.body ->> 'approval' = 'pending')",
+    "saga.ended": "e.type = ANY (CAST(:saga_ends AS text[]))",
+    "saga.waiting": "e.type = ANY (CAST(:saga_waits AS text[]))",
+}
+WHAT: Final[dict[str, Any]] = {
+    "ends": sorted(FINAL),
+    "saga_ends": [f"saga.{state}" for state in sorted(SAGA_FINAL)],
+    "saga_waits": [f"saga.{state}" for state in sorted(WAITING)],
+}
+
+# Behind a position, up to a transaction, and not older than a time.
+BEHIND: Final = """
+           e.xid >= CAST(CAST(:xid AS text) AS xid8)
+       AND e.xid < CAST(CAST(:until AS text) AS xid8)
+       AND (e.xid, e.occurred_at, e.event_id)
+           > (CAST(CAST(:xid AS text) AS xid8), CAST(:at AS timestamptz), CAST(:event_id AS uuid))
+       AND e.occurred_at >= :since
+"""
+
+NEXT: Final = text(f"""
     SELECT e.event_id, CAST(e.xid AS text) AS xid, e.occurred_at, e.type, e.command_id, e.saga_id,
            e.tool, e.method, e.state_to, c.outcome_unknown
       FROM audit.events e
       LEFT JOIN commands c ON c.id = e.command_id
      WHERE e.tenant_id = :tenant_id
        AND e.user_id = :user_id
-       AND e.xid >= CAST(CAST(:xid AS text) AS xid8)
-       AND e.xid < CAST(CAST(:until AS text) AS xid8)
-       AND (e.xid, e.occurred_at, e.event_id)
-           > (CAST(CAST(:xid AS text) AS xid8), CAST(:at AS timestamptz), CAST(:event_id AS uuid))
-       AND e.occurred_at >= :since
+       AND {BEHIND}
        AND (CAST(:tool AS text) IS NULL OR (e.tool = :tool AND e.method = :method))
        AND CASE CAST(:kind AS text)
-           WHEN 'command.ended' THEN e.state_to = ANY (CAST(:ends AS text[]))
-                                     AND e.state_from IS DISTINCT FROM e.state_to
-           WHEN 'approval.waiting' THEN e.type = 'command.accepted'
-                                        AND e.body ->> 'approval' = 'pending'
-           ELSE e.type = ANY (CAST(:types AS text[]))
+           {" ".join(f"WHEN '{kind}' THEN {IS[kind]}" for kind in Kind)}
            END
      ORDER BY e.xid, e.occurred_at, e.event_id
      LIMIT :limit
 """)
-
-TYPES: Final = {
-    Kind.SAGA_ENDED: [f"saga.{state}" for state in sorted(SAGA_FINAL)],
-    Kind.SAGA_WAITING: [f"saga.{state}" for state in sorted(WAITING)],
-}
 
 
 async def edge(conn: AsyncConnection) -> tuple[Position, int]:
@@ -130,8 +140,7 @@ async def following(
         "tenant_id": tenant_id,
         "user_id": user_id,
         "kind": kind,
-        "ends": sorted(FINAL),
-        "types": TYPES.get(kind, []),
+        **WHAT,
         "tool": None if tool is None else tool[0],
         "method": None if tool is None else tool[1],
         "xid": str(position.xid),

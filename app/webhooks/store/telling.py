@@ -7,15 +7,15 @@ position that was read. The position moves in the transaction that writes the de
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.commands.state import FINAL
-from app.sagas.state import FINAL as SAGA_FINAL
-from app.sagas.state import WAITING
+from app.sagas.store.occurrences import BEHIND, WHAT
+from app.sagas.store.occurrences import IS as MCP_IS
+from app.webhooks.kind import Kind
 
 WINDOW: Final = 2_000
 """Transactions that one reading goes through, of all tenants."""
@@ -39,17 +39,13 @@ MOVE: Final = text("""
 """)
 
 # What an event is, to webhooks: one can be of two kinds.
-KINDS: Final = """
+IS: Final = MCP_IS | {
+    "dead_letter": "(e.state_to = 'dead_lettered' AND e.state_from IS DISTINCT FROM e.state_to)",
+    "approval.escalated": "e.type = 'approval.escalated'",
+}
+KINDS: Final = f"""
     unnest(array_remove(ARRAY[
-        CASE WHEN e.state_to = ANY (CAST(:ends AS text[]))
-                  AND e.state_from IS DISTINCT FROM e.state_to THEN 'command.ended' END,
-        CASE WHEN e.state_to = 'dead_lettered'
-                  AND e.state_from IS DISTINCT FROM e.state_to THEN 'dead_letter' END,
-        CASE WHEN e.type = 'command.accepted' AND e.body ->> 'approval' = 'pending'
-             THEN 'approval.waiting' END,
-        CASE WHEN e.type = 'approval.escalated' THEN 'approval.escalated' END,
-        CASE WHEN e.type = ANY (CAST(:saga_ends AS text[])) THEN 'saga.ended' END,
-        CASE WHEN e.type = ANY (CAST(:saga_waits AS text[])) THEN 'saga.waiting' END
+        {", ".join(f"CASE WHEN {IS[kind]} THEN '{kind}' END" for kind in Kind)}
     ], NULL)) AS k (kind)
 """
 INSERT: Final = f"""
@@ -91,20 +87,11 @@ REPLAY: Final = text(f"""
     {INSERT}
        AND w.tenant_id = :tenant_id AND w.id = :id
        AND e.tenant_id = :tenant_id
-       AND e.xid >= CAST(CAST(:xid AS text) AS xid8)
-       AND e.xid < CAST(CAST(:until AS text) AS xid8)
-       AND (e.xid, e.occurred_at, e.event_id)
-           > (CAST(CAST(:xid AS text) AS xid8), CAST(:at AS timestamptz), CAST(:event_id AS uuid))
-       AND e.occurred_at >= :since
+       AND {BEHIND}
      ORDER BY e.xid DESC, e.occurred_at DESC, e.event_id DESC
      LIMIT :limit
         ON CONFLICT (endpoint_id, event_id, kind) DO NOTHING
 """)
-WHAT: Final[dict[str, Any]] = {
-    "ends": sorted(FINAL),
-    "saga_ends": [f"saga.{state}" for state in sorted(SAGA_FINAL)],
-    "saga_waits": [f"saga.{state}" for state in sorted(WAITING)],
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
