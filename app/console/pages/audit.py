@@ -4,15 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Self
-from urllib.parse import urlencode
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import asyncpg
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from app.audit import reading
 from app.audit.bundle import BundleError
@@ -20,60 +18,35 @@ from app.audit.store import export, search
 from app.audit.store.export import Part
 from app.audit.store.search import Place, Sought
 from app.console.forms import Form
-from app.console.parts import Console, Page, form_of, query_of, who_of
+from app.console.lists import LIMIT, TimedFilter, Word, tool_of, url
+from app.console.parts import Console, Page, form_of, who_of
 from app.edges.auth.scopes import AUDIT
-from app.edges.http.audit import cursor
+from app.edges.http.audit import cursor, cursor_of
 from app.errors import BadRequestError, NotFoundError
-from app.json_values import PlainText
 from app.postgres.engine import tenant_transaction
 
-LIMIT: Final = 50
 PART_MAX: Final = 10_000
 """Events that one click checks, or downloads; the command line takes a whole log."""
 SEAL_MAX: Final = 2**63 - 1
 
-Word = Annotated[PlainText, Field(max_length=256)]
 
-
-class Filter(BaseModel):
-    """What the URL asks for; a field that is left blank is none."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
+class Filter(TimedFilter):
+    """What the URL asks for."""
 
     person: Word | None = None
     kind: Word | None = None
     tool: Word | None = None
     command: UUID | None = None
-    since: datetime | None = None
-    until: datetime | None = None
     before: Annotated[str, Field(max_length=80)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def without_blanks(cls, given: Any) -> Any:
-        """A form sends its blank fields too."""
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value not in ("", [""])}
-
-    @model_validator(mode="after")
-    def in_utc(self) -> Self:
-        """A time without a zone is UTC's, as all that the console shows."""
-        changed = {
-            name: at.replace(tzinfo=UTC)
-            for name in ("since", "until")
-            if (at := getattr(self, name)) is not None and at.tzinfo is None
-        }
-        return self.model_copy(update=changed) if changed else self
 
     def sought(self) -> Sought:
         """The same, to the database."""
-        tool, _, method = (self.tool or "").partition("/")
+        tool, method = tool_of(self.tool)
         return Sought(
             person=self.person,
             kind=self.kind,
-            tool=tool or None,
-            method=method or None,
+            tool=tool,
+            method=method,
             command_id=self.command,
             since=self.since,
             until=self.until,
@@ -87,11 +60,6 @@ class Filter(BaseModel):
         """
         at, event_id = cursor(self.before)
         return None if at is None or event_id is None else (at, event_id)
-
-    @property
-    def narrow(self) -> bool:
-        """Whether anything is asked for but a page."""
-        return bool(self.model_dump(exclude={"before"}, exclude_defaults=True))
 
 
 Asked = Annotated[Filter, Query()]
@@ -121,8 +89,10 @@ def router(console: Console) -> APIRouter:
             asked=asked,
             found=found,
             done=done,
-            older=None if found.before is None else _url(request, found.before),
-            newest=_url(request, None) if asked.before else None,
+            older=None
+            if found.before is None
+            else url(PAGE, request, before=cursor_of(*found.before)),
+            newest=url(PAGE, request) if asked.before else None,
             window=search.WINDOW,
             limit=LIMIT,
         )
@@ -221,13 +191,6 @@ def _hex(value: object) -> object:
     if isinstance(value, bytes):
         return value.hex()
     raise TypeError(type(value).__name__)
-
-
-def _url(request: Request, before: Place | None) -> str:
-    text = None if before is None else f"{before[0].isoformat()}_{before[1]}"
-    query = query_of(request, before=text)
-    kept = {name: values for name, values in query.items() if any(values)}
-    return f"{PAGE.url}?{urlencode(kept, doseq=True)}" if kept else PAGE.url
 
 
 PAGE: Final = Page(

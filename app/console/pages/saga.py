@@ -87,7 +87,7 @@ def add(made: APIRouter, console: Console) -> None:
             request,
             "saga.html",
             saga=found,
-            part=first.html,
+            part=first,
             may_stop=may_stop,
             may_commit=may_commit,
         )

@@ -47,7 +47,7 @@ def router(broker: Parts) -> APIRouter:
             )
         more = None
         if len(found) == limit:
-            more = f"{found[-1]['at'].isoformat()}_{found[-1]['event_id']}"
+            more = cursor_of(found[-1]["at"], found[-1]["event_id"])
         events_shown = [{**one, "at": instant(one["at"])} for one in found]
         return reply(200, {"events": events_shown, "before": more})
 
@@ -76,6 +76,11 @@ def router(broker: Parts) -> APIRouter:
         return reply(200, shown)
 
     return made
+
+
+def cursor_of(at: datetime, event_id: UUID) -> str:
+    """What leads to the page behind an event."""
+    return f"{at.isoformat()}_{event_id}"
 
 
 def cursor(text: str | None) -> tuple[datetime | None, UUID | None]:
