@@ -163,6 +163,12 @@ def mutual(tmp_path: Path) -> Iterator[tuple[ResultsApi, dict[str, str]]]:
         yield api, {f"MCP_BROKER_{name}": str(file) for name, file in files.items()}
 
 
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Where a play works; it makes the folder."""
+    return tmp_path / "workspace"
+
+
 @pytest.fixture(scope="session")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small real repository."""

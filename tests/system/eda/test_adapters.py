@@ -31,11 +31,6 @@ def api() -> Iterator[ResultsApi]:
         yield api
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    return tmp_path / "workspace"
-
-
 class Silent:
     """A git server that takes a request and never answers; knows how many clients wait."""
 

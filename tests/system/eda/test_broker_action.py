@@ -25,11 +25,6 @@ def api() -> Iterator[ResultsApi]:
         yield api
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    return tmp_path / "workspace"
-
-
 async def test_an_adapter_presents_its_certificate_where_the_broker_wants_one(
     mutual: tuple[ResultsApi, dict[str, str]], workspace: Path
 ) -> None:

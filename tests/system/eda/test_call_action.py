@@ -33,11 +33,6 @@ def api() -> Iterator[ResultsApi]:
         yield api
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    return tmp_path / "workspace"
-
-
 def offered(api: ResultsApi, *, idempotent: bool = True, **mapping: Any) -> dict[str, Any]:
     """A command whose claim names a kind and its target."""
     command = api.command("any", "tool", {"text": "not to be seen"})
