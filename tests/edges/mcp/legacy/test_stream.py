@@ -11,7 +11,7 @@ import pytest
 from mcp import types
 
 from tests.edges.mcp.conftest import STREAMS_PER_USER_MAX, Front
-from tests.edges.mcp.wire import message
+from tests.edges.mcp.wire import message, send
 from tests.support.stack import wait_for
 
 CHANGED = "notifications/tools/list_changed"
@@ -86,6 +86,11 @@ async def test_who_comes_back_is_told_at_once_of_what_changed_meanwhile(
             told, said = await again.next()
             assert (said["method"], told != seen) == (CHANGED, True)
         await front.deny("other")
+
+        async def twin_knows() -> bool:
+            return "policy_tied" in (await send(two, "tools/list", {})).text
+
+        await wait_for(twin_knows)
         async with stream(two, **{"Last-Event-ID": seen}) as again:
             await again.next()
             with pytest.raises(TimeoutError):
