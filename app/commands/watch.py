@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 LOAD_MAX: Final = 1000
 """Commands per query."""
 
+POLL_MAX: Final = 100
+"""Commands of the poll per query: what is told of meanwhile waits for one such query at most."""
+
 HEARD_MAX: Final = 10_000
 """Ended commands that nobody waits for yet, which are remembered for who is about to."""
 
@@ -171,18 +174,22 @@ class CommandFeed:
         """Load what changed, for ever."""
         clock = asyncio.get_running_loop().time
         poll_at = clock() + self._poll_s
+        polled: list[UUID] = []
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(poll_at):
-                    await self._some.wait()
+            if not polled:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(poll_at):
+                        await self._some.wait()
             if clock() >= poll_at:  # however much was notified meanwhile: of others, perhaps
-                self._dirty |= self._watches.keys()
+                polled = polled or list(self._watches)
                 poll_at = clock() + self._poll_s
             self._some.clear()
             dirty, self._dirty = list(self._dirty), set()
             try:
                 for start in range(0, len(dirty), LOAD_MAX):
                     await self._load(dirty[start : start + LOAD_MAX])
+                await self._load(polled[-POLL_MAX:])
+                del polled[-POLL_MAX:]
             except AWAY as error:
                 logger.warning("waiters wait for postgres: %r", error)
                 self._dirty.update(dirty)

@@ -1,9 +1,12 @@
 """Waiters find out by themselves what nobody has told them, whatever else is going on."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import event
 
 from app.commands.watch import CommandFeed
 from app.edges.parts import Parts
@@ -11,6 +14,7 @@ from devstack.stack import Dsns
 from tests.support.calls import accept, echo, fetch
 
 POLL_S = 0.2
+WAITERS = 300
 
 
 @pytest.mark.guarantee("watch:polls")
@@ -71,3 +75,37 @@ async def test_who_waits_for_an_end_has_nothing_read_before_it(
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
+
+
+async def test_what_is_told_of_does_not_wait_for_the_poll_of_all_that_is_waited_for(
+    broker: Parts,
+) -> None:
+    """With 10,000 waiters it waited for the read of them all: 140 ms, where it takes 2."""
+    told = (await accept(broker, echo("a"))).written.id
+    feed = CommandFeed(broker.database.engine, poll_s=POLL_S)
+    asked: list[set[UUID]] = []
+
+    def is_asked(_conn: Any, _cursor: Any, _said: Any, values: Any, *_: Any) -> None:
+        ids = next((one for one in values if isinstance(one, list)), None)
+        if ids is None or not isinstance(ids[0], UUID):
+            return
+        asked.append(set(ids))
+        if len(asked) == 1:  # the poll has begun
+            feed.changed([told])
+
+    engine = broker.database.engine.sync_engine
+    with ExitStack() as watches:
+        watch = watches.enter_context(feed.watch("demo", told, just_written=True))
+        for _ in range(WAITERS):
+            watches.enter_context(feed.watch("demo", uuid4(), just_written=True))
+        event.listen(engine, "before_cursor_execute", is_asked)
+        running = asyncio.create_task(feed.run())
+        try:
+            assert await watch.change(5)
+        finally:
+            event.remove(engine, "before_cursor_execute", is_asked)
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+    before = next(n for n, one in enumerate(asked) if told in one and n)
+    assert sum(map(len, asked[:before])) < WAITERS / 2
