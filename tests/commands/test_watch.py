@@ -15,13 +15,14 @@ from tests.support.calls import accept, echo, fetch
 
 POLL_S = 0.2
 WAITERS = 300
+ENDED = "UPDATE commands SET state = 'cancelled', finished_at = now() WHERE id = $1"
 
 
 @pytest.mark.guarantee("watch:polls")
 async def test_polling_is_on_time_though_other_commands_are_told_of_all_the_time(
     broker: Parts, database: Dsns
 ) -> None:
-    quiet, busy = [(await accept(broker, echo(text))).written.id for text in "ab"]
+    quiet, ending, busy = [(await accept(broker, echo(text))).written.id for text in "abc"]
     feed = CommandFeed(broker.database.engine, poll_s=POLL_S)
     running = asyncio.create_task(feed.run())
 
@@ -32,13 +33,22 @@ async def test_polling_is_on_time_though_other_commands_are_told_of_all_the_time
 
     talking = asyncio.create_task(traffic())
     try:
-        with feed.watch("demo", quiet) as watch, feed.watch("demo", busy):
+        with (
+            feed.watch("demo", quiet) as watch,
+            feed.watch("demo", ending, end_only=True) as end,
+            feed.watch("demo", busy),
+        ):
             assert await watch.change(5)
+            assert await end.change(5)
             # By a process whose notification was lost.
-            await fetch(database.owner, "UPDATE commands SET stage = 'x' WHERE id = $1", quiet)
+            await fetch(database.owner, "UPDATE commands SET stage = 'x'")
             newest = await watch.change(5)
             assert newest is not None
             assert newest.stage == "x"
+            await fetch(database.owner, ENDED, ending)
+            ended = await end.change(5)
+            assert ended is not None
+            assert ended.final
     finally:
         for task in (talking, running):
             task.cancel()
