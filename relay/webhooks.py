@@ -28,9 +28,9 @@ from app.traces.context import Context, log_ids
 from app.traces.otlp import CLIENT, Span
 from app.traces.tracing import Tracing
 from app.webhooks import payload, schedule
-from app.webhooks.kind import FAILING, GONE, PROBES, VERIFICATION
+from app.webhooks.kind import FAILING, GONE, NO_EVENTS, PROBES, TERMINATED, VERIFICATION
 from app.webhooks.signing import SealedByAnotherError, Sealer, signature
-from app.webhooks.store import deliveries, telling
+from app.webhooks.store import controls, deliveries, telling
 from app.webhooks.store.deliveries import Leased
 from relay import waits
 from relay.posting import Answer, Poster, PostFailedError
@@ -141,6 +141,7 @@ class Webhooks:
                 # A dump that was put into another cluster: its numbers are not this one's.
                 logger.warning("webhooks begin anew: the position is of another database")
                 await telling.move(conn, xid=place.closed)
+                await controls.skipped(conn, closed=place.closed)
                 return False
             if place.first is None:
                 if place.closed - place.at > IDLE_XIDS:
@@ -148,7 +149,7 @@ class Webhooks:
                 return False
             since = max(place.at, min(place.first, place.closed))
             until = min(place.closed, since + telling.WINDOW)
-            told = await telling.tell(conn, since=since, until=until) if until > since else 0
+            told = await telling.tell(conn, since=since, until=until, unused=place.open)
             if told or until - place.at > telling.STEP:
                 await telling.move(conn, xid=until)
         if told:
@@ -162,6 +163,9 @@ class Webhooks:
         async with self._engine.begin() as conn:
             kept_s = self._settings.webhook_kept_s
             await deliveries.clean(conn, kept_s=kept_s, limit=CLEANED_MAX)
+            ended = await controls.terminate(conn)
+        if ended:
+            self._some.set()
 
     async def _send_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -292,7 +296,9 @@ class Webhooks:
                 answer=answer,
             ):
                 return
-            if one.kind not in PROBES:
+            if one.kind == TERMINATED and state != "waiting":
+                await controls.over(conn, one.endpoint_id)
+            if one.kind not in NO_EVENTS:
                 if outcome.kind == "delivered":
                     await deliveries.took(conn, one.endpoint_id)
                 elif await deliveries.failed(

@@ -21,6 +21,12 @@ VERIFICATION: Final = "verification"
 """The challenge of an MCP client's endpoint: sent once, before anything else."""
 PROBES: Final = (PING, VERIFICATION)
 """Sent to endpoints that are disabled, too, and never again."""
+GAP: Final = "gap"
+TERMINATED: Final = "terminated"
+CONTROLS: Final = (VERIFICATION, GAP, TERMINATED)
+"""What an MCP client's endpoint is told that is no event (SEP-3415)."""
+NO_EVENTS: Final = (*PROBES, GAP, TERMINATED)
+"""Sent to endpoints that are disabled, too; no position in the trail is theirs."""
 
 GONE: Final = "gone"
 FAILING: Final = "failing"

@@ -9,7 +9,7 @@ import orjson
 
 from app.catalog.policy import wire_name
 from app.contract import instant
-from app.webhooks.kind import PING, VERIFICATION, Kind
+from app.webhooks.kind import CONTROLS, PING, Kind
 from app.webhooks.template import fill
 
 BYTES_MAX: Final = 256 << 10
@@ -25,7 +25,7 @@ def message_id(kind: str, delivery_id: UUID, event_id: UUID, *, subscription: bo
     """
     if not subscription:
         return f"msg_{delivery_id.hex}"
-    return f"msg_{kind}_{delivery_id.hex}" if kind == VERIFICATION else str(event_id)
+    return f"msg_{kind}_{delivery_id.hex}" if kind in CONTROLS else str(event_id)
 
 
 def operator_body(
@@ -76,9 +76,9 @@ def event_data(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
 def event_body(
     kind: str, *, event_id: UUID, at: datetime, data: Mapping[str, Any], cursor: str
 ) -> bytes:
-    """An EventOccurrence (SEP-3415), or the challenge of a verification."""
-    if kind == VERIFICATION:
-        return orjson.dumps({"type": VERIFICATION, "challenge": data["challenge"]})
+    """An EventOccurrence (SEP-3415), or what is no event: a challenge, a gap, an end."""
+    if kind in CONTROLS:
+        return orjson.dumps({"type": kind, **data})
     return orjson.dumps(
         {
             "eventId": str(event_id),

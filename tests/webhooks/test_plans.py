@@ -51,7 +51,7 @@ async def test_what_is_read_is_what_is_new(broker: Parts, database: Dsns) -> Non
             await ended(broker, f"e{n}")
         until = str(await owner.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())"))
         await owner.execute("ANALYZE")
-        tell = written(TELL.text, since=since, until=until, **WHAT)
+        tell = written(TELL.text, since=since, until=until, open=until, **WHAT)
         async with owner.transaction():
             assert await hungriest(owner, tell) <= 20 * NEW, "what is old is not read"
         next_ = written(

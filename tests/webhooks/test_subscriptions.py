@@ -227,6 +227,121 @@ async def test_what_is_over_is_told_no_more(hooks: Hooks, broker: Parts, certifi
     assert events(receiver) == []
 
 
+def controls(receiver: Receiver, kind: str) -> list[Got]:
+    return [one for one in receiver.got if one.json.get("type") == kind]
+
+
+@pytest.mark.guarantee("mcp:events-end")
+@pytest.mark.parametrize("retired", [False, True])
+async def test_who_may_no_longer_be_told_is_told_so_signed_until_it_is_taken_and_then_nothing(
+    hooks: Hooks, broker: Parts, certificate: Path, retired: bool
+) -> None:
+    secret, narrowed = new_secret(), {"arguments": {"tool": "probe_echo"}}
+    lost = "UPDATE tenants SET state = 'suspended' WHERE tenant_id = 'demo'"
+    if retired:
+        lost = "UPDATE tools SET retired_at = now() WHERE name = 'probe_echo'"
+    refused = [status(503)]
+
+    async def second(got: Got) -> bytes | None:
+        ends = got.json.get("type") == "terminated" and refused
+        return refused.pop() if ends else OK
+
+    async with (
+        receiving(certificate=certificate) as receiver,
+        hooks.app.client("ada") as http,
+    ):
+        receiver.answer = echoing(second)
+        async with hooks.relay():
+            granted = await asked(http, "subscribe", receiver.url, secret=secret, **narrowed)
+        await fetch(hooks.dsns.owner, lost)
+        broker.catalog.forget()
+        async with hooks.relay((0.05,)):
+
+            async def told() -> bool:
+                return len(controls(receiver, "terminated")) == 2
+
+            await wait_for(told)
+
+            async def gone() -> bool:
+                return await fetch(hooks.dsns.owner, "SELECT 1 FROM webhook_endpoints") == []
+
+            await wait_for(gone)
+        first, again = controls(receiver, "terminated")
+        assert first.verified(secret) == {
+            "type": "terminated",
+            "error": {
+                "code": -32024,
+                "message": "Forbidden",
+                "data": {"reason": "Access revoked"},
+            },
+        }
+        assert first.headers["X-MCP-Subscription-Id"] == granted["id"]
+        assert first.headers["webhook-id"].startswith("msg_terminated_")
+        assert again.headers["webhook-id"] == first.headers["webhook-id"]
+        gone_now = await asked(http, "unsubscribe", receiver.url, **narrowed)
+        assert gone_now["code"] in {-32023, -32602}
+        if not retired:
+            error = await asked(http, "subscribe", receiver.url, secret=secret)
+            assert error["code"] == -32024
+    assert events(receiver) == []
+
+
+@pytest.mark.guarantee("mcp:events-end")
+async def test_one_that_was_ended_is_subscribed_to_anew_as_if_it_had_never_been(
+    hooks: Hooks, broker: Parts, certificate: Path
+) -> None:
+    """Before its receiver could be told of the end, too."""
+    async with (
+        receiving(certificate=certificate) as receiver,
+        hooks.app.client("ada") as http,
+    ):
+        receiver.answer = echoing()
+        async with hooks.relay():
+            await asked(http, "subscribe", receiver.url, secret=new_secret())
+            ended_now = "UPDATE webhook_endpoints SET enabled = false, reason = 'terminated'"
+            await fetch(hooks.dsns.owner, ended_now)
+            gone_now = await asked(http, "unsubscribe", receiver.url)
+            assert gone_now["code"] == -32023
+            again = await asked(http, "subscribe", receiver.url, secret=new_secret())
+            assert "deliveryStatus" not in again
+            assert len(controls(receiver, "verification")) == 2
+            await ended(broker, who=ADA)
+            await wait_for(lambda: there(receiver, 1))
+
+
+@pytest.mark.guarantee("mcp:events-end")
+async def test_where_the_trail_is_of_another_database_each_subscription_is_told_of_the_gap(
+    hooks: Hooks, broker: Parts, certificate: Path
+) -> None:
+    """A dump that was put into another cluster: positions are higher than any number there."""
+    secret = new_secret()
+    async with (
+        receiving(certificate=certificate) as receiver,
+        hooks.app.client("ada") as http,
+    ):
+        receiver.answer = echoing()
+        async with hooks.relay():
+            await asked(http, "subscribe", receiver.url, secret=secret)
+        far = "UPDATE {} = CAST('999999999999' AS xid8)"
+        await fetch(hooks.dsns.owner, far.format("webhook_position SET xid"))
+        await fetch(hooks.dsns.owner, far.format("webhook_endpoints SET from_xid"))
+        async with hooks.relay():
+
+            async def told() -> bool:
+                return bool(controls(receiver, "gap"))
+
+            await wait_for(told)
+            [gap] = controls(receiver, "gap")
+            assert set(gap.verified(secret)) == {"type", "cursor"}
+            assert gap.headers["webhook-id"].startswith("msg_gap_")
+            one = await ended(broker, "after", who=ADA)
+            await wait_for(lambda: there(receiver, 1))
+        found = await poll(http, "command.ended", gap.json["cursor"])
+        assert not found["truncated"]
+        assert [each["data"]["command_id"] for each in found["events"]] == [one]
+    assert [got.json["data"]["command_id"] for got in events(receiver)] == [one]
+
+
 async def test_what_cannot_be_subscribed_to_is_refused_by_its_code_and_leaves_nothing(
     hooks: Hooks, broker: Parts
 ) -> None:

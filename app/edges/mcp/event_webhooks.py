@@ -14,8 +14,10 @@ from app.edges.mcp.events import (
     NOT_FOUND,
     REPLAY_MAX,
     RESOURCE_EXHAUSTED,
+    allowed,
     caller,
     position_of,
+    revoked,
     tool_of,
 )
 from app.edges.parts import Parts
@@ -77,6 +79,8 @@ class EventWebhooks:
     async def _subscribe(self, ctx: Context, params: Subscribe) -> dict[str, Any]:
         who = caller(ctx)
         key = await self._key(who, params.name, params.arguments, params.delivery)
+        if not await allowed(self._broker, who, None):  # its tool was looked at for the key
+            raise revoked()
         try:
             secret = signing.parsed(params.delivery.secret or "")
         except signing.BadSecretError as error:

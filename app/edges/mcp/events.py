@@ -5,6 +5,7 @@ client's: any replica answers any cursor, which says how far it was told, and wh
 """
 
 import re
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -26,8 +27,9 @@ from app.errors import BrokerError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 from app.sagas.store import occurrences
-from app.sagas.store.occurrences import Kind, Occurrence, Position
+from app.sagas.store.occurrences import Kind, Occurrence, Position, Read
 from app.webhooks import payload
+from app.webhooks.store import controls
 
 EXTENSION: Final = "io.modelcontextprotocol/events"
 SINCE: Final = "2026-07-28"
@@ -132,44 +134,55 @@ class Events:
     async def _poll(self, ctx: Context, params: Subscribed) -> dict[str, Any]:
         one = await self._subscribed(ctx, params)
         wanted = EVENTS if params.max_events is None else params.max_events
-        found, more = await self._next(one, max(1, min(wanted, EVENTS_MAX)))
+        read = await self._next(one, max(1, min(wanted, EVENTS_MAX)))
         return {
             "resultType": "complete",
-            "events": [occurrence(one.kind, each) for each in found],
+            "events": [occurrence(one.kind, each) for each in read.found],
             "cursor": one.cursor,
-            "truncated": one.truncated,
-            "hasMore": more,
+            "truncated": one.truncated or read.strange,
+            "hasMore": read.more,
             "nextPollMs": POLL_MS,
         }
 
     async def _stream(self, ctx: Context, params: Subscribed) -> dict[str, Any]:
         one = await self._subscribed(ctx, params)
         meta = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
-        settings = self._broker.settings
         try:
             with self._broker.streams.room(one.who):
-                active = {"cursor": one.cursor, "truncated": one.truncated, "_meta": meta}
-                await tell(ctx, "notifications/events/active", active)
-                until = anyio.current_time() + LIFE_S
-                quiet_from = anyio.current_time()
-                while anyio.current_time() < until:
-                    found, more = await self._next(one, EVENTS)
-                    for each in found:
-                        body = occurrence(one.kind, each)
-                        body |= {"cursor": cursor_of(each.position, each.position.at)}
-                        await tell(ctx, "notifications/events/event", body | {"_meta": meta})
-                    if found:
-                        quiet_from = anyio.current_time()
-                    elif anyio.current_time() - quiet_from >= settings.heartbeat_s:
-                        beat = {"cursor": one.cursor, "_meta": meta}
-                        await tell(ctx, "notifications/events/heartbeat", beat)
-                        quiet_from = anyio.current_time()
-                    if not more:
-                        await anyio.sleep(min(settings.poll_s, settings.heartbeat_s))
+                async for kind, body in self.told(one):
+                    await tell(ctx, f"notifications/events/{kind}", body | {"_meta": meta})
         except TooManyStreamsError as error:
-            limit = {"limit": "streams", "max": settings.listen_streams_per_user_max}
+            most = self._broker.settings.listen_streams_per_user_max
+            limit = {"limit": "streams", "max": most}
             raise MCPError(RESOURCE_EXHAUSTED, "Too many streams are open.", limit) from error
         return {"resultType": "complete", "_meta": meta}
+
+    async def told(self, one: Subscription) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+        """What a stream says, by kind: events, beats, a gap (`active` again), and its end.
+
+        It is `terminated` where its user may no longer have it; else it just ends, after a time.
+        """
+        settings = self._broker.settings
+        yield "active", {"cursor": one.cursor, "truncated": one.truncated}
+        quiet_from = anyio.current_time()
+        until = quiet_from + LIFE_S
+        while anyio.current_time() < until:
+            if not await allowed(self._broker, one.who, one.tool):
+                yield "terminated", {"error": controls.REVOKED}
+                return
+            read = await self._next(one, EVENTS)
+            if read.strange:
+                yield "active", {"cursor": one.cursor, "truncated": True}
+            for each in read.found:
+                body = occurrence(one.kind, each)
+                yield "event", body | {"cursor": cursor_of(each.position, each.position.at)}
+            if read.found or read.strange:
+                quiet_from = anyio.current_time()
+            elif anyio.current_time() - quiet_from >= settings.heartbeat_s:
+                yield "heartbeat", {"cursor": one.cursor}
+                quiet_from = anyio.current_time()
+            if not read.more:
+                await anyio.sleep(min(settings.poll_s, settings.heartbeat_s))
 
     async def _subscribed(self, ctx: Context, params: Subscribed) -> Subscription:
         """Where a subscription stands; one without a cursor begins now.
@@ -192,7 +205,7 @@ class Events:
         position, checked = (end, now) if given is None else given
         # A transaction that nobody has had yet: the cursor is of another database.
         strange = position.xid > unused
-        return Subscription(
+        made = Subscription(
             who=who,
             kind=kind,
             tool=tool,
@@ -200,9 +213,12 @@ class Events:
             since=now - age,
             truncated=strange or checked < now - age,
         )
+        if not await allowed(self._broker, who, tool):
+            raise revoked()
+        return made
 
-    async def _next(self, one: Subscription, limit: int) -> tuple[list[Occurrence], bool]:
-        """What follows, which moves the subscription on; and whether there is more."""
+    async def _next(self, one: Subscription, limit: int) -> Read:
+        """What follows, which moves the subscription on."""
         started = datetime.now(UTC)
         async with tenant_transaction(self._broker.database.engine, one.who.tenant_id) as conn:
             read = await occurrences.following(
@@ -217,7 +233,7 @@ class Events:
             )
         one.position = read.position
         one.checked = read.found[-1].position.at if read.more and read.found else started
-        return list(read.found), read.more
+        return read
 
 
 def caller(ctx: Context) -> Identity:
@@ -255,6 +271,20 @@ async def tool_of(
     except BrokerError as error:
         raise MCPError(types.INVALID_PARAMS, "tool is no name of tools/list.") from error
     return tool.tool, tool.method
+
+
+async def allowed(broker: Parts, who: Identity, tool: tuple[str, str] | None) -> bool:
+    """Whether a user's tenant is served, and the tool that narrows a subscription is theirs."""
+    if await broker.catalog.tenant(who.tenant_id) is None:
+        return False
+    found = None if tool is None else await broker.catalog.tool(*tool)
+    return tool is None or (found is not None and await broker.catalog.may_call(who, found))
+
+
+def revoked() -> MCPError:
+    """What somebody is told who may not have a subscription, or not any longer."""
+    error = controls.REVOKED
+    return MCPError(error["code"], error["message"], error["data"])
 
 
 def input_schema(kind: Kind) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Read:
     found: Sequence[Occurrence]
     position: Position
     more: bool
+    strange: bool = False
+    """The position was of another database, whose numbers were higher; now it is the end."""
 
 
 EDGE: Final = text("""
@@ -133,7 +135,9 @@ async def following(
     limit: int,
 ) -> Read:
     """What follows a position, oldest first; a part of it where there is much."""
-    end, _ = await edge(conn)
+    end, unused = await edge(conn)
+    if position.xid > unused:
+        return Read(found=(), position=end, more=False, strange=True)
     # By a later snapshot, which sees all that was closed by the one above.
     until = min(end.xid, position.xid + WINDOW)
     values: dict[str, Any] = {

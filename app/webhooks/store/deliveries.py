@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.postgres.engine import dump
-from app.webhooks.kind import PROBES
+from app.webhooks.kind import NO_EVENTS, PROBES
 
 # Of each endpoint with something due so many as it has room for: a slow one holds up itself. One
 # that fails is asked once at a time. Leased deliveries are those whose lease is set and not over.
@@ -22,7 +22,8 @@ CLAIM: Final = text("""
                    WHERE f.endpoint_id = w.id AND f.state = 'waiting' AND f.lease IS NOT NULL
                      AND f.due_at > now()) AS free
           FROM webhook_endpoints w
-         WHERE EXISTS (SELECT FROM webhook_deliveries d
+         WHERE (w.expires_at IS NULL OR w.expires_at > now())
+           AND EXISTS (SELECT FROM webhook_deliveries d
                         WHERE d.endpoint_id = w.id AND d.state = 'waiting' AND d.due_at <= now()
                           AND (w.enabled OR d.kind = ANY (CAST(:probes AS text[]))))
          ORDER BY random()
@@ -191,7 +192,7 @@ async def claim(
     """Lease deliveries that are due, at most `each` of an endpoint at a time."""
     lease = uuid4()
     values = {"limit": limit, "each": each, "lease": lease, "lease_s": lease_s}
-    rows = await conn.execute(CLAIM, values | {"probes": list(PROBES)})
+    rows = await conn.execute(CLAIM, values | {"probes": list(NO_EVENTS)})
     found: list[Leased] = []
     for row in rows.mappings():
         other = row["oldest_other"]

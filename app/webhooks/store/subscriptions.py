@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.webhooks.kind import PROBES, UNVERIFIED, VERIFICATION
+from app.webhooks.kind import NO_EVENTS, TERMINATED, UNVERIFIED, VERIFICATION
 
 # The secret before signs for a while too, where the client gives another one.
 UPSERT: Final = text("""
@@ -44,16 +44,19 @@ FIND: Final = text("""
            CAST(from_xid AS text) AS from_xid
       FROM webhook_endpoints
      WHERE id = :id AND tenant_id = :tenant_id AND user_id = :user_id AND expires_at > now()
+       AND reason IS DISTINCT FROM :terminated
        FOR UPDATE
 """)
 DELETE: Final = text("""
     DELETE FROM webhook_endpoints
      WHERE id = :id AND tenant_id = :tenant_id AND user_id = :user_id
-    RETURNING expires_at > now() AND verified_at IS NOT NULL AS live
+    RETURNING expires_at > now() AND verified_at IS NOT NULL
+              AND reason IS DISTINCT FROM :terminated AS live
 """)
 OVER: Final = text("""
     DELETE FROM webhook_endpoints
-     WHERE id = :id AND tenant_id = :tenant_id AND user_id = :user_id AND expires_at <= now()
+     WHERE id = :id AND tenant_id = :tenant_id AND user_id = :user_id
+       AND (expires_at <= now() OR reason = :terminated)
 """)
 COUNT: Final = text("""
     SELECT count(*) FROM webhook_endpoints
@@ -62,7 +65,8 @@ COUNT: Final = text("""
 VERIFIED: Final = text("""
     SELECT EXISTS (SELECT FROM webhook_endpoints
                     WHERE tenant_id = :tenant_id AND user_id = :user_id AND url = :url
-                      AND verified_at IS NOT NULL AND expires_at > now())
+                      AND verified_at IS NOT NULL AND expires_at > now()
+                      AND reason IS DISTINCT FROM :terminated)
 """)
 CHALLENGED: Final = text("""
     SELECT count(*)
@@ -75,6 +79,8 @@ OLDEST: Final = text("""
     SELECT CAST(min(xid) AS text) FROM webhook_deliveries
      WHERE endpoint_id = :id AND state = 'waiting' AND NOT kind = ANY (CAST(:probes AS text[]))
 """)
+ENDED: Final = {"terminated": TERMINATED}
+"""One that was ended is there until its receiver knows, and nothing else is left of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +116,7 @@ def _named(key: Key) -> dict[str, object]:
 
 async def find(conn: AsyncConnection, key: Key) -> Status | None:
     """A subscription that is not over, locked until the transaction ends."""
-    row = (await conn.execute(FIND, _named(key))).mappings().one_or_none()
+    row = (await conn.execute(FIND, _named(key) | ENDED)).mappings().one_or_none()
     if row is None:
         return None
     values: dict[str, Any] = dict(row)
@@ -128,7 +134,7 @@ async def upsert(
     grace_s: float,
 ) -> None:
     """Make it, silent yet, or give it its new end and secret; `same`: the secret is as before."""
-    await conn.execute(OVER, _named(key))  # one that is over goes with what it waited for
+    await conn.execute(OVER, _named(key) | ENDED)  # one that is over goes with what it waited for
     values = {
         **_named(key),
         "url": key.url,
@@ -160,7 +166,7 @@ async def silence(conn: AsyncConnection, key: Key) -> None:
 
 async def delete(conn: AsyncConnection, key: Key) -> bool:
     """End it; False where there was none."""
-    return bool(await conn.scalar(DELETE, _named(key)))
+    return bool(await conn.scalar(DELETE, _named(key) | ENDED))
 
 
 async def others(conn: AsyncConnection, key: Key) -> int:
@@ -170,7 +176,7 @@ async def others(conn: AsyncConnection, key: Key) -> int:
 
 async def verified(conn: AsyncConnection, key: Key) -> bool:
     """Whether this user's receiver at this URL has been asked, and has said yes."""
-    return bool(await conn.scalar(VERIFIED, {**_named(key), "url": key.url}))
+    return bool(await conn.scalar(VERIFIED, {**_named(key), **ENDED, "url": key.url}))
 
 
 async def challenged(conn: AsyncConnection, key: Key) -> int:
@@ -180,5 +186,5 @@ async def challenged(conn: AsyncConnection, key: Key) -> int:
 
 async def oldest_waiting(conn: AsyncConnection, key: Key) -> int | None:
     """The transaction of its oldest event that was not taken yet."""
-    found = await conn.scalar(OLDEST, {"id": key.id, "probes": list(PROBES)})
+    found = await conn.scalar(OLDEST, {"id": key.id, "probes": list(NO_EVENTS)})
     return None if found is None else int(found)

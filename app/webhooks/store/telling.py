@@ -30,7 +30,10 @@ PLACE: Final = text("""
     SELECT CAST(p.xid AS text) AS at,
            CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS closed,
            CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS open,
-           (SELECT CAST(min(w.from_xid) AS text) FROM webhook_endpoints w WHERE w.enabled) AS first
+           (SELECT CAST(min(w.from_xid) AS text) FROM webhook_endpoints w WHERE w.enabled) AS first,
+           EXISTS (SELECT FROM webhook_endpoints w
+                    WHERE w.enabled AND w.from_xid >= pg_snapshot_xmax(pg_current_snapshot()))
+               AS foreign
       FROM webhook_position p
      WHERE p.name = 'deliveries'
 """)
@@ -70,7 +73,8 @@ TELL: Final = text(f"""
     {INSERT}
        AND e.xid >= CAST(CAST(:since AS text) AS xid8)
        AND e.xid < CAST(CAST(:until AS text) AS xid8)
-       AND e.xid >= w.from_xid AND w.enabled
+       AND w.enabled AND (w.expires_at IS NULL OR w.expires_at > now())
+       AND (e.xid >= w.from_xid OR w.from_xid >= CAST(CAST(:open AS text) AS xid8))
         ON CONFLICT (endpoint_id, event_id, kind) DO NOTHING
 """)
 WITHIN: Final = text(f"""
@@ -121,12 +125,19 @@ async def place(conn: AsyncConnection) -> Place:
     """How far it is now."""
     row = (await conn.execute(PLACE)).one()
     first = None if row.first is None else int(row.first)
+    if row.foreign:  # begun in another database, whose numbers were higher: from the first on
+        first = 0
     return Place(at=int(row.at), closed=int(row.closed), open=int(row.open), first=first)
 
 
-async def tell(conn: AsyncConnection, *, since: int, until: int) -> int:
-    """Write the deliveries of a range of ended transactions; how many."""
-    values = WHAT | {"since": str(since), "until": str(until)}
+async def tell(conn: AsyncConnection, *, since: int, until: int, unused: int) -> int:
+    """Write the deliveries of a range of ended transactions; how many.
+
+    An endpoint that is told from `unused` on is of another database: it is told all of them.
+    """
+    if until <= since:
+        return 0
+    values = WHAT | {"since": str(since), "until": str(until), "open": str(unused)}
     return (await conn.execute(TELL, values)).rowcount
 
 

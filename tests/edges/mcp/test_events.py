@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -10,12 +11,14 @@ import httpx2
 import orjson
 import pytest
 
-from app.edges.mcp.events import EXTENSION
+from app.edges.mcp.events import EXTENSION, Events, Subscription
 from app.edges.parts import Parts
+from app.sagas.store.occurrences import Kind, Position
 from devstack.tokens import DevIssuer
 from tests.edges.mcp.conftest import STREAMS_PER_USER_MAX, Front
 from tests.edges.mcp.test_saga_tools import FAILED, begin, do, plan, relay, step
 from tests.edges.mcp.wire import TASKS, call, framed, message, send, send_old
+from tests.support.calls import ADA, accept, echo, finish
 from tests.support.served import served
 from tests.support.stack import wait_for
 
@@ -85,9 +88,10 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(
-    http: httpx2.AsyncClient, name: str, cursor: str | None
+    http: httpx2.AsyncClient, name: str, cursor: str | None, **more: Any
 ) -> AsyncGenerator[Stream]:
-    headers, body = framed("events/stream", {"name": name, "cursor": cursor}, None, (EXTENSION,))
+    params = {"name": name, "cursor": cursor, **more}
+    headers, body = framed("events/stream", params, None, (EXTENSION,))
     async with http.stream("POST", "/mcp", json=body, headers=headers) as answer:
         assert answer.status_code == 200
         yield Stream(answer.aiter_lines(), body["id"])
@@ -284,6 +288,69 @@ async def test_who_comes_back_too_late_or_from_another_database_is_told_of_the_g
         assert not (await poll(http, "command.ended", told["cursor"]))["truncated"]
         told = await poll(http, "command.ended", old, maxAgeMs=0)
         assert (told["truncated"], told["events"]) == (True, [])
+
+
+@pytest.mark.guarantee("mcp:events-end")
+async def test_a_stream_whose_tool_is_taken_away_is_ended_and_says_so(front: Front) -> None:
+    only = {"tool": "policy_tied"}
+    await front.deny("other")
+    async with front.http("kim", tenant="other") as http:
+        async with streaming(http, "command.ended", None, arguments=only) as stream:
+            cursor = (await stream.next("active"))["cursor"]
+            await front.deny("other", "policy/tied")
+            told = await stream.next("terminated")
+        assert told == {
+            "error": {
+                "code": -32024,
+                "message": "Forbidden",
+                "data": {"reason": "Access revoked"},
+            }
+        }
+        assert "code" in await poll(http, "command.ended", cursor, arguments=only)
+        assert "events" in await poll(http, "command.ended", cursor)
+    await front.deny("other")
+
+
+@pytest.mark.guarantee("mcp:events-end")
+async def test_a_suspended_tenants_streams_are_ended_and_it_polls_nothing(front: Front) -> None:
+    async with (
+        front.http("kim", tenant="other") as http,
+        streaming(http, "saga.ended", None) as stream,
+    ):
+        cursor = (await stream.next("active"))["cursor"]
+        await front.allow("other", state="suspended")
+        try:
+            assert (await stream.next("terminated"))["error"]["code"] == -32024
+            assert (await poll(http, "saga.ended", cursor))["code"] == -32024
+        finally:
+            await front.allow("other", state="active")
+
+
+async def test_a_gap_in_a_stream_is_told_by_active_again_and_it_goes_on(
+    broker: Parts, issuer: DevIssuer
+) -> None:
+    """Its database was put back to an older state meanwhile: the numbers begin lower."""
+    now = datetime.now(UTC)
+    one = Subscription(
+        who=ADA,
+        kind=Kind.COMMAND_ENDED,
+        tool=None,
+        position=Position.before(10**18),
+        since=now - timedelta(days=1),
+        truncated=False,
+    )
+    told = Events(broker).told(one)
+    async with asyncio.timeout(10):
+        assert (await anext(told))[0] == "active"
+        kind, body = await anext(told)
+        assert (kind, body["truncated"]) == ("active", True)
+        assert body["cursor"] == one.cursor
+        assert one.position.xid < 10**18
+        written = (await accept(broker, echo("after"), who=ADA)).written.id
+        await finish(broker, written, result={"text": "after"})
+        kind, body = await anext(told)
+        assert (kind, body["data"]["command_id"]) == ("event", str(written))
+    await told.aclose()
 
 
 async def test_events_are_served_where_the_setting_says_so_only(
