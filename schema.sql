@@ -3479,6 +3479,17 @@ ALTER TABLE ONLY public.console_sessions FORCE ROW LEVEL SECURITY;
 
 COMMENT ON TABLE public.console_sessions IS 'Who is signed in at the console, by the hash of a cookie; a day after the end a row goes.';
 
+-- TABLE dpop_proofs
+
+CREATE UNLOGGED TABLE public.dpop_proofs (
+    digest bytea NOT NULL,
+    kept_until timestamp with time zone NOT NULL
+);
+
+-- COMMENT TABLE dpop_proofs
+
+COMMENT ON TABLE public.dpop_proofs IS 'Proofs of possession (DPoP) that were taken, by a hash; each counts once, at any replica.';
+
 -- TABLE grants
 
 CREATE TABLE public.grants (
@@ -3753,6 +3764,11 @@ ALTER TABLE ONLY public.commands
 ALTER TABLE ONLY public.console_sessions
     ADD CONSTRAINT pk_console_sessions PRIMARY KEY (id_hash);
 
+-- CONSTRAINT dpop_proofs pk_dpop_proofs
+
+ALTER TABLE ONLY public.dpop_proofs
+    ADD CONSTRAINT pk_dpop_proofs PRIMARY KEY (digest);
+
 -- CONSTRAINT grants pk_grants
 
 ALTER TABLE ONLY public.grants
@@ -3962,6 +3978,10 @@ CREATE INDEX ix_commands_waiting ON public.commands USING btree (tenant_id, orde
 -- INDEX ix_commands_waiting_saga
 
 CREATE INDEX ix_commands_waiting_saga ON public.commands USING btree (saga_id, ordering_key, key_seq) WHERE (held AND (saga_id IS NOT NULL));
+
+-- INDEX ix_dpop_proofs_kept_until
+
+CREATE INDEX ix_dpop_proofs_kept_until ON public.dpop_proofs USING btree (kept_until);
 
 -- INDEX ix_holds_active
 
@@ -5329,6 +5349,10 @@ GRANT UPDATE(seen_at) ON TABLE public.console_sessions TO broker_app;
 -- ACL COLUMN console_sessions.ended_at
 
 GRANT UPDATE(ended_at) ON TABLE public.console_sessions TO broker_app;
+
+-- ACL TABLE dpop_proofs
+
+GRANT SELECT,INSERT,DELETE ON TABLE public.dpop_proofs TO broker_app;
 
 -- ACL TABLE grants
 

@@ -127,7 +127,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             credentials=Credentials(
                 verifier=Verifier(settings),
                 certificates=Certificates(settings),
-                proofs=Proofs(settings),
+                proofs=Proofs(settings, database.pool),
             ),
             refusals=refusals,
             random=random,

@@ -32,6 +32,7 @@ RELATIONS: dict[str, dict[str, str]] = {
         "saga_steps": "raw",
         "saga_turns": "a",
         "console_sessions": "rad:w",
+        "dpop_proofs": "rad",
         "turns": "r:w",
         "webhook_endpoints": "rad:w",
         "webhook_deliveries": "ra:w",

@@ -16,6 +16,7 @@ GLOBAL = {
     "leases",
     "turns",
     "webhook_position",
+    "dpop_proofs",
     "audit.keys",
     "audit.watermark",
     "audit.retirements",

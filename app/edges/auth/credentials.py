@@ -48,7 +48,7 @@ class Credentials:
         # The token first: who has none that is good, and of this key, costs no other signature.
         who = await self._verifier.verify(text, certificate=bound, key=proof.thumbprint)
         scope = connection.scope
-        self._proofs.check(proof, token=text, method=scope["method"], path=scope["path"])
+        await self._proofs.check(proof, token=text, method=scope["method"], path=scope["path"])
         return who
 
 

@@ -1,8 +1,8 @@
 """Proofs of possession (DPoP, RFC 9449): who shows a bound token must hold the key it is bound to.
 
 A proof is a JWT that the client signs for one request: its method, its address, its time and the
-token. It counts once in a process; replicas do not tell each other, so that each of them would take
-one and the same proof once, until its time is over. Nonces bound how long before a proof was made.
+token. It counts once, at whichever replica: what a process has not seen itself it asks PostgreSQL
+about. Nonces bound how long before a proof was made.
 """
 
 import base64
@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 from urllib.parse import unquote, urlsplit
 
+import asyncpg
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from starlette.requests import HTTPConnection
 
 from app.config import Settings
+from app.edges.auth import store
 from app.edges.auth.tokens import LoginFailedError, Reason, check_times, decoded, parts
 from app.errors import UnavailableError
+from app.postgres.engine import AWAY
 from app.trust import Algorithm
 
 ALGORITHMS: Final[tuple[str, ...]] = get_args(Algorithm)
@@ -47,6 +50,9 @@ SEEN_MAX: Final = 500_000
 
 SEEN_OF_KEY_MAX: Final = 100_000
 NONCE_MAC_BYTES: Final = 16
+FORGET_S: Final = 10.0
+FORGET_MAX: Final = 10_000
+"""So many that are over are forgotten at a time: more than a process takes in that time."""
 
 
 class ProofFailedError(LoginFailedError):
@@ -77,14 +83,17 @@ class Proof:
 
 
 class Proofs:
-    """Judges proofs, and remembers those that it took."""
+    """Judges proofs, and remembers those that it took, for the other replicas too."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._forget_at = float("-inf")
         self._base = settings.public_url
         self._age_s = settings.dpop_proof_s
         self._skew_s = settings.clock_skew_s
         self._nonces = Nonces(settings) if settings.dpop_nonce_s else None
-        self._seen = Seen(kept_s=self._age_s + 2 * self._skew_s)
+        self._kept_s = self._age_s + 2 * self._skew_s
+        self._seen = Seen(kept_s=self._kept_s)
 
     def shown(self, connection: HTTPConnection) -> Proof:
         """The proof of a request, taken apart.
@@ -114,12 +123,12 @@ class Proofs:
             raise ProofFailedError("jwk is no public key")
         return Proof(text=given[0], algorithm=algorithm, key=key, claims=claims)
 
-    def check(self, proof: Proof, *, token: str, method: str, path: str) -> None:
+    async def check(self, proof: Proof, *, token: str, method: str, path: str) -> None:
         """Hold a proof to this request and this token, which is bound to its key; it counts once.
 
         Raises:
             ProofFailedError: it is not for this request, for now, or not good.
-            UnavailableError: more were shown of late than are remembered.
+            UnavailableError: more were shown of late than are remembered, or PostgreSQL is away.
         """
         claims = proof.claims
         self._check_signature(proof)
@@ -140,8 +149,19 @@ class Proofs:
         jti = claims.get("jti")
         if not isinstance(jti, str) or not 0 < len(jti) <= JTI_MAX:
             raise ProofFailedError(f"jti is no text of 1 to {JTI_MAX} characters")
-        if not self._seen.first(proof.thumbprint, jti):
+        seen = not self._seen.first(proof.thumbprint, jti)
+        if seen or not await self._take(digest_of(proof.thumbprint, jti)):
             raise ProofFailedError("it was shown before")
+
+    async def _take(self, digest: bytes) -> bool:
+        """Whether no replica has taken it; now and then what is over is forgotten."""
+        try:
+            if time.monotonic() >= self._forget_at:
+                self._forget_at = time.monotonic() + FORGET_S
+                await store.forget(self._pool, limit=FORGET_MAX)
+            return await store.take(self._pool, digest, kept_s=self._kept_s)
+        except AWAY as error:
+            raise UnavailableError("The DPoP proof cannot be remembered now. Try again.") from error
 
     def _check_signature(self, proof: Proof) -> None:
         try:
@@ -186,7 +206,7 @@ class Seen:
             self._of_key[old] -= 1
             if not self._of_key[old]:
                 del self._of_key[old]
-        one = hashlib.sha256(f"{key} {jti}".encode("utf-8", "surrogatepass")).digest()[:16]
+        one = digest_of(key, jti)
         if one in self._until:
             return False
         if len(self._until) >= self._most or self._of_key[key] >= self._most_of_key:
@@ -194,6 +214,11 @@ class Seen:
         self._until[one] = (now + self._kept_s, key)
         self._of_key[key] += 1
         return True
+
+
+def digest_of(key: str, jti: str) -> bytes:
+    """What is remembered of a proof."""
+    return hashlib.sha256(f"{key} {jti}".encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 class Nonces:

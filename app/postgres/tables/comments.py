@@ -30,6 +30,9 @@ TABLES: Final[Mapping[str, str]] = {
     "public.saga_steps": "Steps of sagas, with the commands that were written for each.",
     "public.console_sessions": "Who is signed in at the console, by the hash of a cookie; a day"
     " after the end a row goes.",
+    "public.dpop_proofs": (
+        "Proofs of possession (DPoP) that were taken, by a hash; each counts once, at any replica."
+    ),
     "public.saga_turns": "Ticks: which saga has something to look at, and since when.",
     "public.webhook_endpoints": (
         "Who is told of what by webhook: operators' endpoints, and MCP clients' subscriptions."

@@ -3,12 +3,13 @@
 The hostile requests are those of RFC 9449, 4.3 and 11: each is refused with the scheme's own words.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -234,9 +235,36 @@ async def test_a_proof_counts_once_and_a_refused_one_can_be_sent_again(
         assert (await called(http, other.headers(other.proof(jti=jti)))).status_code == 202
     async with door(database, issuer) as replica:
         answer = await called(replica, one.headers(proof))
-        assert answer.status_code == 202, (
-            "docs/SECURITY.md says so: replicas do not tell each other"
-        )
+        assert (answer.status_code, "shown before" in answer.json()["detail"]) == (401, True)
+        assert (await called(replica, one.headers())).status_code == 202
+
+
+@pytest.mark.guarantee("identity:possession")
+async def test_one_proof_that_is_shown_to_many_replicas_at_once_is_taken_by_one(
+    database: Dsns, issuer: DevIssuer
+) -> None:
+    one = Holder(issuer)
+    async with AsyncExitStack() as opened:
+        doors = [await opened.enter_async_context(door(database, issuer)) for _ in range(3)]
+        for _ in range(5):
+            headers = one.headers()
+            answers = await asyncio.gather(*(called(http, headers) for http in doors))
+            assert sorted(answer.status_code for answer in answers) == [202, 401, 401]
+    kept = "SELECT count(*) AS n, bool_and(kept_until > now()) AS ahead FROM dpop_proofs"
+    [row] = await fetch(database.owner, kept)
+    assert (row["n"], row["ahead"]) == (5, True)
+
+
+async def test_proofs_that_are_over_are_forgotten(database: Dsns, issuer: DevIssuer) -> None:
+    one = Holder(issuer)
+    async with door(database, issuer) as http:
+        assert (await called(http, one.headers())).status_code == 202
+    over = "UPDATE dpop_proofs SET kept_until = now() - interval '1 second'"
+    await fetch(database.owner, over)
+    async with door(database, issuer) as http:
+        assert (await called(http, one.headers())).status_code == 202
+    [row] = await fetch(database.owner, "SELECT count(*) AS n FROM dpop_proofs")
+    assert row["n"] == 1
 
 
 def test_proofs_are_remembered_while_they_are_good_and_never_forgotten_for_others() -> None:
