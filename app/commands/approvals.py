@@ -99,6 +99,12 @@ def may_decide(command: Command, who: Identity, *, operator: bool) -> bool:
     return not groups.isdisjoint(who.groups) or (operator and not needed.approvers)
 
 
+def route_of(command: Command, who: Identity) -> Route:
+    """By which somebody decides who has signed in: a call that asks its person asks its caller."""
+    own = command.tenant_id == who.tenant_id and command.user_id == who.user_id
+    return "asked" if own and Needed.of(command).by == "ask" else "named"
+
+
 def has_approved(command: Command, user_id: str) -> bool:
     """Whether somebody's yes is counted already."""
     return any(one["user"] == user_id for one in command.approvals or ())

@@ -126,6 +126,16 @@ class Settings(BothSettings, AppSettings, RelaySettings, Sourced):
         return next((one for one in self.issuers if one.issuer == DEV_ISSUER), None)
 
     @cached_property
+    def approvals_url(self) -> str | None:
+        """Below which each approval has its page; None where people cannot sign in by themselves.
+
+        The development stack's links are one-time, and printed for whoever started it.
+        """
+        if self.console_client_id is None:
+            return None
+        return f"{self.public_url.rstrip('/')}/console/approvals"
+
+    @cached_property
     def mcp_url(self) -> str:
         """The resource that MCP tokens are issued for (RFC 8707)."""
         return f"{self.public_url.rstrip('/')}/mcp"

@@ -148,7 +148,7 @@ class AppSettings(BaseSettings):
         60,
         "How old a DPoP proof (RFC 9449) may be, beside clock_skew_s.",
         unit="seconds",
-        change="Lower it where clocks are kept by NTP: within it, each replica takes a proof once.",
+        change="Lower it where clocks are kept by NTP: within it a proof is remembered.",
     )
     dpop_nonce_s: float = setting(
         0,
@@ -163,6 +163,12 @@ class AppSettings(BaseSettings):
         " all open. None: a secret of the process's own.",
         unit="32 bytes or more each",
         change="Where there are several replicas: give all the same.",
+    )
+    elicitation_first: Literal["url", "form"] = setting(
+        "url",
+        "How a person is asked for an approval whose client has both modes of elicitation: url, at"
+        " the console, or form, in the client.",
+        change="form, where the client's word for its person is enough, and one click is wanted.",
     )
     approval_wait_s: Seconds = setting(
         600,

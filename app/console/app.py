@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.console import sign_in
 from app.console.links import Links
 from app.console.openid import OpenId
-from app.console.pages import PAGES
+from app.console.pages import PAGES, approval
 from app.console.parts import BASE, SESSION, Console, Page, session_of
 from app.console.sessions import NoSessionError, Sessions
 from app.console.templating import HERE, environment
@@ -62,6 +62,8 @@ def build(broker: Parts) -> ASGIApp | None:
     for page in PAGES:
         guards = [Depends(signed_in(console)), Depends(needs(page))]
         app.include_router(page.router(console), prefix=page.url, dependencies=guards)
+    guards = [Depends(signed_in(console))]
+    app.include_router(approval.router(console), prefix=approval.PATH, dependencies=guards)
     app.add_api_route(BASE, first(console), dependencies=[Depends(signed_in(console))])
     app.add_api_route(f"{BASE}/", first(console), dependencies=[Depends(signed_in(console))])
     app.mount(f"{BASE}/static", StaticFiles(directory=HERE / "static"))

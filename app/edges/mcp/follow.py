@@ -15,6 +15,7 @@ from app.commands.store.commands import Command
 from app.commands.watch import Subscription
 from app.edges.calls import Accepted
 from app.edges.commands import cancel, find
+from app.edges.mcp.asking import page
 from app.edges.mcp.calls import Context, meta
 from app.edges.mcp.replies import (
     JustWritten,
@@ -44,9 +45,16 @@ async def wait(
     if ended is None:
         stands = await _standing(broker, who, accepted, newest)
         if isinstance(stands, JustWritten) or not stands.final:
-            return accepted_reply(stands, accepted)
+            return accepted_reply(stands, accepted, page=_page(broker, who, stands))
         ended = stands  # before it was called again
     return await _told(broker, ended, accepted)
+
+
+def _page(broker: Parts, who: Identity, stands: Standing) -> str | None:
+    """Where the caller decides about a call that waits for an approval of theirs."""
+    url = broker.settings.approvals_url
+    theirs = isinstance(stands, Command) and page.offered(stands, who)
+    return f"{url}/{stands.id}" if url is not None and theirs else None
 
 
 async def soon(
@@ -84,7 +92,7 @@ async def _watched(
 ) -> tuple[Command | None, Command | None]:
     """The command's end, if the wait saw it, and the newest that the wait saw."""
     # Who asked for progress is shown at once where a call stands, so that is read.
-    just_written = accepted.written.new and not hears(ctx)
+    just_written = accepted.written.new and not hears(ctx) and not page.tells(ctx)
     try:
         with broker.feed.watch(
             who.tenant_id, accepted.written.id, just_written=just_written
@@ -114,7 +122,8 @@ async def ended(
     broker: Parts, ctx: Context, who: Identity, command_id: UUID, *, wait_s: float
 ) -> Command | None:
     """The end of a command that was accepted before, with its progress; None after the wait."""
-    with broker.feed.watch(who.tenant_id, command_id, end_only=not hears(ctx)) as watch:
+    end_only = not (hears(ctx) or page.tells(ctx))
+    with broker.feed.watch(who.tenant_id, command_id, end_only=end_only) as watch:
         return await _follow(broker, ctx, watch, wait_s)
 
 
@@ -131,7 +140,7 @@ async def _follow(
     until, reported_at = now + wait_s, now - SILENCE_S
     reported: float | None = None
     newest: Command | None = None
-    pending, reported_seq = False, 0
+    pending, asked, reported_seq = False, False, 0
     while now < until:
         due = reported_at + (SILENCE_S if pending else broker.settings.heartbeat_s)
         if now >= due:
@@ -141,6 +150,10 @@ async def _follow(
             reported_seq = 0 if newest is None else newest.progress_seq
         else:
             change = await watch.change(min(due, until) - now)
+            if change is not None:
+                if asked and not change.awaits_approval:
+                    await page.completed(ctx, change)
+                asked = change.awaits_approval
             if change is not None and change.final:
                 if change.progress_seq > reported_seq:
                     # The last report was held back, or came with the end: it is still sent.

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from app import assets
 from app.edges.auth.scopes import CALL, need
 from app.edges.calls import Accepted
+from app.edges.commands import find
 from app.edges.failures import translated
 from app.edges.mcp import (
     command_tools,
@@ -31,7 +32,7 @@ from app.edges.mcp import (
     spans,
     tasks,
 )
-from app.edges.mcp.asking import approval, dialogue
+from app.edges.mcp.asking import approval, dialogue, page
 from app.edges.mcp.calls import (
     PATH,
     Context,
@@ -42,7 +43,7 @@ from app.edges.mcp.calls import (
     plainly,
     request_of,
 )
-from app.edges.mcp.legacy import stream
+from app.edges.mcp.legacy import asks, stream
 from app.edges.mcp.legacy import tasks as legacy
 from app.edges.mcp.legacy.sessions import Sessions
 from app.edges.mcp.messages import Messages
@@ -118,7 +119,7 @@ class Front:
     def endpoint(self, app: ASGIApp) -> ASGIApp:
         """The same app, with one reading of messages and with the older era's sessions."""
         changes = stream.SessionStream(self._broker, self._security)
-        return Messages(Sessions(app, changes, self._broker.stops))
+        return Messages(Sessions(app, changes, self._broker.stops, asks.Asks(self._broker)))
 
     def _schema(self, name: str) -> Mapping[str, Any] | None:
         if name == saga_tools.RUN.name:
@@ -163,6 +164,8 @@ class Front:
             request, wait_s = request_of(ctx, tool, params)
             as_task = tasks.declared(ctx) and tool.policy.task != "forbidden"
             approves = tool.policy.approval.by == "ask" and not as_task
+            at_console = page.opens(self._broker.settings, ctx) and not as_task
+            approves = approves and not at_console
             if (approves or tool.policy.asks) and approval.can_ask(ctx):
                 asked = await dialogue.ask(
                     self._broker, who, tool, params, request, approves=approves
@@ -170,14 +173,26 @@ class Front:
                 if isinstance(asked, types.InputRequiredResult):
                     return asked
                 request = asked
+            elif at_console and params.request_state is not None:
+                request = dialogue.Dialogue.of(params.request_state).keyed(request)
             accepted = await accept(self._broker, who, request, wait_s=wait_s)
             if as_task:
                 return await self._as_task(ctx, who, accepted)
-            return await follow.wait(self._broker, ctx, who, accepted)
+            shown = await page.ask(self._broker, who, accepted, params) if at_console else None
+            return shown or await self._waited(ctx, who, accepted)
         except (BrokerError, *AWAY) as error:
             if not isinstance(error, BrokerError):
                 error = translated(error, path=f"tools/call {params.name}")
             return problem_reply(error)
+
+    async def _waited(
+        self, ctx: Context, who: Identity, accepted: Accepted
+    ) -> types.CallToolResult:
+        """The outcome, or where the call stands; on the older era its person is asked first."""
+        if page.tells(ctx) and accepted.tool.policy.approval.by != "none":
+            command = await find(self._broker, who, accepted.written.id)
+            await asks.offer(self._broker, ctx, command)
+        return await follow.wait(self._broker, ctx, who, accepted)
 
     async def _as_task(self, ctx: Context, who: Identity, accepted: Accepted) -> Any:
         """The outcome of a call that ends soon, as its client shows that at once; else its task."""

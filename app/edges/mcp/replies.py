@@ -69,10 +69,12 @@ class JustWritten:
 Standing = Command | JustWritten
 
 
-def accepted_reply(command: Standing, accepted: Accepted) -> types.CallToolResult:
-    """A normal result that says: it runs, do not call again."""
+def accepted_reply(
+    command: Standing, accepted: Accepted, *, page: str | None = None
+) -> types.CallToolResult:
+    """A normal result that says: it runs, do not call again. `page`: where its caller decides."""
     waits = waits_of(command) if isinstance(command, Command) else None
-    next_step = running_next(command.id, waits=waits)
+    next_step = running_next(command.id, waits=waits, page=page)
     text = f"Accepted; it {waits}." if waits else "Accepted, still running."
     if accepted.deduplicated:
         next_step = f"{JOINED} {next_step}"
@@ -81,6 +83,7 @@ def accepted_reply(command: Standing, accepted: Accepted) -> types.CallToolResul
         "command_id": str(command.id),
         "state": str(command.state),
         "waiting_for": waiting_for(command) if waits and isinstance(command, Command) else None,
+        "approval_url": page,
         "deduplicated": accepted.deduplicated or None,
         "stage": command.stage,
         "percent": command.percent,

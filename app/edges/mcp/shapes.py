@@ -19,6 +19,7 @@ ACCEPTED_SCHEMA: Final[dict[str, Any]] = {
         "command_id": {"type": "string"},
         "state": {"type": "string"},
         "waiting_for": {"type": "string", "description": "What is waited for, and by whose word."},
+        "approval_url": {"type": "string", "description": "Where the user decides about it."},
         "deduplicated": {"type": "boolean", "description": "It joined an unfinished call."},
         "result_uri": {"type": "string", "description": "Where the result will be read."},
         "deadline_at": {"type": "string"},

@@ -23,6 +23,7 @@ from app.identity import Identity
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 MISSING_CAPABILITY: Final = -32021
 HEADER_MISMATCH: Final = -32020
+JOINED: Final = "joined an identical call of yours"
 ASKS: Final = "waits for the user's approval, or an operator's"
 
 
@@ -55,6 +56,8 @@ class Tasks:
         """A task handle, for a client that declared the extension."""
         command = await find(self._broker, identity_of(ctx), accepted.written.id)
         shown = self._shown(command, waits=bool(await asked(self._broker, ctx, command)))
+        if accepted.deduplicated:
+            shown["statusMessage"] = line_of(JOINED, shown.get("statusMessage"))
         return shown | {"resultType": "task", "_meta": {META: about(command, accepted)}}
 
     def _shown(self, command: Command, *, waits: bool = False) -> dict[str, Any]:

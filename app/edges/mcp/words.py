@@ -69,11 +69,15 @@ def waits_of(command: Command) -> str | None:
     return approval_of(command) or later_of(command)
 
 
-def running_next(command_id: UUID, *, waits: str | None) -> str:
-    """What to do about a command that has not ended; `waits` is for persons, or its start."""
+def running_next(command_id: UUID, *, waits: str | None, page: str | None = None) -> str:
+    """What to do about a command that has not ended; `waits` is for persons, or its start.
+
+    `page` is where the caller may decide about it.
+    """
     if waits is not None:
+        own = "" if page is None else f", and that they can decide about it at {page}"
         return (
-            f"Tell the user that it {waits}. Do not call this tool again:"
+            f"Tell the user that it {waits}{own}. Do not call this tool again:"
             f" command_status with command_id {command_id} tells what became of it."
         )
     return (

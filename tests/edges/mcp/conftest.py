@@ -139,7 +139,9 @@ def twin(standing: Front, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @contextmanager
-def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
+def served(
+    home: Path, dsns: Dsns, issuer: DevIssuer, *, port: int | None = None, **changes: str
+) -> Generator[Front]:
     env = {
         "MCP_BROKER_DATABASE_URL": dsns.app,
         "MCP_BROKER_ISSUERS": issuer.setting(),
@@ -154,8 +156,9 @@ def served(home: Path, dsns: Dsns, issuer: DevIssuer) -> Generator[Front]:
         # What is told of a change of tools is told by its announcement, not by reading again.
         "MCP_BROKER_CATALOG_KEPT_S": "3600",
         "MCP_BROKER_MCP_EVENTS": "true",
+        **{f"MCP_BROKER_{name}": value for name, value in changes.items()},
     }
-    app = AppProcess(home=home, env=env, port=free_port(), name="app")
+    app = AppProcess(home=home, env=env, port=port or free_port(), name="app")
     app.start()
     try:
         yield Front(app=app, issuer=issuer, dsns=dsns)

@@ -18,13 +18,13 @@ async def send(
     *,
     name: str | None = None,
     extensions: tuple[str, ...] = (),
-    asks: bool = False,
+    asks: bool | Mapping[str, Any] = False,
     meta: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> httpx2.Response:
     """One request of the modern era; `name` is the Mcp-Name header.
 
-    `asks`: the client shows questions to its person (elicitation).
+    `asks`: the client shows questions to its person (elicitation), in these modes.
     """
     sent, body = framed(method, params, name, extensions, asks, meta, headers)
     return await http.post("/mcp", json=body, headers=sent)
@@ -44,14 +44,14 @@ def framed(
     params: Mapping[str, Any],
     name: str | None,
     extensions: tuple[str, ...] = (),
-    asks: bool = False,
+    asks: bool | Mapping[str, Any] = False,
     meta: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The headers and the body of a request of the modern era."""
     capabilities: dict[str, Any] = {"extensions": {one: {} for one in extensions}}
-    if asks:
-        capabilities["elicitation"] = {}
+    if asks is not False:
+        capabilities["elicitation"] = {} if asks is True else dict(asks)
     whole = {
         "io.modelcontextprotocol/protocolVersion": VERSION,
         "io.modelcontextprotocol/clientCapabilities": capabilities,
@@ -96,7 +96,7 @@ async def task(
     task_id: str,
     *,
     name: str | None = None,
-    asks: bool = False,
+    asks: bool | Mapping[str, Any] = False,
     **more: Any,
 ) -> Any:
     """A task method of a client that declares the extension."""

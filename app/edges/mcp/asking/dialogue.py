@@ -35,6 +35,8 @@ class Dialogue(BaseModel):
     id: str = Field(default_factory=lambda: str(uuid4()))
     """The idempotency key of a call that brings none: one dialogue makes one command."""
     asked: str = ""
+    found: str | None = None
+    """The key of the call's command, where that waits for an approval at the console."""
     given: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
@@ -49,7 +51,8 @@ class Dialogue(BaseModel):
 
     def keyed(self, request: CallRequest) -> CallRequest:
         """The call that this ends in, found again by the same answers."""
-        return replace(request, idempotency_key=request.idempotency_key or f"asked:{self.id}")
+        own = self.found or f"asked:{self.id}"
+        return replace(request, idempotency_key=request.idempotency_key or own)
 
 
 async def ask(

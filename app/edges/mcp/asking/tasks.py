@@ -15,13 +15,12 @@ from app.commands.approvals import Needed, has_approved, refusal
 from app.commands.store import commands
 from app.commands.store.commands import Command
 from app.edges.commands import decide
+from app.edges.mcp.asking import page
 from app.edges.mcp.asking.approval import QUESTION, SAID, Decision, can_ask, decision, question
-from app.edges.mcp.asking.dialogue import audit
 from app.edges.mcp.calls import Context, identity_of
 from app.edges.parts import Parts
 from app.errors import NotCancellableError
 from app.identity import Identity
-from app.intake.prepare import CallRequest
 from app.postgres.engine import tenant_transaction
 from app.sagas.store import sagas
 from app.sagas.store.sagas import SagaRow
@@ -37,10 +36,13 @@ class Asked:
 
 async def asked(broker: Parts, ctx: Context, task: Command) -> dict[str, Asked]:
     """What a task asks now, by the key of each question; nothing where its client cannot ask."""
-    if task.final or not can_ask(ctx):
+    at_console = page.opens(broker.settings, ctx)
+    if task.final or not (at_console or can_ask(ctx)):
         return {}
     who = identity_of(ctx)
-    found = {key: one async for key, one in _open(broker, task)}
+    found = {key: one async for key, one in _open(broker, task, at_console=at_console)}
+    if at_console:
+        return {key: one for key, one in found.items() if page.offered(one.command, who)}
     return {key: one for key, one in found.items() if _counts(one.command, who)}
 
 
@@ -61,15 +63,16 @@ async def answer(
     Raises:
         MCPError: an answer is not of the shape that was asked for.
     """
+    at_console = page.opens(broker.settings, ctx)
+    judged = page.said if at_console else decision
     answered = [
         (one.command, found)
         for key, one in (await asked(broker, ctx, task)).items()
-        if (found := decision(responses, key)) is not None
+        if (found := judged(responses, key)) is not None
     ]
     for command, found in answered:
-        if found is Decision.DISMISSED:
-            request = CallRequest(tool=command.tool, method=command.method, args={})
-            await audit(broker, who, request, found)
+        if at_console or found is Decision.DISMISSED:
+            await page.answer(broker, who, command, found)
             continue
         with contextlib.suppress(NotCancellableError):  # somebody else was first
             await decide(
@@ -82,10 +85,13 @@ async def answer(
             )
 
 
-async def _open(broker: Parts, task: Command) -> AsyncIterator[tuple[str, Asked]]:
+async def _open(
+    broker: Parts, task: Command, *, at_console: bool
+) -> AsyncIterator[tuple[str, Asked]]:
+    ask = _offered if at_console else _asked
     if task.saga_role != "saga":
         if task.awaits_approval and (
-            found := await _asked(broker, task, await _saga_of(broker, task))
+            found := await ask(broker, task, await _saga_of(broker, task))
         ):
             yield QUESTION, found
         return
@@ -96,7 +102,7 @@ async def _open(broker: Parts, task: Command) -> AsyncIterator[tuple[str, Asked]
         found = {one.id: one for one in await commands.find_many(conn, ids) if one.awaits_approval}
     for row in rows:
         command = None if row.command_id is None else found.get(row.command_id)
-        if command is not None and (one := await _asked(broker, command, saga)):
+        if command is not None and (one := await ask(broker, command, saga)):
             yield f"{QUESTION} {row.step}", one
 
 
@@ -119,6 +125,17 @@ async def _asked(broker: Parts, command: Command, saga: SagaRow | None) -> Asked
     return Asked(
         command=command, request=question(tool, command.args or {}, step=command.saga_step)
     )
+
+
+async def _offered(broker: Parts, command: Command, saga: SagaRow | None) -> Asked | None:
+    """The console's page of a call; who may decide there is judged by the call."""
+    tool = await broker.catalog.tool(command.tool, command.method)
+    if tool is None:
+        return None
+    title = tool.title or tool.name
+    if saga is not None and command.saga_step is not None:
+        title += f" (step {command.saga_step!r} of the saga)"
+    return Asked(command=command, request=page.elicitation(broker.settings, command, title=title))
 
 
 def _said_of_step(command: Command, saga: SagaRow | None) -> str | None:

@@ -8,7 +8,6 @@ names none is given an id, every replica takes any, and it gives no access to an
 
 from dataclasses import dataclass
 from typing import Final
-from uuid import uuid4
 
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.edges.mcp.calls import PATH, VERSION_HEADER
+from app.edges.mcp.legacy.asks import Asks, session_name
 from app.edges.mcp.messages import MESSAGE
 from app.edges.stops import Stops, call_name
 
@@ -30,6 +30,7 @@ class Sessions:
     app: ASGIApp
     stream: ASGIApp
     stops: Stops
+    asks: Asks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of the newer era as it is, and one of the older with its session."""
@@ -47,7 +48,7 @@ class Sessions:
         elif session := headers.get(MCP_SESSION_ID_HEADER):
             await self._of_session(session, scope, receive, send)
         else:
-            await self.app(scope, receive, naming(send))
+            await self.app(scope, receive, naming(send, session_name(scope[MESSAGE])))
 
     async def _of_session(self, session: str, scope: Scope, receive: Receive, send: Send) -> None:
         statuses: list[int] = []
@@ -57,7 +58,7 @@ class Sessions:
                 statuses.append(message["status"])
             await send(message)
 
-        await self.app(scope, receive, told)
+        await self.app(scope, receive, self.asks.streaming(scope, session, told))
         # Form and version of the message were checked by whom it went through.
         decoded = scope[MESSAGE]
         if statuses == [202] and decoded.get("method") == CANCELLED:
@@ -65,14 +66,16 @@ class Sessions:
             name = call_name(scope["broker.identity"], session, request_id)
             if name is not None:
                 self.stops.stop(name)
+        elif statuses == [202]:
+            await self.asks.heard(scope["broker.identity"], decoded)
 
 
-def naming(send: Send) -> Send:
+def naming(send: Send, session: str) -> Send:
     """Give the client a session's name with the answer (2025-11-25, "Session Management")."""
 
     async def named(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)[MCP_SESSION_ID_HEADER] = uuid4().hex
+            MutableHeaders(scope=message)[MCP_SESSION_ID_HEADER] = session
         await send(message)
 
     return named

@@ -17,12 +17,13 @@ from app.commands.watch import until_final
 from app.edges.auth.scopes import CALL, need
 from app.edges.commands import cancel, find, listing
 from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
+from app.edges.mcp.legacy import asks
 from app.edges.mcp.replies import META, POLL_MS, about, outcome_reply, protocol_error
 from app.edges.mcp.tasks import described, kept_ms, own_task
 from app.edges.parts import Parts
 from app.errors import BrokerError
 
-VERSION: Final = "2025-11-25"
+VERSION: Final = asks.VERSION
 RELATED: Final = "io.modelcontextprotocol/related-task"
 CAPABILITY: Final = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
 PAGE: Final = 50
@@ -55,7 +56,7 @@ class LegacyTasks:
             case "tasks/list":
                 return await self._list(ctx, params.get("cursor"))
             case "tasks/get":
-                return self._shown(await self._find(ctx))
+                return self._shown(ctx, await self._find(ctx))
             case "tasks/result":
                 return await self._result(ctx)
             case "tasks/cancel":
@@ -83,14 +84,15 @@ class LegacyTasks:
         request, _ = request_of(ctx, tool, params)
         accepted = await accept(self._broker, who, request)
         command = await find(self._broker, who, accepted.written.id)
-        return {"task": self._shown(command), "_meta": {META: about(command, accepted)}}
+        return {"task": self._shown(ctx, command), "_meta": {META: about(command, accepted)}}
 
     async def _find(self, ctx: Context) -> Command:
         return await own_task(self._broker, identity_of(ctx), str((ctx.params or {}).get("taskId")))
 
-    def _shown(self, command: Command) -> dict[str, Any]:
+    def _shown(self, ctx: Context, command: Command) -> dict[str, Any]:
         asked = command.cancel_requested_at is not None and not command.final
-        shown = described(command, status(command), "a cancel is asked for" if asked else None)
+        state = "input_required" if asks.offering(ctx, command) else status(command)
+        shown = described(command, state, "a cancel is asked for" if asked else None)
         return shown | {"ttl": kept_ms(self._broker), "pollInterval": POLL_MS}
 
     async def _list(self, ctx: Context, cursor: Any) -> dict[str, Any]:
@@ -101,12 +103,13 @@ class LegacyTasks:
         found = await listing(
             self._broker, identity_of(ctx), states=None, tool=None, before=before, limit=PAGE
         )
-        page: dict[str, Any] = {"tasks": [self._shown(one) for one in found]}
+        page: dict[str, Any] = {"tasks": [self._shown(ctx, one) for one in found]}
         return page | ({"nextCursor": str(found[-1].id)} if len(found) == PAGE else {})
 
     async def _result(self, ctx: Context) -> dict[str, Any]:
-        """The outcome; waits for it, as the spec says."""
+        """The outcome; waits for it, as the spec says, and asks for what the task waits for."""
         command = await self._find(ctx)
+        await asks.offer(self._broker, ctx, command, meta={RELATED: {"taskId": str(command.id)}})
         if not command.final:
             with self._broker.feed.watch(command.tenant_id, command.id, end_only=True) as watch:
                 while not command.final:
@@ -127,7 +130,7 @@ class LegacyTasks:
             raise MCPError(types.INVALID_PARAMS, f"The task has ended: {status(command)}")
         reason = "cancelled by the client (tasks/cancel)"
         change = await cancel(self._broker, identity_of(ctx), command.id, reason=reason)
-        return self._shown(change.command)
+        return self._shown(ctx, change.command)
 
 
 def announced(answer: HandlerResult) -> HandlerResult:
