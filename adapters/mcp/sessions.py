@@ -238,11 +238,13 @@ class Sessions:
 
 
 async def _listen(session: Session, client: Client) -> None:
-    """Hear of changed tools in the newer era, where a server says such things only when asked."""
+    """Hear of changed tools in the newer era, where a server says such things only when asked.
+
+    One whose era is given is not asked for its capabilities, so it is tried.
+    """
     tools = client.server_capabilities.tools
-    if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or not (
-        tools and tools.list_changed
-    ):
+    is_without = tools is not None and not tools.list_changed
+    if client.protocol_version not in MODERN_PROTOCOL_VERSIONS or is_without:
         return
     while True:
         with contextlib.suppress(SubscriptionLost):

@@ -8,6 +8,11 @@ from typing import Any
 import mcp_types as types
 from mcp.server import InitializationOptions, NotificationOptions, Server
 from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 
 TASKS = "io.modelcontextprotocol/tasks"
@@ -31,13 +36,20 @@ class Servant:
         self.cancelled = asyncio.Event()
         self.asked = 0
         self.ended = "completed"
-        self.server = Server("servant", on_list_tools=self.list_tools, on_call_tool=self.call_tool)
+        self.bus = InMemorySubscriptionBus()
+        self.server = Server(
+            "servant",
+            on_list_tools=self.list_tools,
+            on_call_tool=self.call_tool,
+            on_subscriptions_listen=ListenHandler(self.bus),
+        )
         self.server.extensions[TASKS] = {}
         self.server.add_request_handler("tasks/get", TaskParams, self.get_task)
         self.server.add_request_handler("tasks/cancel", TaskParams, self.cancel_task)
 
     async def list_tools(self, _ctx: Any, _params: Any) -> types.ListToolsResult:
         names = ("echo", "blocks", "slow", "fail", "refuse", "die", "huge", "task", "ask", "misfit")
+        names += ("change",)
         tools = [
             types.Tool(
                 name=name,
@@ -85,6 +97,13 @@ class Servant:
         sys.stderr.write("about to die\n")
         sys.stderr.flush()
         os._exit(3)
+
+    async def do_change(self, ctx: Any, args: dict[str, Any]) -> types.CallToolResult:
+        """Says so by either era's way."""
+        self.described = args["described"]
+        await ctx.session.send_tool_list_changed()
+        await self.bus.publish(ToolsListChanged())
+        return types.CallToolResult(content=[])
 
     async def do_huge(self, _ctx: Any, args: dict[str, Any]) -> types.CallToolResult:
         return types.CallToolResult(content=[types.TextContent(text="x" * args["bytes"])])

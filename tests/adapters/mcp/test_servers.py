@@ -2,14 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
 from adapters.contract import Failure, Outcome, Result
 from adapters.credentials import CredentialSources
@@ -17,58 +13,18 @@ from adapters.kinds import Adapters, check
 from adapters.mcp.digests import digest
 from adapters.targets import Limits, Target
 from tests.adapters.executor import Heard, call_of
-from tests.adapters.mcp import servant as servants
-from tests.support.stack import listening
+from tests.adapters.mcp.conftest import ERAS, Place
+from tests.adapters.mcp.servant import BLOCKS
+from tests.support.stack import wait_for
 
 pytestmark = pytest.mark.thorough
 
-SERVANT = Path(servants.__file__)
-ERAS = ("legacy", "2026-07-28")
+ECHO: dict[str, Any] = {
+    "name": "echo",
+    "description": "Says what it was given.",
+    "inputSchema": {"type": "object"},
+}
 HTTP_ONLY = pytest.mark.parametrize("way", ERAS, indirect=True)
-
-
-@dataclass
-class Place:
-    """A server, and the target that leads to it."""
-
-    target: Callable[..., Target]
-    servant: servants.Servant | None = None
-    """The server itself, where it is in this process."""
-    requests: list[str] = field(default_factory=list[str])
-
-
-@pytest.fixture(params=[*ERAS, "stdio"])
-async def way(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    era: str = request.param
-    if era == "stdio":
-        yield Place(stdio_target)
-        return
-    async with AsyncExitStack() as stack:
-        made = servants.Servant()
-        requests: list[str] = []
-        app = made.server.streamable_http_app()
-
-        async def seen(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http":
-                requests.append(scope["method"])
-            await app(scope, receive, send)
-
-        port = await stack.enter_async_context(listening(seen, lifespan="auto"))
-
-        def target(**fields: Any) -> Target:
-            options = {"era": era} | fields.pop("options", {})
-            address = f"http://127.0.0.1:{port}/mcp"
-            return Target(name="servant", kind="mcp", address=address, options=options, **fields)
-
-        yield Place(target, made, requests)
-
-
-def stdio_target(**fields: Any) -> Target:
-    args = ["-I", str(SERVANT), *fields.pop("more", [])]
-    options = {"args": args} | fields.pop("options", {})
-    return Target(
-        name="servant", kind="mcp", address=f"stdio:{sys.executable}", options=options, **fields
-    )
 
 
 @pytest.fixture
@@ -110,7 +66,7 @@ async def test_arguments_and_structured_content_pass_through(
 
 async def test_every_block_of_content_passes_through(adapters: Adapters, way: Place) -> None:
     result = done(await adapters.run(call_of(way.target(), mapping={"tool": "blocks"}), Heard()))
-    assert result.content == servants.BLOCKS
+    assert result.content == BLOCKS
     assert result.value == {"n": 5}
 
 
@@ -204,11 +160,7 @@ async def test_an_answer_that_is_huge_is_told_and_the_session_lives(
 async def test_a_tool_that_is_not_what_was_reviewed_is_not_called(
     adapters: Adapters, way: Place
 ) -> None:
-    told = {
-        "name": "echo",
-        "description": "Says what it was given.",
-        "inputSchema": {"type": "object"},
-    }
+    told = ECHO
     mapping = {"tool": "echo", "digest": digest(told)}
     assert not check(way.target(), mapping)
     done(await adapters.run(call_of(way.target(), args={"a": 1}, mapping=mapping), Heard()))
@@ -228,6 +180,28 @@ async def test_a_tool_that_is_not_what_was_reviewed_is_not_called(
     assert (outcome.code, outcome.details["found"]) == ("target_changed", None)
     if way.servant is not None:
         assert len(way.servant.seen) == 1, "only the first was called"
+
+
+@pytest.mark.guarantee("adapters:reviewed")
+async def test_a_change_that_the_server_tells_of_is_noticed_at_once(
+    adapters: Adapters, way: Place
+) -> None:
+    """Not a minute later, when its tools would be listed anew."""
+    before, after = ({**ECHO, "description": words} for words in ("Says what it was given.", "!"))
+
+    async def outcome_of(mapping: dict[str, Any], **args: Any) -> Outcome:
+        return await adapters.run(call_of(way.target(), args=args, mapping=mapping), Heard())
+
+    reviewed = {"tool": "echo", "digest": digest(before)}
+    done(await outcome_of(reviewed))
+    done(await outcome_of({"tool": "change"}, described="!"))
+
+    async def noticed() -> bool:
+        outcome = await outcome_of(reviewed)
+        return isinstance(outcome, Failure) and outcome.code == "target_changed"
+
+    await wait_for(noticed, 5)
+    done(await outcome_of({"tool": "echo", "digest": digest(after)}))
 
 
 @HTTP_ONLY
@@ -263,7 +237,7 @@ async def test_a_task_is_followed_to_its_end(
     call = call_of(way.target(), args={"end": end}, mapping={"tool": "task"})
     outcome = await asyncio.wait_for(adapters.run(call, heard), 20)
     if code is None:
-        assert done(outcome) == Result(value={"made": True}, content=servants.BLOCKS[:1])
+        assert done(outcome) == Result(value={"made": True}, content=BLOCKS[:1])
         assert (None, None, "asked 2 times") in heard.said
     else:
         assert (failed(outcome).code, failed(outcome).outcome_unknown) == (code, unknown)

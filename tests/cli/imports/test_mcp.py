@@ -180,7 +180,7 @@ async def test_a_server_behind_a_token_is_asked_with_it_and_the_file_has_none(
         path = tmp_path / "servant.yml"
         same = await broker("catalog", "diff", path, THE_TOKEN="t0ken-t0ken")
         away = await broker("catalog", "diff", path, "--json", code=2)
-    assert "10 same" in same.stdout
+    assert "11 same" in same.stdout
     assert {one["state"] for one in json.loads(away.stdout)} == {"unreadable"}
     assert "THE_TOKEN is not set" in away.stdout
     text = path.read_text()
