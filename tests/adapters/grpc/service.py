@@ -118,7 +118,7 @@ def add_reflection(server: Any, version: str, pool: Any) -> None:
 
 @asynccontextmanager
 async def serving(
-    credentials: Any = None, *, versions: Sequence[str] = ("v1alpha",)
+    credentials: Any = None, *, versions: Sequence[str] = ("v1alpha",), port: int = 0
 ) -> AsyncGenerator[Service]:
     """A server; `versions` are those of its reflection service."""
     pool = descriptor_pool.DescriptorPool()
@@ -141,7 +141,7 @@ async def serving(
     for version in versions:
         add_reflection(server, version, pool)
     port = (
-        server.add_insecure_port("127.0.0.1:0")
+        server.add_insecure_port(f"127.0.0.1:{port}")
         if credentials is None
         else server.add_secure_port("127.0.0.1:0", credentials)
     )

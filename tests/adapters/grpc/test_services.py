@@ -20,6 +20,7 @@ from adapters.kinds import Adapters, check
 from adapters.targets import Limits, Target, Tls
 from tests.adapters.executor import Heard, call_of
 from tests.adapters.grpc.service import NAME, Service, descriptors, serving
+from tests.support.stack import wait_for
 
 PINNED = descriptors()
 DO = {"method": f"{NAME}/Do", "descriptors": PINNED}
@@ -180,6 +181,28 @@ async def test_cancel_and_deadline_reach_the_service(
     outcome = failed(await asyncio.wait_for(adapters.run(late, Heard()), 5))
     assert (outcome.code, outcome.outcome_unknown) == ("deadline_exceeded", True)
     await asyncio.wait_for(service.cancelled.wait(), 5)
+
+
+@pytest.mark.guarantee("adapters:one-rule")
+@pytest.mark.parametrize("mapping", [DO, WATCH])
+async def test_a_service_that_dies_in_the_middle_is_unknown_and_found_again(
+    adapters: Adapters, mapping: dict[str, Any]
+) -> None:
+    async with serving() as dying:
+        target = plain(dying)
+        call = call_of(target, args={"name": "wait"}, mapping=mapping)
+        running = asyncio.create_task(adapters.run(call, Heard()))
+        await asyncio.wait_for(dying.begun.wait(), 5)
+    outcome = failed(await asyncio.wait_for(running, 5))
+    assert outcome.outcome_unknown, outcome
+    port = int(dying.address.rpartition(":")[2])
+
+    async def found() -> bool:
+        again = call_of(target, args={"name": "n"}, mapping=mapping)
+        return isinstance(await adapters.run(again, Heard()), Result)
+
+    async with serving(port=port):
+        await wait_for(found, 10)
 
 
 async def test_nobody_there_means_that_nothing_was_done(
