@@ -7,7 +7,7 @@ from adapters import authorization
 from adapters.http.checks import address
 from adapters.targets import Target
 
-MAPPING: Final = {"template", "workflow", "prompts", "labels", "digest"}
+MAPPING: Final = {"template", "workflow", "prompts", "labels", "stored", "digest"}
 PROMPTS: Final = (
     "limit",
     "inventory",
@@ -38,9 +38,10 @@ def check(target: Target, mapping: Mapping[str, Any]) -> Iterable[str]:
         yield "adapter.template is the template's id at the controller"
     if type(mapping.get("workflow", False)) is not bool:
         yield "adapter.workflow is true or false"
-    labels = mapping.get("labels", [])
-    if not isinstance(labels, list) or not all(isinstance(one, str) and one for one in labels):
-        yield "adapter.labels is a list of names"
+    for field in ("labels", "stored"):
+        names = mapping.get(field, [])
+        if not isinstance(names, list) or not all(isinstance(one, str) and one for one in names):
+            yield f"adapter.{field} is a list of names"
     prompts = mapping.get("prompts", {})
     if not isinstance(prompts, Mapping) or not all(isinstance(n, str) for n in prompts.values()):
         yield "adapter.prompts gives fields of the launch the names of arguments"

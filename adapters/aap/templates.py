@@ -1,14 +1,14 @@
 """The templates that a token may execute, and what they ask for at launch as JSON Schema."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from adapters.aap.api import Api, wire_of
-from adapters.contract import CallFailedError, Opening
+from adapters.contract import TARGET_FAILED, CallFailedError, Known, Opening
 
 KINDS: Final = {"job_template": "job_templates", "workflow_job_template": "workflow_job_templates"}
 # What a template asks for, by its `ask_…_on_launch`: the launch's field, and its schema.
@@ -63,6 +63,8 @@ class Template:
     labels: tuple[str, ...]
     asks: tuple[str, ...]
     survey: tuple[Mapping[str, Any], ...]
+    needs: tuple[str, ...] = ()
+    """Fields of its launch that it asks for and has no value of its own for."""
 
     @property
     def key(self) -> str:
@@ -83,9 +85,20 @@ class Template:
         properties = {one["variable"]: schema_of(one) for one in self.survey}
         properties |= {name: dict(schemas[field]) for field, name in self.prompts.items()}
         made: dict[str, Any] = {"type": "object", "properties": properties}
-        if needed := [one["variable"] for one in self.survey if one.get("required")]:
+        needed = [one["variable"] for one in self.survey if one.get("required")]
+        needed = [name for name in needed if name not in self.stored]
+        if needed := needed + [self.prompts[field] for field in self.needs]:
             made["required"] = needed
         return made | {"additionalProperties": False}
+
+    @property
+    def stored(self) -> list[str]:
+        """Passwords that it must have and has: a caller may leave them to it."""
+        return [
+            one["variable"]
+            for one in self.survey
+            if one.get("type") == "password" and one.get("required") and one.get("default")
+        ]
 
     @property
     def mapping(self) -> dict[str, Any]:
@@ -97,6 +110,8 @@ class Template:
             made["prompts"] = self.prompts
         if "labels" in self.asks:
             made["labels"] = [LABEL]
+        if self.stored:
+            made["stored"] = self.stored
         reviewed = [self.name, self.description, *self.labels, self.input_schema, made]
         written = orjson.dumps(reviewed, option=orjson.OPT_SORT_KEYS)
         return made | {"digest": f"sha256:{hashlib.sha256(written).hexdigest()}"}
@@ -125,14 +140,33 @@ async def listed(opening: Opening) -> list[Template | tuple[str, str]]:
 async def _read(
     api: Api, kind: str, path: str, said: Mapping[str, Any]
 ) -> Template | tuple[str, str]:
-    survey: list[Mapping[str, Any]] = []
-    if said.get("survey_enabled"):
-        try:
-            survey = (await api.get(f"{path}survey_spec/")).get("spec") or []
-        except CallFailedError as error:
-            return said["name"], f"its survey cannot be read: {error.message}"
+    try:
+        return _template(kind, said, await _survey(api, path, said))
+    except CallFailedError as error:
+        return said["name"], f"its survey cannot be read: {error.message}"
+
+
+async def read(api: Api, *, workflow: bool, number: int) -> Template:
+    """One of them, as it is now.
+
+    Raises:
+        CallFailedError: it, or its survey, cannot be read.
+    """
+    kind = "workflow_job_template" if workflow else "job_template"
+    path = f"{KINDS[kind]}/{number}/"
+    said = await api.get(path)
+    return _template(kind, said, await _survey(api, path, said))
+
+
+async def _survey(api: Api, path: str, said: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if not said.get("survey_enabled"):
+        return []
+    return (await api.get(f"{path}survey_spec/")).get("spec") or []
+
+
+def _template(kind: str, said: Mapping[str, Any], survey: Sequence[Mapping[str, Any]]) -> Template:
     summary = said["summary_fields"]
-    return Template(
+    template = Template(
         id=said["id"],
         is_workflow=kind != "job_template",
         name=said["name"],
@@ -145,13 +179,28 @@ async def _read(
             if said.get(f"ask_{one}_on_launch")
         ),
         survey=tuple(survey),
+        needs=("inventory",) if _lacks_inventory(kind, said) else (),
     )
+    try:
+        assert template.input_schema
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
+        words = f"A question of its survey makes no sense ({error})."
+        raise CallFailedError(Known.REFUSED, TARGET_FAILED, words) from None
+    return template
+
+
+def _lacks_inventory(kind: str, said: Mapping[str, Any]) -> bool:
+    """A job has to have one; a workflow's nodes may bring theirs."""
+    asks = bool(said.get("ask_inventory_on_launch"))
+    return kind == "job_template" and asks and said.get("inventory") is None
 
 
 def schema_of(question: Mapping[str, Any]) -> dict[str, Any]:
     """A survey's question as JSON Schema."""
     made = _typed(question)
     title, words = question.get("question_name"), question.get("question_description")
+    if question.get("type") == "password" and question.get("default"):
+        words = f"{words or ''} Left out, the template's own is used.".strip()
     if title:
         made["title"] = title
     if words:
@@ -174,7 +223,8 @@ def _typed(question: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "array", "items": items, "uniqueItems": True}
         case _:
             made = {"type": "string"} | _given(minLength=low, maxLength=high)
-            return made | ({"x-sensitive": True} if kind == "password" else {})
+            # By its format an import knows what is secret, whatever its name.
+            return made | ({"format": "password"} if kind == "password" else {})
 
 
 def _default(question: Mapping[str, Any]) -> Any:
@@ -189,7 +239,7 @@ def _default(question: Mapping[str, Any]) -> Any:
 def _choices(question: Mapping[str, Any]) -> list[str]:
     given = question.get("choices") or []
     lines = given.splitlines() if isinstance(given, str) else given
-    return [str(one) for one in lines if str(one).strip()]
+    return list(dict.fromkeys(str(one) for one in lines if str(one).strip()))
 
 
 def _number(value: Any) -> float | None:

@@ -1,6 +1,7 @@
 """`broker catalog import aap`: the templates of an automation controller, as they are."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -54,10 +55,29 @@ async def source(opening: Opening, target: Mapping[str, Any]) -> Source:
 
 async def found(opening: Opening, told: str | None) -> list[Draft | Skipped]:  # noqa: ARG001
     """Its templates as they are now."""
+    known = await listed(opening)
+    named = _apart([one for one in known if isinstance(one, Template)])
     return [
-        _draft(one) if isinstance(one, Template) else Skipped(source=one[0], reason=one[1])
-        for one in await listed(opening)
+        _draft(one, named[one.key])
+        if isinstance(one, Template)
+        else Skipped(source=one[0], reason=one[1])
+        for one in known
     ]
+
+
+def _apart(templates: Sequence[Template]) -> dict[str, str]:
+    """Names that are no other's, by key: organizations, and workflows, may have the same ones."""
+    ways: tuple[Callable[[Template], str], ...] = (
+        lambda one: one.name,
+        lambda one: f"{one.name} ({one.organization})",
+        lambda one: f"{one.name} ({one.organization}, {one.key})",
+    )
+    named: dict[str, str] = {}
+    for way in ways:
+        left = [one for one in templates if one.key not in named]
+        times = Counter(way(one) for one in left)
+        named |= {one.key: way(one) for one in left if times[way(one)] == 1}
+    return named
 
 
 def key_of(mapping: Mapping[str, Any]) -> str:
@@ -65,7 +85,7 @@ def key_of(mapping: Mapping[str, Any]) -> str:
     return f"{'workflow' if mapping.get('workflow') else 'job'}:{mapping.get('template')}"
 
 
-def _draft(template: Template) -> Draft:
+def _draft(template: Template, source: str) -> Draft:
     notes = ["Its source does not say whether it changes anything, so it asks first."]
     if "variables" in template.asks:
         notes.append(
@@ -78,8 +98,9 @@ def _draft(template: Template) -> Draft:
     if template.labels:
         words = f"{words} Labels: {', '.join(template.labels)}.".strip()
     return Draft(
-        source=template.name,
+        source=source,
         key=template.key,
+        short=template.name,
         title=template.name,
         description=words,
         input_schema=template.input_schema,

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from adapters.aap import client
 from adapters.contract import CANCELLED, MISCONFIGURED, TARGET_FAILED, Failure, Outcome, Result
 from adapters.credentials import CredentialSources
 from adapters.kinds import Adapters, check
 from adapters.targets import Target
 from tests.adapters.executor import Heard, call_of
+from tests.support.stack import wait_for
 from tests.system.eda.controller import TOKEN, Controller, Job, Template
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -131,6 +133,7 @@ async def test_a_failed_job_tells_its_failed_task(
     job = await calling.job()
     job.event("runner_on_failed", "fatal", task="Install", host="web1", res={"msg": "no disk"})
     job.event("playbook_on_stats", "PLAY RECAP")
+    job.unkept = 3  # as on a controller, whose events come after the end
     job.end("failed")
     outcome = await calling.outcome()
     assert isinstance(outcome, Failure)
@@ -149,20 +152,89 @@ async def test_a_job_that_the_controller_ends_tells_its_explanation(
     assert "ended 'error'. The node is gone." in outcome.message
 
 
+WORKFLOW = {"template": 13, "workflow": True}
+
+
+def node_of(controller: Controller, flow: Job, name: str, kind: str = "job") -> Job:
+    """The next of a workflow's nodes."""
+    node = controller.start(Template(name), {})
+    node.type = kind
+    flow.nodes.append(node)
+    return node
+
+
+@pytest.mark.guarantee("adapter:aap")
 async def test_a_workflows_failure_is_its_failed_nodes(
     adapters: Adapters, controller: Controller
 ) -> None:
-    calling = Calling(adapters, controller, mapping={"template": 13, "workflow": True})
+    calling = Calling(adapters, controller, mapping=WORKFLOW)
     flow = await calling.job()
-    node = controller.start(Template("part"), {})
-    flow.nodes.append(node)
-    node.event("runner_on_failed", task="Test", host="localhost", res={"msg": "red"})
-    node.end("failed")
-    flow.end("failed")
+    inner = node_of(controller, flow, "inner", "workflow_job")
+    node = node_of(controller, inner, "part")
+    node.event("runner_on_failed", task="Try", host="h", res={"msg": "tried"}, ignore_errors=True)
+    node.event("runner_on_failed", "fatal", task="Test", host="localhost", res={"msg": "red"})
+    node.end("failed", explanation="It was red.")
+    for job in (inner, flow):
+        job.end("failed")
     outcome = await calling.outcome()
     assert isinstance(outcome, Failure)
-    assert "Workflow job 1" in outcome.message
-    assert "Task 'Test' on localhost: red" in outcome.message
+    assert outcome.message.startswith("Workflow job 1 (flow) has ended 'failed'.")
+    words = "Job 3 (part): failed. It was red. Task 'Test' on localhost: red"
+    assert words in outcome.message
+    output = "Workflow job 2 (inner): failed\nJob 3 (part): failed\nfatal"
+    assert outcome.details["output"] == output
+
+
+@pytest.mark.guarantee("adapter:aap")
+async def test_a_workflows_result_is_what_its_nodes_have_kept(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller, mapping=WORKFLOW)
+    flow = await calling.job()
+    first = node_of(controller, flow, "build")
+    flow.waiting_nodes = 2
+    first.artifacts = {"version": "1", "built": True}
+    first.end("successful")
+    await calling.heard.until_said(3)
+    assert (1, 3, "1 of its nodes have ended") in calling.heard.said, "of all that there may be"
+    hidden, last = [node_of(controller, flow, name) for name in ("secret", "deploy")]
+    hidden.artifacts = "$hidden due to Ansible no_log flag$"
+    last.artifacts = {"version": "2"}
+    last.event("verbose", "\x1b[0;32mok: [web1]\x1b[0m\x00")
+    for job in (hidden, last, flow):
+        job.end("successful")
+    controller.away = 1
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Result), outcome
+    assert outcome.value["artifacts"] == {"version": "2", "built": True}
+    assert outcome.value["output"].splitlines() == [
+        "Job 2 (build): successful",
+        "Job 3 (secret): successful",
+        "Job 4 (deploy): successful",
+        "ok: [web1]",
+    ]
+
+
+async def test_artifacts_that_the_controller_hides_are_none(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    job.artifacts = "$hidden due to Ansible no_log flag$"
+    job.end("successful")
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Result), outcome
+    assert outcome.value["artifacts"] == {}
+
+
+async def test_a_job_that_never_started_tells_what_its_node_raised(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    (await calling.job()).end("error", traceback="Traceback\n  x\nError: no image")
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert "Error: no image" in outcome.message
 
 
 @pytest.mark.guarantee("adapter:aap")
@@ -172,8 +244,64 @@ async def test_a_cancel_ends_the_job(adapters: Adapters, controller: Controller)
     calling.heard.cancel()
     outcome = await calling.outcome()
     assert isinstance(outcome, Failure)
-    assert outcome.code == CANCELLED
+    assert (outcome.code, outcome.outcome_unknown) == (CANCELLED, False)
     assert job.cancelled
+
+
+@pytest.mark.guarantee("adapter:aap")
+async def test_a_cancel_is_said_again_while_the_controller_is_away(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    controller.away, controller.away_after_cancel = 3, 2
+    calling.heard.cancel()
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert (outcome.code, outcome.outcome_unknown) == (CANCELLED, False)
+    assert job.status == "canceled"
+
+
+async def test_a_cancel_that_the_controller_did_not_hear_in_time_leaves_the_outcome_unknown(
+    adapters: Adapters, controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CANCEL_S", 0.2)
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    controller.away = 4
+    calling.heard.cancel()
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert (outcome.code, outcome.outcome_unknown) == (CANCELLED, True)
+    assert f"{controller.url}/#/jobs/playbook/1" in outcome.message
+
+    async def ended() -> bool:
+        return job.status == "canceled"
+
+    await wait_for(ended, 10)  # it goes on behind the call
+
+
+async def test_a_job_that_may_not_be_cancelled_is_told_of_as_unknown(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    await calling.job()
+    controller.may_cancel = False
+    calling.heard.cancel()
+    outcome = await calling.outcome()
+    assert isinstance(outcome, Failure)
+    assert outcome.outcome_unknown
+    assert "could not be cancelled" in outcome.message
+
+
+async def test_a_job_that_was_done_as_the_cancel_came_is_done(
+    adapters: Adapters, controller: Controller
+) -> None:
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    job.end("successful")
+    calling.heard.cancel()
+    assert isinstance(await calling.outcome(), Result)
 
 
 async def test_what_a_template_drops_is_refused_and_its_job_cancelled(
@@ -240,6 +368,7 @@ async def test_a_job_that_cannot_be_labelled_is_launched_without_and_says_so(
         ({"template": 1, "prompts": {"credentials": "c"}}, "has no credentials"),
         ({"template": 1, "inventory": 2}, "adapter has no inventory"),
         ({"template": 1, "labels": "mcp"}, "adapter.labels"),
+        ({"template": 1, "stored": [1]}, "adapter.stored"),
     ],
 )
 def test_a_mapping_that_cannot_be_worked_with_is_told(mapping: dict[str, Any], wrong: str) -> None:

@@ -2,8 +2,9 @@
 
 It answers as AWX does where that matters (https://github.com/ansible/awx, awx/api): a template
 without "prompt on launch" drops variables and says so in `ignored_fields`; what is missing to start
-answers 400; a template without concurrent jobs queues; lists leave out heavy fields; a workflow's
-node is a job of its own; only what the token may execute is seen.
+answers 400, and so does what a survey does not take; a template without concurrent jobs queues;
+lists leave out heavy fields and have pages; a workflow's node is a job of its own, and its job has
+neither output nor artifacts; only what the token may execute is seen.
 
 A job is a real process (an ansible-playbook with the launch's extra variables and `awx_job_id`),
 unless a test says how it ends.
@@ -19,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
+from tests.system.eda import surveys
 from tests.system.eda.http_server import serving
 
 Run = Callable[[str, Mapping[str, Any]], subprocess.Popen[str]]
@@ -28,6 +30,9 @@ Answer = tuple[int, Any]
 API = "/api/v2"
 TOKEN = "the-controllers-token"
 ENDED = frozenset({"successful", "failed", "error", "canceled"})
+EVENTS = {"job": "job_events", "project_update": "events"}
+PAGE = 25
+PAGE_MAX = 200
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class Template:
     number: int = 0  # its id, where one is asked for
     may_start: bool = True
     organization_id: int | None = 1
+    inventory: int | None = 1
 
     @property
     def kind(self) -> str:
@@ -61,6 +67,7 @@ class Template:
             "type": self.kind,
             "name": self.name,
             "organization": self.organization_id,
+            "inventory": self.inventory,
             "description": self.description,
             "url": f"{path}/",
             "related": {"launch": f"{path}/launch/", "survey_spec": f"{path}/survey_spec/"},
@@ -105,10 +112,16 @@ class Job:
     told: str | None = None  # the status, where a test says it
     explanation: str = ""
     traceback: str = ""
-    artifacts: dict[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: dict[str, Any] | str = field(default_factory=dict[str, Any])
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     nodes: "list[Job]" = field(default_factory=list)
-    is_workflow: bool = False
+    type: str = "job"
+    waiting_nodes: int = 0  # of a workflow: those that have no job yet
+    unkept: int = 0  # so often it is seen ended before its events are kept
+
+    @property
+    def is_workflow(self) -> bool:
+        return self.type == "workflow_job"
 
     @property
     def status(self) -> str:
@@ -137,7 +150,7 @@ class Job:
         )
 
     def view(self, *, whole: bool = True) -> dict[str, Any]:
-        kind = "workflow_job" if self.is_workflow else "job"
+        kind = self.type
         related = {"stdout": f"{API}/{kind}s/{self.id}/stdout/"}
         if self.workflow:
             related["source_workflow_job"] = f"{API}/workflow_jobs/{self.workflow}/"
@@ -156,11 +169,16 @@ class Job:
         }
         if not whole:
             return view
-        return view | {
+        view |= {
             "extra_vars": orjson.dumps(self.extra_vars).decode(),
-            "artifacts": self.artifacts,
             "result_traceback": self.traceback,
         }
+        return view | ({"artifacts": self.artifacts} if self.type == "job" else {})
+
+    def as_node(self) -> dict[str, Any]:
+        """As a node shows its job (SUMMARIZABLE_FK_FIELDS)."""
+        said = {"id": self.id, "name": self.template, "description": "", "status": self.status}
+        return said | {"failed": self.status in ENDED - {"successful"}, "type": self.type}
 
     def workflow_view(self) -> dict[str, Any]:
         """Of the workflow job that it is a node of: launched with its variables."""
@@ -191,6 +209,7 @@ class Controller:
     token: str = TOKEN
     labels: list[str] = field(default_factory=list[str])
     may_label: bool = True
+    may_cancel: bool = True
     posts: list[str] = field(default_factory=list[str])
     gets: list[str] = field(default_factory=list[str])
     _serving: ExitStack = field(default_factory=ExitStack)
@@ -225,14 +244,16 @@ class Controller:
             case ["GET", "config"]:
                 return 200, {"version": "4.6.0"}
             case ["GET", "unified_job_templates"]:
-                return page(self._named(query))
+                return page(self._named(query), query)
             case ["POST", "job_templates" | "workflow_job_templates", name, "launch"]:
                 return self._launch(self.template(name), body)
             case ["GET", "job_templates" | "workflow_job_templates" as kind]:
                 templates = [one.view() for one in self.templates.values()]
-                return page([one for one in templates if f"{one['type']}s" == kind])
+                found = [one for one in templates if f"{one['type']}s" == kind]
+                return page(found, query)
             case ["GET", "job_templates" | "workflow_job_templates", name]:
-                return 200, self.template(name).view()
+                found = self.template(name)
+                return (404, {}) if name == found.name else (200, found.view())
             case ["GET", "job_templates" | "workflow_job_templates", name, "survey_spec"]:
                 return 200, {"name": "", "description": "", "spec": self.template(name).survey}
             case ["GET" | "POST", "labels"]:
@@ -243,26 +264,30 @@ class Controller:
                 return 200, self.node(number).workflow_view()
             case ["POST", "workflow_jobs", number, "cancel"] if self._find(number) is None:
                 return self._cancel(self.node(number))
-            case [_, "jobs" | "workflow_jobs", number, *rest]:
+            case [_, kind, number, *rest] if number.isdecimal():
                 job = self._find(number)
-                return (404, {}) if job is None else self._about(method, job, rest, query)
+                there = job is not None and kind == f"{job.type}s"
+                return self._about(method, job, rest, query) if job and there else (404, {})
             case _:
                 return 404, {}
 
     def _about(self, method: str, job: Job, rest: list[str], query: Mapping[str, str]) -> Answer:
         match [method, *rest]:
             case ["GET"]:
-                return 200, job.view()
+                job.unkept -= job.unkept > 0 and job.status in ENDED
+                return 200, job.view() | {"event_processing_finished": job.unkept == 0}
             case ["POST", "cancel"]:
-                return self._cancel(job)
-            case ["GET", "job_events"]:
+                return self._cancel(job) if self.may_cancel else (403, {"detail": "No."})
+            case ["GET", "job_events" | "events" as kind] if kind == EVENTS.get(job.type):
                 after = int(query.get("counter__gt", 0))
-                found = [event for event in job.output() if event["counter"] > after]
+                kept = [] if job.unkept else job.output()
+                found = [event for event in kept if event["counter"] > after]
                 found.sort(key=_counter, reverse=query.get("order_by", "").startswith("-"))
-                return page(found[: int(query.get("page_size", 25))])
-            case ["GET", "workflow_nodes"]:
-                nodes = [{"job": n.id, "summary_fields": {"job": n.view()}} for n in job.nodes]
-                return page(nodes)
+                return page(found, query)
+            case ["GET", "workflow_nodes"] if job.is_workflow:
+                begun = [{"job": n.id, "summary_fields": {"job": n.as_node()}} for n in job.nodes]
+                bare = [{"job": None, "summary_fields": {}} for _ in range(job.waiting_nodes)]
+                return page([one | {"do_not_run": False} for one in begun + bare], query)
             case _:
                 return 404, {}
 
@@ -276,7 +301,7 @@ class Controller:
             self.labels.append(name)
             return 201, {"id": len(self.labels), "name": name}
         ids = [n for n, one in enumerate(self.labels, 1) if one == name]
-        return page([{"id": n, "name": name} for n in ids])
+        return page([{"id": n, "name": name} for n in ids], {})
 
     def _cancel(self, job: Job) -> Answer:
         if job.status in ENDED:
@@ -291,7 +316,8 @@ class Controller:
 
     def template(self, name: str) -> Template:
         if name.isdecimal():
-            return next(one for one in self.templates.values() if one.number == int(name))
+            found = (one for one in self.templates.values() if one.number == int(name))
+            return next(found, Template(name))
         return self.templates.get(name) or Template(name)
 
     def _named(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -308,13 +334,11 @@ class Controller:
         if isinstance(given, str):
             given = orjson.loads(given)
         asked = {question["variable"] for question in template.survey}
-        lacking = [
-            f"'{one['variable']}' value missing"
-            for one in template.survey
-            if one.get("required") and one["variable"] not in given
-        ]
-        if lacking:
-            return 400, {"variables_needed_to_start": lacking}
+        if wrong := surveys.problems(template.survey, given):
+            return 400, {"variables_needed_to_start": wrong}
+        if template.inventory is None and "inventory" not in body and not template.workflow:
+            words = "Job Template inventory is missing or undefined."
+            return 400, {"resources_needed_to_start": [words]}
         taken = {k: v for k, v in given.items() if template.ask_variables or k in asked}
         ignored: dict[str, Any] = {k: v for k, v in body.items() if not _asks(template, k)}
         if taken != given:
@@ -326,7 +350,7 @@ class Controller:
     def start(self, template: Template, variables: dict[str, Any]) -> Job:
         """A job of a template; pending where another of it is under way."""
         job = Job(len(self.jobs) + 1, template.name, variables, None)
-        job.is_workflow = template.workflow
+        job.type = "workflow_job" if template.workflow else "job"
         busy = any(one.template == job.template and one.status not in ENDED for one in self.jobs)
         self.jobs.append(job)
         if busy and not template.concurrent:
@@ -343,7 +367,7 @@ class Controller:
             jobs = [job for job in jobs if job.status in statuses.split(",")]
         if "finished__gt" in query:
             jobs = [job for job in jobs if job.status in ENDED]
-        return page([job.view(whole=whole) for job in jobs])
+        return page([job.view(whole=whole) for job in jobs], query)
 
     def _find(self, number: str) -> Job | None:
         return next((job for job in self.jobs if job.id == int(number)), None)
@@ -353,8 +377,11 @@ class Controller:
         return next(job for job in self.jobs if job.workflow == int(workflow))
 
 
-def page(results: Sequence[Any]) -> Answer:
-    return 200, {"count": len(results), "next": None, "previous": None, "results": results}
+def page(results: Sequence[Any], query: Mapping[str, str]) -> Answer:
+    size, number = min(int(query.get("page_size", PAGE)), PAGE_MAX), int(query.get("page", 1))
+    shown = results[(number - 1) * size : number * size]
+    more = f"{API}/?page={number + 1}" if number * size < len(results) else None
+    return 200, {"count": len(results), "next": more, "previous": None, "results": shown}
 
 
 def _counter(event: Mapping[str, Any]) -> int:
