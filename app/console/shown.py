@@ -49,3 +49,12 @@ def link(url: object) -> str | None:
     except ValueError:
         return None
     return url if parts.scheme in {"http", "https"} and parts.netloc else None
+
+
+def output(command: Command) -> str | None:
+    """The end of what a controller's job has written: of one that has failed its error has it."""
+    found = (command.run or {}).get("log")
+    if found is None and command.run is not None:
+        details = (command.error or {}).get("details")
+        found = details.get("output") if isinstance(details, dict) else None
+    return found if isinstance(found, str) and found else None

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
+import orjson
 import pytest
 
 from app.commands.state import State
@@ -24,6 +25,10 @@ from tests.support.calls import ADA, BOB, EVE, accept, claim, delete, echo, fini
 from tests.tenancy.theirs import fill
 
 EVIL = "<script>document.title='owned'</script>{{ 7*7 }}'\"\u2028</td>"
+RUN = (
+    "jsonb_build_object('attempt', 1, 'name', '<b>job', 'status', '<i>label', 'log',"
+    f" $e${EVIL}$e$, 'link', 'javascript:alert(1)')"
+)
 
 
 async def shown(client: httpx.AsyncClient, query: str = "") -> set[UUID]:
@@ -132,7 +137,7 @@ async def test_pages_go_on_where_the_one_before_ended(broker: Parts, issuer: Dev
 
 @pytest.mark.guarantee("console:text")
 async def test_whatever_callers_and_adapters_wrote_is_shown_as_text(
-    broker: Parts, issuer: DevIssuer
+    broker: Parts, issuer: DevIssuer, database: Dsns
 ) -> None:
     request = echo(EVIL, ordering_key="<b>key</b>", labels=("<i>label</i>",))
     call = (await accept(broker, request)).written.id
@@ -146,7 +151,13 @@ async def test_whatever_callers_and_adapters_wrote_is_shown_as_text(
             attempt=attempt,
             error={"code": "<u>c</u>", "message": f"{EVIL}"},
         )
+    await execute(database.owner, f"UPDATE commands SET run = {RUN} WHERE id = '{call}'")
+    output = {"message": "<u>c</u>", "details": {"output": EVIL}}
+    run = f"run = {RUN} - 'log', error = $e${orjson.dumps(output).decode()}$e$"
+    await execute(database.owner, f"UPDATE commands SET {run} WHERE id = '{bad}'")
     async with signed_in(broker, issuer, "<b>olga</b>") as client:
+        for path in (f"/console/calls/{call}", f"/console/calls/{bad}"):
+            assert f'aria-label="Output">{html.escape(EVIL)[:9]}' in (await client.get(path)).text
         for path in ("/console/calls", f"/console/calls/{call}", f"/console/calls/{bad}"):
             text = (await client.get(path)).text
             for tag in ("<script>document", "<b>key", "<b>2", "<b>olga", "<i>label", "<u>c"):

@@ -110,6 +110,7 @@ async def _read(console: Console, who: Identity, command: Command) -> dict[str, 
         "seconds": shown.seconds(command),
         "run": run,
         "run_link": shown.link(run.get("link")),
+        "output": shown.output(command),
         "trace": _trace(console, command),
     }
 

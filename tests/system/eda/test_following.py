@@ -192,24 +192,113 @@ async def test_of_a_job_that_told_its_result_the_last_lines_are_told_and_no_reas
     assert sum("job_events" in target for target in controller.gets) == 1
 
 
+@pytest.mark.guarantee("run:log")
+async def test_of_a_job_that_failed_and_told_so_itself_the_last_lines_are_told(
+    api: ResultsApi, controller: Controller
+) -> None:
+    command = api.command("probe", "echo", {})
+    await launch(command)
+    [job] = controller.jobs
+    claimed(api, command, job)
+    body = {"status": "error", "error": {"code": "no_disk"}, "attempt": 1}
+    api.answer("POST", f"/results/{command['correlation_id']}", body, f"Bearer {TOKEN}")
+    job.event("runner_on_failed", "fatal: no disk", task="Report", host="h", res={"msg": "x"})
+    job.unkept = 2  # as on a controller, whose events come after the end
+    job.end("failed")
+    await seen(api, command, "failed")
+    assert api.told(command) is None
+    assert api.runs(command)[-1]["log"] == "fatal: no disk"
+
+
+async def flow_of(controller: Controller, command: Asked) -> Job:
+    """A workflow's job that is under way."""
+    controller.templates["flow"] = Template("flow", workflow=True)
+    await launch_workflow(command, "flow")
+    return controller.jobs[0]
+
+
+def node_of(controller: Controller, flow: Job, name: str, kind: str = "job") -> Job:
+    """The next of its nodes."""
+    node = controller.start(Template(name), {})
+    node.workflow, node.type = flow.id, kind
+    flow.nodes.append(node)
+    return node
+
+
+@pytest.mark.guarantee("run:log")
 async def test_of_a_workflow_the_failed_nodes_task_is_told(
     api: ResultsApi, controller: Controller
 ) -> None:
     command = api.command("probe", "echo", {})
-    controller.templates["flow"] = Template("flow", workflow=True)
-    await launch_workflow(command, "flow")
-    [flow] = controller.jobs
-    node = controller.start(Template("part"), {})
-    node.workflow = flow.id
-    flow.nodes.append(node)
+    flow = await flow_of(controller, command)
+    first, node = [node_of(controller, flow, name) for name in ("ready", "part")]
+    first.event("verbose", "all is well")
+    first.end("successful")
     claimed(api, command, node)
-    node.event("runner_on_failed", "", task="Install", host="localhost", res={"msg": "no disk"})
-    node.end("failed")
-    flow.end("failed")
+    node.event("runner_on_failed", "", task="Try", res={"msg": "tried"}, ignore_errors=True)
+    node.event("runner_on_failed", "", task="Install", host="localhost", res={"msg": "no \x00disk"})
+    node.event("playbook_on_stats", "PLAY RECAP")
+    node.end("failed", explanation="Its disk is full.")
+    flow.end("failed", explanation="No error handling path.")
     error = await told(api, command)
     assert error["message"].startswith(f"Workflow job {flow.id}")
-    assert "'Install' on localhost failed: no disk" in error["message"]
+    words = "No error handling path. Job 3 (part): failed. Its disk is full. Task 'Install' on "
+    assert f"{words}localhost failed: no disk" in error["message"]
+    output = "Job 2 (ready): successful\nJob 3 (part): failed\nPLAY RECAP"
+    assert error["details"] == {"output": output}
     assert f"job:{node.id}" in api.runs(command)[-1]["parts"]
+
+
+@pytest.mark.guarantee("run:log")
+async def test_of_a_workflow_that_is_done_its_jobs_and_the_newest_ones_last_lines_are_told(
+    api: ResultsApi, controller: Controller
+) -> None:
+    command = api.command("probe", "echo", {})
+    flow = await flow_of(controller, command)
+    project = node_of(controller, flow, "sync", "project_update")
+    project.end("successful")
+    inner = node_of(controller, flow, "inner", "workflow_job")
+    part = node_of(controller, inner, "part")
+    for job in (part, inner):
+        job.end("successful")
+    flow.waiting_nodes = 1
+    claimed(api, command, part)
+    body = {"status": "ok", "result": 1, "attempt": 1}
+    api.answer("POST", f"/results/{command['correlation_id']}", body, f"Bearer {TOKEN}")
+    part.event("verbose", "\x1b[0;32mdone \x00🎉\x1b[0m")
+    flow.end("successful")
+    await seen(api, command, "successful")
+    assert api.told(command) is None
+    assert api.runs(command)[-1]["log"].splitlines() == [
+        "Project update 2 (sync): successful",
+        "Workflow job 3 (inner): successful",
+        "Job 4 (part): successful",
+        "done 🎉",
+    ]
+
+
+async def test_of_a_workflow_whose_project_could_not_be_updated_that_is_told(
+    api: ResultsApi, controller: Controller
+) -> None:
+    command = api.command("probe", "echo", {})
+    flow = await flow_of(controller, command)
+    sync = node_of(controller, flow, "sync", "project_update")
+    sync.event("runner_on_failed", "fatal", task="Clone", host="h", res={"msg": "no such branch"})
+    sync.end("failed")
+    flow.end("failed")
+    assert "Task 'Clone' on h failed: no such branch" in (await told(api, command))["message"]
+
+
+async def test_of_a_workflow_that_a_person_did_not_approve_that_is_told(
+    api: ResultsApi, controller: Controller
+) -> None:
+    command = api.command("probe", "echo", {})
+    flow = await flow_of(controller, command)
+    node_of(controller, flow, "Go?", "workflow_approval").end("failed")
+    flow.end("failed")
+    error = await told(api, command)
+    assert "Approval 2 (Go?): denied." in error["message"]
+    assert error["details"]["output"] == "Approval 2 (Go?): denied"
 
 
 @pytest.mark.guarantee("run:waits")

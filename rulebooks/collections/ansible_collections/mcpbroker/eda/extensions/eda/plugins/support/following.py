@@ -6,8 +6,8 @@ the controller says of the reason.
 
 What there is to follow stands at the controller, so a process that is started again goes on: at
 the start and from time to time it looks for the jobs that are under way, whoever has launched them.
-All jobs together cost a request at each look, each that is done one more. The token needs Execute
-on the templates, no more.
+All jobs together cost a request at each look, each that is done two more, a workflow one for its
+nodes too. The token needs Execute on the templates, no more.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ EVERY_S = 2.0
 SWEEP_S = 30.0
 # While a job is neither claimed nor over, so often: well within the broker's lease.
 RENEW_S = 20.0
+# So long the last lines of a job are waited for that has ended.
+SETTLE_S = 5.0
 # What ended while no process was there to see it.
 LOOK_BACK_S = 900.0
 PAGE = 200
@@ -47,6 +49,28 @@ HIDDEN = "censored"
 # Colours, and what the broker takes in no text.
 UNTOLD = re.compile("\x1b\\[[0-9;]*m|[\x00\ud800-\udfff]")
 COMMAND_OF = runpy.run_path(str(Path(__file__).with_name("launches.py")))["command_of"]
+NODES = runpy.run_path(str(Path(__file__).with_name("nodes.py")))
+
+
+@dataclass(frozen=True)
+class Last:
+    """What there is of a job that has ended: a workflow's jobs, and whose events tell of it."""
+
+    parts: list[dict[str, Any]]
+    of: dict[str, Any] | None
+    events: list[dict[str, Any]]
+
+    @property
+    def names(self) -> list[str]:
+        """Of a workflow, the runs that it is made of, one of which may have claimed."""
+        return [f"job:{one['id']}" for one in self.parts[:PAGE]]
+
+    @property
+    def log(self) -> str:
+        """What people look at first, as the broker takes it."""
+        head = UNTOLD.sub("", "\n".join(NODES["lines_of"](self.parts)))[: LOG_MAX // 2]
+        lines = "\n".join(output(self.events)[-LINES_MAX:])[-(LOG_MAX - len(head) - 1) :]
+        return "\n".join(filter(None, (head, lines)))
 
 
 @dataclass
@@ -63,6 +87,8 @@ class Job:
     said_at: float = 0.0
     state: str = ""
     missed: int = 0
+    last: Last | None = None
+    ended_at: float = 0.0
 
     @property
     def path(self) -> str:
@@ -196,9 +222,13 @@ class Follower:
     # What there is to tell
 
     async def _tell(self, jobs: list[Job], now: float) -> None:
-        words = [{"op": "run", **job.word(), **await self._shown(job)} for job in jobs]
+        told = [(job, await self._shown(job, now)) for job in jobs]
+        due = [(job, shown) for job, shown in told if shown is not None]
+        if not due:
+            return
+        words = [{"op": "run", **job.word(), **shown} for job, shown in due]
         answers = await self._broker.batch(words)
-        for job, answer in zip(jobs, answers, strict=True):
+        for (job, _), answer in zip(due, answers, strict=True):
             if answer["status"] >= 500:
                 continue  # it is said again at the next look
             job.said, job.said_at, job.state = job.status, now, answer.get("state") or ""
@@ -217,39 +247,66 @@ class Follower:
     async def _end(self, job: Job) -> bool:
         """Tell why a job is over that has said no last word; whether the broker took it."""
         claimed = job.state == "running"
-        parts, broken = [], [job]
-        if job.is_workflow:
-            parts, broken = await self._parts(job)
-        why, log = await self._why(broken[0]) if broken else ("", "")
+        last = job.last
+        assert last is not None, "it was shown before"
         when = "after its claim, and has told no result" if claimed else "before its claim"
+        why = await self._why(job, last)
+        message = UNTOLD.sub("", f"{job.name} has ended {job.status!r} {when}. {why}").strip()
         error = {
             "code": "job_cancelled" if job.status == "canceled" else "job_failed",
-            "message": f"{job.name} has ended {job.status!r} {when}. {why}".strip()[:WORDS_MAX],
+            "message": message[:WORDS_MAX],
             # What a person stopped is not begun again, nor what fails alike each time.
             "retryable": job.status == "error" or (claimed and job.status != "canceled"),
         }
-        if log:
-            error["details"] = {"output": log}
-        word = job.word() | {"parts": parts, "error": error}
+        if last.log:
+            error["details"] = {"output": last.log}
+        word = job.word() | {"parts": last.names, "error": error}
         [answer] = await self._broker.batch([{"op": "run", **word}])
         if answer.get("counts"):
             logger.warning("command %s: %s", job.command[0], error["message"])
         return answer["status"] < 500
 
-    async def _shown(self, job: Job) -> dict[str, str]:
-        """The last lines of a job that has done its work; of one that failed its error has them."""
-        if job.status != "successful" or job.is_workflow:
+    async def _shown(self, job: Job, now: float) -> dict[str, Any] | None:
+        """The last lines of a job that has ended; None while the controller keeps its output."""
+        if job.status not in ENDED:
             return {}
-        try:
-            log = log_of(await self._events(job))
-        except self._api.Refused:
-            return {}
-        return {"log": log} if log else {}
+        job.ended_at = job.ended_at or now
+        job.last = await self._last(job, patient=now - job.ended_at < SETTLE_S)
+        if job.last is None:
+            return None
+        shown = {"log": job.last.log, "parts": job.last.names}
+        return {name: value for name, value in shown.items() if value}
 
-    async def _events(self, job: Job) -> list[dict[str, Any]]:
+    async def _last(self, job: Job, *, patient: bool) -> Last | None:
+        said: dict[str, Any] | None = {"id": job.id, "type": "job"}
+        parts: list[dict[str, Any]] = []
+        if job.is_workflow:
+            parts = await self._parts(job.path)
+            said = NODES["telling"](parts)
+        if said is None:
+            return Last(parts, said, [])
+        if patient and not await self._is_kept(NODES["path_of"](said)):
+            return None
+        return Last(parts, said, await self._events(said))
+
+    async def _is_kept(self, path: str) -> bool:
+        """The controller ends a job before it has kept the last of its events."""
+        try:
+            said = await self._api.get(path)
+        except self._api.Refused:
+            return True
+        return said.get("event_processing_finished") is not False
+
+    async def _events(self, said: dict[str, Any]) -> list[dict[str, Any]]:
         """The newest of a job's events, newest first."""
+        place = NODES["events_of"](said)
+        if place is None:
+            return []
         asked = {"order_by": "-counter", "page_size": EVENTS_MAX}
-        return (await self._api.get(f"{job.path}job_events/", **asked))["results"]
+        try:
+            return (await self._api.get(place, **asked))["results"]
+        except self._api.Refused:
+            return []
 
     async def _unwanted(self, job: Job) -> None:
         """A job that waits, of a command that has ended: it would have nothing to do."""
@@ -259,36 +316,34 @@ class Follower:
             logger.warning("job %s is not cancelled: %s", job.id, error)
         del self._jobs[job.id]
 
-    async def _parts(self, job: Job, nested: int = 0) -> tuple[list[str], list[Job]]:
-        """The runs that a workflow is made of, and of those the ones that failed."""
-        parts: list[str] = []
-        broken: list[Job] = []
-        nodes = await self._api.get(f"{job.path}workflow_nodes/", page_size=PAGE)
-        for node in nodes["results"]:
-            said = (node.get("summary_fields") or {}).get("job") or {}
-            if not said:
-                continue
-            inner = said.get("type") == "workflow_job"
-            one = Job(said["id"], inner, "", "", job.command, status=said.get("status") or "")
-            parts.append(f"job:{one.id}")
-            if inner and nested < NESTED_MAX:
-                more, worse = await self._parts(one, nested + 1)
-                parts, broken = parts + more, broken + worse
-            elif one.status in {"failed", "error", "canceled"}:
-                broken.append(one)
-        return parts[:PAGE], broken
-
-    async def _why(self, job: Job) -> tuple[str, str]:
-        """What the controller says of a job's end: its own words, then its failed task's; and the
-        end of its output.
-        """
+    async def _parts(self, path: str, nested: int = 0) -> list[dict[str, Any]]:
+        """The jobs that a workflow is made of, those of a nested workflow after it."""
+        parts: list[dict[str, Any]] = []
         try:
-            said = await self._api.get(job.path)
+            nodes = await self._api.get(f"{path}workflow_nodes/", order_by="id", page_size=PAGE)
         except self._api.Refused:
-            return "", ""
+            return []
+        for said in filter(None, map(NODES["said_by"], nodes["results"])):
+            parts.append(said)
+            if said["type"] == "workflow_job" and nested < NESTED_MAX:
+                parts += await self._parts(NODES["path_of"](said), nested + 1)
+        return parts
+
+    async def _why(self, job: Job, last: Last) -> str:
+        """What the controller says of a job's end: its own words, then its failed task's."""
+        words = await self._explained(job.path)
+        if last.parts and last.of is not None:
+            words += [f"{NODES['line_of'](last.of)}."]
+            words += await self._explained(NODES["path_of"](last.of))
+        return " ".join([*words, told_by(last.events)]).strip()
+
+    async def _explained(self, path: str) -> list[str]:
+        try:
+            said = await self._api.get(path)
+        except self._api.Refused:
+            return []
         found = [said.get("job_explanation"), last_line(said.get("result_traceback"))]
-        events = [] if job.is_workflow else await self._events(job)
-        return " ".join([*filter(None, found), told_by(events)]).strip(), log_of(events)
+        return [one for one in found if one]
 
 
 def _path(job: dict[str, Any]) -> str:
@@ -307,16 +362,13 @@ def told_by(events: list[dict[str, Any]]) -> str:
         if event.get("event") in FAILED_EVENTS:
             data = event.get("event_data") or {}
             result = data.get("res") or {}
+            if data.get("ignore_errors"):
+                continue
             if HIDDEN not in result and result.get("msg"):
                 where = f"Task {data.get('task')!r} on {data.get('host')}"
                 verb = "UNREACHABLE" if "unreachable" in event["event"] else "failed"
                 return f"{where} {verb}: {result['msg']}"[:WORDS_MAX]
     return " | ".join(line.strip() for line in output(events))[-WORDS_MAX // 2 :]
-
-
-def log_of(events: list[dict[str, Any]]) -> str:
-    """What people look at first of a job's output, as the broker takes it."""
-    return "\n".join(output(events)[-LINES_MAX:])[-LOG_MAX:]
 
 
 def output(events: list[dict[str, Any]]) -> list[str]:

@@ -9,6 +9,7 @@ ansible-rulebook that lacks what is stood in front of launches as ever.
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ PAUSE_S = 1.0
 AGAIN_AFTER_S = 30.0
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 WORDS_MAX = 2000
+# What the broker takes in no text.
+UNTOLD = re.compile("[\x00\ud800-\udfff]")
 
 
 class LaunchError(ControllerApiException):
@@ -120,7 +123,7 @@ class Launches:
 
     async def _failed(self, command: tuple[str, int], template: str, error: Exception) -> None:
         away = is_away(error)
-        message = f"The controller did not launch {template}: {error}"
+        message = UNTOLD.sub("", f"The controller did not launch {template}: {error}")
         logger.warning("command %s: %s", command[0], message)
         told = {"code": "launch_failed", "message": message[:WORDS_MAX], "retryable": away}
         word: dict[str, Any] = {"run": "launch", "status": "failed", "error": told}
