@@ -71,7 +71,7 @@ SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "description": "Of a registered saga."},
-        "version": {"type": "integer", "minimum": 1, "description": "The newest by default."},
+        "version": {"type": "integer", "description": "From 1 on; the newest by default."},
         "plan": {**PLAN, "x-sensitive": True},
         "input": {
             "type": "object",

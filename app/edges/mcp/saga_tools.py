@@ -7,7 +7,7 @@ from uuid import UUID
 import anyio
 import orjson
 from mcp import types
-from pydantic import ValidationError
+from pydantic import StrictBool, ValidationError
 
 from app.edges import sagas
 from app.edges.calls import Accepted
@@ -15,11 +15,11 @@ from app.edges.commands import find as find_command
 from app.edges.mcp import follow
 from app.edges.mcp.calls import Context
 from app.edges.mcp.shapes import shown_tool
-from app.edges.mcp.words import line_of, next_step_of
+from app.edges.mcp.words import next_step_of
 from app.edges.parts import Parts
-from app.errors import InvalidArgumentsError
+from app.errors import InvalidArgumentsError, cut
 from app.identity import Identity
-from app.intake.prepare import CallRequest
+from app.intake.prepare import PROBLEMS_MAX, CallRequest
 from app.sagas import registry
 from app.sagas import view as saga_view
 
@@ -92,6 +92,12 @@ TOOLS: Final = (RUN, STATUS, CANCEL)
 ASKED: Final = {tool.name: tool.input_schema for tool in (STATUS, CANCEL)}
 
 
+class Asked(sagas.Which):
+    """The arguments of saga_run."""
+
+    dry_run: StrictBool = False
+
+
 async def run(
     broker: Parts, who: Identity, request: CallRequest, *, wait_s: float | None
 ) -> Accepted | types.CallToolResult:
@@ -101,15 +107,19 @@ async def run(
         BrokerError: as `sagas.run`; nothing was started.
     """
     args = {name: value for name, value in request.args.items() if value is not None}
-    dry_run = args.pop("dry_run", False)
     try:
-        which = sagas.Which.model_validate(args)
+        asked = Asked.model_validate(args)
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        problem = line_of(at, first["msg"])
-        raise InvalidArgumentsError(f"saga_run: {problem}. Nothing was started.") from error
-    if dry_run:
+        problems = [
+            {"at": cut("/" + "/".join(map(str, one["loc"]))), "problem": cut(one["msg"])}
+            for one in error.errors(include_input=False, include_url=False)[:PROBLEMS_MAX]
+        ]
+        said = "; ".join(f"{one['at']}: {one['problem']}" for one in problems)
+        raise InvalidArgumentsError(
+            f"saga_run: {said}. Nothing was started.", problems=problems
+        ) from error
+    which = sagas.Which.model_validate(asked.model_dump(exclude={"dry_run"}, exclude_unset=True))
+    if asked.dry_run:
         definition = await sagas.definition_for(broker, who, which)
         return _said(registry.dry_run(definition, which.input))
     accepted: Accepted | None = None

@@ -50,6 +50,19 @@ async def test_a_call_that_ends_soon_is_no_task_and_one_that_does_not_is(front: 
         assert at_once["resultType"] == "task"
 
 
+async def test_a_task_that_joins_an_identical_call_says_so_in_words(front: Front) -> None:
+    async with front.http("joins") as http:
+        tasks = [
+            (await call(http, "git_delete", {"dest": "t"}, extensions=(TASKS,)))["result"]
+            for _ in range(2)
+        ]
+        first, again = tasks
+        assert first["taskId"] == again["taskId"]
+        assert "joined" not in first.get("statusMessage", "")
+        assert again["statusMessage"].startswith("joined an identical call of yours")
+        await task(http, "cancel", first["taskId"])
+
+
 async def test_a_failed_tool_is_a_completed_task_with_an_error(front: Front) -> None:
     async with front.http("ada") as http:
         one = (await start(http, "fails"))["taskId"]

@@ -19,7 +19,8 @@ from app.edges.commands import cancel, find, listing
 from app.edges.mcp.calls import Context, accept, granted, identity_of, request_of
 from app.edges.mcp.legacy import asks
 from app.edges.mcp.replies import META, POLL_MS, about, outcome_reply, protocol_error
-from app.edges.mcp.tasks import described, kept_ms, own_task
+from app.edges.mcp.tasks import JOINED, described, kept_ms, own_task
+from app.edges.mcp.words import line_of
 from app.edges.parts import Parts
 from app.errors import BrokerError
 
@@ -84,7 +85,10 @@ class LegacyTasks:
         request, _ = request_of(ctx, tool, params)
         accepted = await accept(self._broker, who, request)
         command = await find(self._broker, who, accepted.written.id)
-        return {"task": self._shown(ctx, command), "_meta": {META: about(command, accepted)}}
+        shown = self._shown(ctx, command)
+        if accepted.deduplicated:
+            shown["statusMessage"] = line_of(JOINED, shown.get("statusMessage"))
+        return {"task": shown, "_meta": {META: about(command, accepted)}}
 
     async def _find(self, ctx: Context) -> Command:
         return await own_task(self._broker, identity_of(ctx), str((ctx.params or {}).get("taskId")))
