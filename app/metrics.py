@@ -11,9 +11,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from app import exposition
+from app.histograms import Histogram
 
 EXEMPLAR_EVERY_S: Final = 0.2
 TOOLS_MAX: Final = 200
@@ -144,7 +145,7 @@ RUN_S: Final = ByTool(
 CALL_S: Final = ByTool(
     Histogram(
         "mcpbroker_call_seconds",
-        "From a command's acceptance to its end, waits, retries and approvals included.",
+        "From acceptance, or not_before, to the end: waits, holds, approvals, retries included.",
         ["tool", "method", "outcome"],
         buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 14400),
     )
@@ -236,12 +237,14 @@ SEALER: Final = Gauge(
 
 
 @contextmanager
-def served(host: str, port: int | None, *, version: str, schema: str) -> Generator[None]:
+def served(
+    host: str, port: int | None, *, natively: bool, version: str, schema: str
+) -> Generator[None]:
     """Serve `GET /metrics` inside the block, if there is a port; it tells what is running.
 
     Raises:
         OSError: the port is taken.
     """
     BUILD.labels(schema=schema, version=version).set(1)
-    with exposition.served(host, port):
+    with exposition.served(host, port, natively=natively):
         yield

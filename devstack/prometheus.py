@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ class LocalPrometheus:
         *,
         every_s: float = 5.0,
         detached: bool = False,
+        features: Sequence[str] = ("exemplar-storage",),
     ) -> None:
         """`targets` are the parts' ports for metrics, by the name of the job."""
         self.home = home / "prometheus"
@@ -46,7 +47,7 @@ class LocalPrometheus:
                 f"--config.file={self.home / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.home / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
-                "--enable-feature=exemplar-storage",
+                f"--enable-feature={','.join(features)}",
             ],
             log=home / "prometheus.log",
             detached=detached,

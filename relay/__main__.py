@@ -161,6 +161,7 @@ def main() -> None:
             metrics.served(
                 settings.metrics_host,
                 settings.metrics_port,
+                natively=settings.metrics_native,
                 version=assets.version(),
                 schema=migrate.head(),
             ),

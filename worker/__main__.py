@@ -115,9 +115,16 @@ def main() -> None:
     except (ValidationError, SettingsError) as error:
         sys.exit(f"settings: {error}")
     logs.configure(level=settings.log_level, json=settings.log_json)
-    host, port = settings.metrics_host, settings.metrics_port
     try:
-        with metrics.served(host, port, version=assets.version()), exported("worker"):
+        with (
+            metrics.served(
+                settings.metrics_host,
+                settings.metrics_port,
+                natively=settings.metrics_native,
+                version=assets.version(),
+            ),
+            exported("worker"),
+        ):
             uvloop.run(serve(settings))
     except ExtraMissingError as error:
         sys.exit(f"{error.title}. {error}")

@@ -4,9 +4,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from app import exposition
+from app.histograms import Histogram
 
 BUILD: Final = Gauge("mcpbroker_worker_info", "1; its label is this release.", ["version"])
 CLAIMS: Final = Counter(
@@ -39,12 +40,12 @@ LOOP_LAG_S: Final = Gauge(
 
 
 @contextmanager
-def served(host: str, port: int | None, *, version: str) -> Generator[None]:
+def served(host: str, port: int | None, *, natively: bool, version: str) -> Generator[None]:
     """Serve `GET /metrics` inside the block, if there is a port; it tells what is running.
 
     Raises:
         OSError: the port is taken.
     """
     BUILD.labels(version).set(1)
-    with exposition.served(host, port):
+    with exposition.served(host, port, natively=natively):
         yield

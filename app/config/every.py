@@ -29,6 +29,11 @@ class EverySettings(BaseSettings):
         gt=0,
         le=65535,
     )
+    metrics_native: bool = setting(
+        False,
+        "Whether a Prometheus that asks for protobuf gets native histograms beside the classic ones.",
+        change="True where it takes native ones, and is told to keep the classic ones as well.",
+    )
     log_level: str = setting(
         "INFO",
         "The least severe log level that is written: DEBUG, INFO, WARNING or ERROR.",

@@ -19,6 +19,7 @@ class OtelSettings(BaseSettings):
     metrics_exporter: str = ""
     exporter_otlp_endpoint: str = ""
     exporter_otlp_traces_endpoint: str = ""
+    exporter_otlp_metrics_default_histogram_aggregation: str = "explicit_bucket_histogram"
     bsp_schedule_delay: float = Field(default=5000, gt=0)
     """Milliseconds."""
     bsp_max_queue_size: int = Field(default=65_536, gt=0)
@@ -31,6 +32,12 @@ class OtelSettings(BaseSettings):
     def exports(self, exporter: str) -> bool:
         """Whether an exporter's variable asks for OTLP; of metrics and logs, only by name."""
         return not self.sdk_disabled and "otlp" in exporter.split(",")
+
+    @property
+    def exponential(self) -> bool:
+        """Whether histograms are pushed in buckets that a formula gives, not in their own ones."""
+        asked = self.exporter_otlp_metrics_default_histogram_aggregation
+        return asked == "base2_exponential_bucket_histogram"
 
     @property
     def sends(self) -> bool:

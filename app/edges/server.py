@@ -298,6 +298,7 @@ async def serve(settings: Settings) -> None:
         with metrics.served(
             settings.metrics_host,
             settings.metrics_port,
+            natively=settings.metrics_native,
             version=assets.version(),
             schema=migrate.head(),
         ):

@@ -55,7 +55,9 @@ def _metrics(service: str, otel: OtelSettings) -> Generator[None]:
         from app.traces.resource import resource  # noqa: PLC0415
     except ImportError as error:
         raise ExtraMissingError(str(error)) from error
-    with closing(Pushed(resource(service), every_s=otel.metric_export_interval / 1000)) as pushed:
+    every_s = otel.metric_export_interval / 1000
+    made = Pushed(resource(service), every_s=every_s, exponential=otel.exponential)
+    with closing(made) as pushed:
         pushed.start()
         logger.info("metrics are pushed")
         yield

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from time import time_ns
 from typing import Any, Final
@@ -11,6 +11,9 @@ from typing import Any, Final
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
+    Buckets,
+    ExponentialHistogram,
+    ExponentialHistogramDataPoint,
     Gauge,
     Histogram,
     HistogramDataPoint,
@@ -27,6 +30,7 @@ from prometheus_client import REGISTRY, Metric
 from prometheus_client.samples import Sample
 
 from app import assets
+from app.histograms import SCHEMA, Family, Labels
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +38,16 @@ SCOPE: Final = "mcp-broker"
 STOP_S: Final = 10.0
 UNKNOWN: Final[Any] = None
 """Prometheus keeps no extremes of a histogram: the encoder leaves such a field out."""
-Labels = tuple[tuple[str, str], ...]
+Data = Sum | Gauge | Histogram | ExponentialHistogram
 
 
 class Pushed:
     """A thread that pushes what a scrape would read, each time after a pause."""
 
-    def __init__(self, resource: Resource, *, every_s: float) -> None:
+    def __init__(self, resource: Resource, *, every_s: float, exponential: bool = False) -> None:
         self._resource = resource
         self._every_s = every_s
+        self._exponential = exponential
         self._exporter = OTLPMetricExporter()
         self._began_ns = time_ns()
         self._stop = threading.Event()
@@ -71,7 +76,7 @@ class Pushed:
         told = [
             Told(name, family.documentation, "", data)
             for family in REGISTRY.collect()
-            for name, data in told_of(family, self._began_ns, now_ns)
+            for name, data in told_of(family, self._began_ns, now_ns, exponential=self._exponential)
             if data.data_points
         ]
         scope = InstrumentationScope(SCOPE, assets.version())
@@ -79,16 +84,22 @@ class Pushed:
 
 
 def told_of(
-    family: Metric, began_ns: int, now_ns: int
-) -> Iterable[tuple[str, Sum | Gauge | Histogram]]:
-    """A family's figures under the name that a scrape has them by; times since 1970."""
+    family: Metric, began_ns: int, now_ns: int, *, exponential: bool = False
+) -> Iterable[tuple[str, Data]]:
+    """A family's figures under the name that a scrape has them by; times since 1970.
+
+    `exponential` tells histograms in their native buckets, not in the classic ones.
+    """
     times = (began_ns, now_ns)
-    match family.type:
-        case "counter":
+    match family:
+        case Family() if exponential:
+            told = _exponential(family, *times)
+            yield family.name, ExponentialHistogram(told, AggregationTemporality.CUMULATIVE)
+        case Metric(type="counter"):
             name = f"{family.name}_total"
             points = _numbers(family.samples, name, *times)
             yield name, Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
-        case "histogram":
+        case Metric(type="histogram"):
             points = _histograms(family, *times)
             yield family.name, Histogram(points, AggregationTemporality.CUMULATIVE)
         case _:
@@ -105,6 +116,40 @@ def _numbers(
         for one in samples
         if one.name == name
     ]
+
+
+def _exponential(family: Family, began_ns: int, now_ns: int) -> list[ExponentialHistogramDataPoint]:
+    sums = {
+        tuple(sorted(one.labels.items())): float(one.value)
+        for one in family.samples
+        if one.name.endswith("_sum")
+    }
+    return [
+        ExponentialHistogramDataPoint(
+            attributes=dict(labels),
+            start_time_unix_nano=began_ns,
+            time_unix_nano=now_ns,
+            count=counts.total,
+            sum=sums[labels],
+            scale=SCHEMA,
+            zero_count=counts.zero,
+            positive=_buckets(counts.by_bucket),
+            negative=Buckets(0, []),
+            flags=0,
+            min=UNKNOWN,
+            max=UNKNOWN,
+        )
+        for labels, counts in family.native.items()
+        if labels in sums  # else it began in between
+    ]
+
+
+def _buckets(counts: Mapping[int, int]) -> Buckets:
+    """Prometheus's buckets are numbered by their upper bounds, OTLP's by their lower ones."""
+    if not counts:
+        return Buckets(0, [])
+    first, last = min(counts), max(counts)
+    return Buckets(first - 1, [counts.get(one, 0) for one in range(first, last + 1)])
 
 
 def _histograms(family: Metric, began_ns: int, now_ns: int) -> list[HistogramDataPoint]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
+from app.protobuf import field, text, varint
 from app.traces.context import Context
 
 Value = str | int | bool
@@ -18,7 +19,6 @@ Attributes = tuple[tuple[str, Value], ...]
 _TIMES: Final = Struct("<BQBQ")
 _START, _END = 7 << 3 | 1, 8 << 3 | 1
 _SHAPES_MAX: Final = 2048
-_VARINT_MORE: Final = 0x80
 _FAILED: Final = b"\x7a\x02\x18\x02"  # status: {code: ERROR}
 _FLAGS: Final = b"\x85\x01\x01\x00\x00\x00"  # flags: sampled
 _LINK_FLAGS: Final = b"\x35\x01\x00\x00\x00"
@@ -63,53 +63,31 @@ def encoded(span: Span) -> bytes:
         parts += [_attribute(9, name, value) for name, value in span.own]
     if span.links:
         parts += [
-            _field(13, b"\x0a\x10" + one.trace_id + b"\x12\x08" + one.span_id + _LINK_FLAGS)
+            field(13, b"\x0a\x10" + one.trace_id + b"\x12\x08" + one.span_id + _LINK_FLAGS)
             for one in span.links
         ]
-    return _field(2, b"".join(parts))
+    return field(2, b"".join(parts))
 
 
 def request(resource: Attributes, scope: tuple[str, str], spans: Iterable[Span]) -> bytes:
     """An `ExportTraceServiceRequest` of one resource and scope."""
     of_resource = b"".join(_attribute(1, name, value) for name, value in resource)
-    of_scope = _text(1, scope[0]) + _text(2, scope[1])
-    of_spans = _field(1, of_scope) + b"".join(map(encoded, spans))
-    return _field(1, _field(1, of_resource) + _field(2, of_spans))
+    of_scope = text(1, scope[0]) + text(2, scope[1])
+    of_spans = field(1, of_scope) + b"".join(map(encoded, spans))
+    return field(1, field(1, of_resource) + field(2, of_spans))
 
 
 @lru_cache(maxsize=_SHAPES_MAX)
 def _shape(name: str, kind: int, attributes: Attributes, failed: bool) -> bytes:
-    parts = [_text(5, name), b"\x30", _varint(kind), _FLAGS, _FAILED if failed else b""]
+    parts = [text(5, name), b"\x30", varint(kind), _FLAGS, _FAILED if failed else b""]
     return b"".join([*parts, *(_attribute(9, *one) for one in attributes)])
 
 
-def _attribute(field: int, name: str, value: Value) -> bytes:
+def _attribute(number: int, name: str, value: Value) -> bytes:
     if isinstance(value, bool):
         of = b"\x10" + bytes([value])
     elif isinstance(value, int):
-        of = b"\x18" + _varint(value & (1 << 64) - 1)
+        of = b"\x18" + varint(value & (1 << 64) - 1)
     else:
-        of = _text(1, value)
-    return _field(field, _text(1, name) + _field(2, of))
-
-
-def _text(field: int, text: str) -> bytes:
-    return _field(field, text.encode(errors="replace"))
-
-
-def _field(number: int, of: bytes) -> bytes:
-    size = len(of)
-    length = _SMALL[size] if size < len(_SMALL) else _varint(size)
-    return _SMALL[number << 3 | 2] + length + of
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number >= _VARINT_MORE:
-        found.append(number & 0x7F | _VARINT_MORE)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
-
-
-_SMALL: Final = tuple(map(_varint, range(1024)))
+        of = text(1, value)
+    return field(number, text(1, name) + field(2, of))

@@ -2,12 +2,13 @@
 
 import httpx
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from app import exposition
 from app.commands.report import Kind
 from app.edges.commands import cancel
 from app.edges.parts import Parts
+from app.histograms import Histogram
 from app.metrics import ByTool
 from devstack.postgres import free_port
 from devstack.stack import Dsns

@@ -5,12 +5,25 @@ import subprocess
 import sys
 
 import pytest
-from opentelemetry.sdk.metrics.export import Gauge, Histogram, Sum
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.sdk.metrics.export import (
+    ExponentialHistogram,
+    Gauge,
+    Histogram,
+    Metric,
+    MetricsData,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client import Gauge as Level
 from prometheus_client import Histogram as Times
 
 from app.config.otel import OtelSettings
+from app.histograms import Histogram as Native
 from app.traces.figures import told_of
 
 OFF = """
@@ -72,6 +85,37 @@ def test_each_kind_of_figure_has_the_name_and_the_value_that_a_scrape_has() -> N
     assert (point.explicit_bounds, point.bucket_counts) == ([1.0, 5.0], [2, 1, 2])
     assert (point.count, point.sum, point.attributes) == (5, 103.2, {"tool": "git"})
     assert (point.start_time_unix_nano, point.time_unix_nano) == (1, 2)
+
+
+@pytest.mark.guarantee("metrics:native")
+def test_histograms_are_exponential_where_opentelemetrys_variable_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not OtelSettings().exponential
+    name = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
+    monkeypatch.setenv(name, "base2_exponential_bucket_histogram")
+    assert OtelSettings().exponential
+    registry = CollectorRegistry()
+    times = Native("call_seconds", "Times.", ["tool"], buckets=(1, 5), registry=registry)
+    for seconds in (0, 0.3, 1, 1.01, 1000):
+        times.labels("git").observe(seconds)
+    [family] = registry.collect()
+    [(_, told)] = told_of(family, 1, 2, exponential=True)
+    assert isinstance(told, ExponentialHistogram)
+    [point] = told.data_points
+    assert (point.count, point.sum, point.zero_count) == (5, pytest.approx(1002.31), 1)
+    assert (point.scale, point.attributes) == (3, {"tool": "git"})
+    counts = {point.positive.offset + n: one for n, one in enumerate(point.positive.bucket_counts)}
+    # As the specification has it: bucket n is for what is above base**n, up to base**(n + 1).
+    base = 2 ** (2**-3)
+    for seconds in (0.3, 1, 1.01, 1000):
+        [number] = [n for n in counts if base**n < seconds <= base ** (n + 1)]
+        assert counts.pop(number) == 1
+    assert not any(counts.values())
+    scope = ScopeMetrics(InstrumentationScope("x"), [Metric("call_seconds", "", "", told)], "")
+    sent = encode_metrics(MetricsData([ResourceMetrics(Resource({}), [scope], "")]))
+    [metric] = sent.resource_metrics[0].scope_metrics[0].metrics
+    assert metric.exponential_histogram.data_points[0].scale == 3
 
 
 def test_a_line_that_cannot_be_told_costs_nobody_its_work(
