@@ -14,7 +14,9 @@ from app.traces.tracing import Tracing
 
 UNTRACED: Final = frozenset({"/healthz", "/readyz"})
 REPORTS: Final = "/results/"
-FIXED: Final = frozenset({"/mcp", "/mcp/tools/call"})
+FIXED: Final = frozenset({"/mcp", "/mcp/tools/call", "/results/batch"})
+WORDS: Final = frozenset({"", "claim", "progress", "reject", "run"})
+"""Of the results API: what follows the command in its path."""
 SERVER_ERROR: Final = 500
 
 
@@ -73,5 +75,9 @@ def route_of(scope: Scope) -> str:
     path: str = scope["path"]
     if path in FIXED:
         return path
+    if path.startswith(REPORTS):  # read past the framework's routes
+        command, _, word = path.removeprefix(REPORTS).partition("/")
+        if word in WORDS and command != "batch":
+            return f"{REPORTS}{{correlation_id}}/{word}".removesuffix("/")
     found: str | None = getattr(scope.get("route"), "path", None)
     return found or "unknown"

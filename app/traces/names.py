@@ -16,6 +16,7 @@ METHODS: Final = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 )
 CODE: Final = re.compile("[A-Za-z0-9_.-]{1,64}")
+CLIENT_ERROR: Final = 400
 SERVER_ERROR: Final = 500
 PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 _KEPT: Final = 512
@@ -38,6 +39,19 @@ def http_server(method: str, route: str, scheme: str, status: int, version: str)
     if status == 0 or status >= SERVER_ERROR:
         said.append(("error.type", str(status) if status else "unanswered"))
     return f"{method if known else 'HTTP'} {route}", tuple(said)
+
+
+@lru_cache(maxsize=_KEPT)
+def http_client(method: str, template: str, url: str, status: int | None, tries: int) -> Named:
+    """A request to a server that was made, again where that was worth it; None: no answer."""
+    said: list[tuple[str, Value]] = [("http.request.method", method), ("url.template", template)]
+    if status is not None:
+        said.append(("http.response.status_code", status))
+    if tries > 1:
+        said.append(("http.request.resend_count", tries - 1))
+    if status is None or status >= CLIENT_ERROR:
+        said.append(("error.type", "unanswered" if status is None else str(status)))
+    return f"{method} {template}", (*said, *_server(url))
 
 
 @lru_cache(maxsize=_KEPT)

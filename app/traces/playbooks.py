@@ -1,7 +1,7 @@
 """A playbook's run as spans, of what `mcpbroker.eda.traces` has taken down.
 
 They are sent by the playbook's own process as it ends: below the span that published its command,
-or whatever else has told the run of a trace.
+or whatever else has told the run of a trace. What its tasks ask the broker is sent by these.
 """
 
 import os
@@ -14,10 +14,10 @@ from pydantic_settings import SettingsConfigDict
 
 from app.config.every import EverySettings
 from app.config.sources import PREFIX
-from app.traces import tracing
+from app.traces import names, tracing
 from app.traces.context import Context
 from app.traces.life import nanoseconds
-from app.traces.otlp import INTERNAL, Span, Value
+from app.traces.otlp import CLIENT, INTERNAL, Attributes, Span, Value
 from app.traces.tracing import Tracing
 
 SEND_S: Final = "2"
@@ -62,6 +62,59 @@ class Run(BaseModel):
     tasks: Mapping[str, Task]
 
 
+class Word(BaseModel):
+    """What a task has said to the results API, with all of its tries; times since 1970."""
+
+    traceparent: str
+    """That went along with it."""
+    url: str
+    """Of the broker."""
+    route: str
+    """Below the command's, such as `/claim`."""
+    began_ns: int
+    ended_ns: int
+    status: int | None
+    """Of the last try; None where there was no answer."""
+    tries: int
+
+
+def opened() -> Tracing | None:
+    """What records spans of this process, and sends them by `send_words`; None if none are wanted.
+
+    Raises:
+        ExtraMissingError: the libraries that send them are missing.
+    """
+    # A playbook, or a task, waits for the collector for no longer.
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", SEND_S)
+    return tracing.made(PlaySettings(), service="eda")
+
+
+def send_words(
+    by: Tracing, variables: Mapping[str, Any], task: str, words: Sequence[Mapping[str, Any]]
+) -> None:
+    """Send what a task has said, below its own span, and what else `by` has recorded.
+
+    Raises:
+        ValidationError: these are no words.
+    """
+    above = Context.read(_traceparent(variables))
+    if above is not None:
+        who = _who(variables, by)
+        for one in map(Word.model_validate, words):
+            by.record(_span(one, above.of("task", task), who))
+    by.send()
+
+
+def _span(word: Word, task: Context, who: Attributes) -> Span:
+    at = Context.read(word.traceparent)
+    assert at is not None, "it was made for this word"
+    path = f"/results/{{correlation_id}}{word.route}"
+    name, attributes = names.http_client("POST", path, word.url, word.status, word.tries)
+    failed = word.status is None or word.status >= names.CLIENT_ERROR
+    times = (word.began_ns, word.ended_ns)
+    return Span(at, task.span_id, name, CLIENT, *times, attributes, who, failed=failed)
+
+
 def send(taken: Mapping[str, Any]) -> None:
     """Send the spans of a run, if they are asked for and it is of a trace that is recorded.
 
@@ -75,9 +128,7 @@ def send(taken: Mapping[str, Any]) -> None:
     above = Context.read(_traceparent(run.variables))
     if above is None or not above.sampled:
         return
-    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", SEND_S)
-    found = tracing.made(PlaySettings(), service="eda")
-    if found is not None:
+    if (found := opened()) is not None:
         for span in spans(run, above, found):
             found.record(span)
         found.send()
@@ -98,7 +149,7 @@ def spans(run: Run, above: Context, by: Tracing) -> Sequence[Span]:
     at = by.below(parent)
     name, times = _named("playbook", run.playbook), (run.began_ns, run.ended_ns)
     told.append(Span(at, parent.span_id, name, INTERNAL, *times, own=who, failed=run.failed))
-    for task in run.tasks.values():
+    for known, task in run.tasks.items():
         if task.outcomes:
             outcome = min(task.outcomes, key=WORST.index)
             said: tuple[tuple[str, Value], ...] = (
@@ -108,7 +159,7 @@ def spans(run: Run, above: Context, by: Tracing) -> Sequence[Span]:
             named = task.name and not any(mark in task.name for mark in TEMPLATES)
             told.append(
                 Span(
-                    at=by.below(at),
+                    at=above.of("task", known),
                     parent=at.span_id,
                     name=_named("task", task.name if named else task.action),
                     kind=INTERNAL,
@@ -143,7 +194,7 @@ def _rule(variables: Mapping[str, Any]) -> tuple[str | None, int | None]:
         return (rule if isinstance(rule, str) else None), None
 
 
-def _who(variables: Mapping[str, Any], by: Tracing) -> tuple[tuple[str, Value], ...]:
+def _who(variables: Mapping[str, Any], by: Tracing) -> Attributes:
     command = _of(_event(variables), "body") or _of(variables, "mcp_command")
     tenant = command.get("tenant_id")
     return by.who(

@@ -9,14 +9,15 @@ import httpx2
 import pytest
 
 from app.edges.guard import Guard
+from app.edges.http.results import BODIES
 from app.edges.parts import Parts
 from app.edges.server import build
-from app.edges.spans import HttpSpans
+from app.edges.spans import WORDS, HttpSpans
 from app.traces.context import Context
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.mcp.wire import send
-from tests.support.calls import fetch
+from tests.support.calls import accept, echo, fetch
 from tests.support.served import Served
 from tests.support.traced import Sent, opening
 
@@ -61,6 +62,23 @@ async def test_a_call_is_a_child_of_the_span_that_served_it(
         "a" * 32,
         "00f067aa0ba902b7",
     )
+
+
+@pytest.mark.guarantee("traces:asked")
+async def test_an_adapters_word_is_below_the_span_that_it_came_with_and_others_are_not_told(
+    broker: Parts, issuer: DevIssuer
+) -> None:
+    one, body = (await accept(broker, echo())).written.id, {"attempt": 1, "adapter": "run-1"}
+    token = issuer.token(tenant="adapters", user="eda", scopes=("results:write",))
+    adapter = {"Authorization": f"Bearer {token}"}
+    async with serving(broker, issuer, links_clients=True) as (client, sent):
+        for more in ({"traceparent": CLIENTS[0]}, {}):
+            answer = await client.post(f"/results/{one}/claim", json=body, headers=adapter | more)
+            assert answer.status_code == 200, answer.text
+        [span] = sent.spans()
+    assert span.name == "POST /results/{correlation_id}/claim"
+    assert set(BODIES) == WORDS, "each word has its route"
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == ("a" * 32, "00f067aa0ba902b7")
 
 
 @pytest.mark.guarantee("traces:one")

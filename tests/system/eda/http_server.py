@@ -11,10 +11,14 @@ import orjson
 
 Answer = Callable[[str, str, Any, str | None], tuple[int, Any]]
 """(method, target, body, Authorization header) -> (status, body)."""
+Hear = Callable[[str, str | None], None]
+"""(target, traceparent header)."""
 
 
 @contextmanager
-def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Generator[str]:
+def serving(
+    answer: Answer, tls: ssl.SSLContext | None = None, *, hear: Hear | None = None
+) -> Generator[str]:
     """Serve inside the block; yields the URL."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -32,6 +36,8 @@ def serving(answer: Answer, tls: ssl.SSLContext | None = None) -> Generator[str]
             return orjson.loads(self.rfile.read(length) or b"{}")
 
         def _answer(self, method: str, body: Any) -> None:
+            if hear is not None:
+                hear(self.path, self.headers.get("traceparent"))
             status, said = answer(method, self.path, body, self.headers.get("authorization"))
             data = orjson.dumps(said)
             self.send_response(status)

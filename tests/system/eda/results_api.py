@@ -38,6 +38,8 @@ class ResultsApi:
     lease_s: float = 60
     failing: int = 0  # answers 503 to so many requests
     deaf: bool = False  # answers 503 to progress
+    heard: list[tuple[str, str | None]] = field(default_factory=list[tuple[str, str | None]])
+    """The path of each request, and its traceparent."""
     token: str = ""  # answers 401 to any other, if set
     unauthorized: int = 0
     url: str = ""
@@ -45,11 +47,14 @@ class ResultsApi:
     _serving: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        self.url = self._serving.enter_context(serving(self.answer, self.tls))
+        self.url = self._serving.enter_context(serving(self.answer, self.tls, hear=self._hear))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._serving.close()
+
+    def _hear(self, path: str, traceparent: str | None) -> None:
+        self.heard.append((path, traceparent))
 
     def answer(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
         """Record a word and answer it."""

@@ -19,6 +19,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.mcpbroker.eda.plugins.module_utils import results
+from ansible_collections.mcpbroker.eda.plugins.module_utils.asked import Asked
 from ansible_collections.mcpbroker.eda.plugins.module_utils.connection import Broker
 from ansible_collections.mcpbroker.eda.plugins.module_utils.results import Command
 
@@ -29,25 +30,31 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         """Work on the event's command; a claim that is refused is no failure."""
         result = super().run(tmp, task_vars) | {"changed": False}
-        task_vars = task_vars or {}
+        asked = Asked(task_vars or {}, self._task._uuid)
+        try:
+            return result | self._worked(task_vars or {}, asked)
+        finally:
+            asked.send(self._display.warning)
+
+    def _worked(self, task_vars: dict, asked: Asked) -> dict:
         args = self._task.args
-        command = results.command_of(results.envelope_of(args, task_vars), Broker(args))
+        command = results.command_of(results.envelope_of(args, task_vars), Broker(args), asked)
         if command is None:
             raise AnsibleActionFail("this event is no command: it has no correlation_id")
-        asked = time.monotonic()
+        began = time.monotonic()
         run = _run_name(task_vars)
         proceed, granted = results.say_claim(command, run)
         if not proceed:
             reason = granted.get("reason") or granted.get("detail")
-            return result | {"proceed": False, "reason": reason}
-        late = time.monotonic() - asked > granted["lease_s"] / 2
+            return {"proceed": False, "reason": reason}
+        late = time.monotonic() - began > granted["lease_s"] / 2
         try:
             from ansible_collections.mcpbroker.eda.plugins.module_utils import calling
         except ImportError as error:
-            return result | self._not_here(command, error)
+            return self._not_here(command, error)
         with self._heard_logging():
             outcome = calling.work(granted, command, _vault(args), run=run, late=late)
-        result |= {"proceed": True, "changed": True}
+        result = {"proceed": True, "changed": True}
         if outcome is None:
             return result | {"outcome": "lost"}
         status, answer = calling.report(command, outcome)

@@ -6,6 +6,7 @@ import os
 from time import time_ns
 
 from ansible.plugins.callback import CallbackBase
+from ansible_collections.mcpbroker.eda.plugins.module_utils.asked import VARIABLES
 
 DOCUMENTATION = """
 name: traces
@@ -16,19 +17,14 @@ description:
     event, else the variable TRACEPARENT, else that of the environment), the rule's, the playbook's
     and each task's span are sent as the playbook ends.
   - They tell names as they stand in the playbook, and how each task ended; no values.
+  - What M(mcpbroker.eda.call) asks the broker, and its target, is told below its task by the action
+    itself.
 author: The MCP broker authors (@mcpbroker)
 requirements:
   - To be enabled, by callbacks_enabled or ANSIBLE_CALLBACKS_ENABLED.
   - The broker's Python package with the extra otel, in Ansible's Python. Without it nothing is
     sent, and a warning says so.
 """
-
-ASKED = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_TRACES_EXPORTER",
-    "MCP_BROKER_TRACE_PATH",
-)
 
 
 class CallbackModule(CallbackBase):
@@ -42,7 +38,7 @@ class CallbackModule(CallbackBase):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # Read once, and nothing is imported: a run that nobody traces costs this.
-        self.disabled = not any(os.environ.get(name) for name in ASKED)
+        self.disabled = not any(os.environ.get(name) for name in VARIABLES)
         self._run = {"began_ns": time_ns(), "playbook": "", "variables": {}, "tasks": {}}
 
     def v2_playbook_on_start(self, playbook):

@@ -21,6 +21,7 @@ from adapters.vault_server import VaultServer
 from ansible.errors import AnsibleActionFail
 from ansible_collections.mcpbroker.eda.plugins.module_utils import results
 from ansible_collections.mcpbroker.eda.plugins.module_utils.results import Command
+from worker.spans import asking
 
 BEAT_MAX_S = 10.0
 BEAT_MIN_S = 0.2
@@ -167,12 +168,22 @@ async def _outcome(
     words.start()
     watching = asyncio.ensure_future(_ask_when_alone(words))
     try:
-        outcome = await adapters.run(call, run)
+        outcome = await _asked(adapters, call, run, command)
     finally:
         watching.cancel()
         await asyncio.to_thread(words.stop)
         await adapters.close()
     return _ended(call, outcome, run.why)
+
+
+async def _asked(adapters: Adapters, call: AdapterCall, run: Run, command: Command) -> Outcome:
+    """What the adapter comes to, within a span as the worker has it, where the call is traced."""
+    tracing = None if command.asked is None else command.asked.tracing()
+    if tracing is None:
+        return await adapters.run(call, run)
+    with asking(tracing, call) as span:
+        outcome = span.outcome = await adapters.run(span.call, run)
+    return outcome
 
 
 def _ended(call: AdapterCall, outcome: Outcome, why: str | None) -> Outcome | None:

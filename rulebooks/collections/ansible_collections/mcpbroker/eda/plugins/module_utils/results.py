@@ -5,6 +5,7 @@ It runs in ansible's own process; `connection.py` says how the broker is reached
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.urls import open_url
+from ansible_collections.mcpbroker.eda.plugins.module_utils.asked import Asked
 from ansible_collections.mcpbroker.eda.plugins.module_utils.connection import Broker, NoTokenError
 
 TIMEOUT_S = 15
@@ -47,6 +49,7 @@ class Command:
     attempt: int
     named: dict[str, str]
     broker: Broker
+    asked: Asked | None = None
 
     @property
     def path(self) -> str:
@@ -71,8 +74,8 @@ def envelope_of(args: dict, task_vars: dict) -> object:
     return json.loads(json.dumps(found, default=str))
 
 
-def command_of(envelope: object, broker: Broker) -> Command | None:
-    """The command of an envelope; None where it is none."""
+def command_of(envelope: object, broker: Broker, asked: Asked | None = None) -> Command | None:
+    """The command of an envelope, whose words `asked` tells; None where it is none."""
     if not isinstance(envelope, dict):
         return None
     try:
@@ -83,7 +86,7 @@ def command_of(envelope: object, broker: Broker) -> Command | None:
     named = {name: envelope.get(name) for name in ("tenant_id", "tool", "method")}
     if not all(isinstance(text, str) for text in named.values()):
         named = {}  # they come together or not at all
-    return Command(correlation_id, attempt, named, broker)
+    return Command(correlation_id, attempt, named, broker, asked)
 
 
 def clean(text: object, chars_max: int) -> str:
@@ -100,12 +103,23 @@ def post(command: Command, route: str, body: dict, *, patience_s: float) -> tupl
         AnsibleActionFail: no answer within the patience.
         ValueError, TypeError, RecursionError: the body is no JSON.
     """
-    url = command.broker.url + command.path + route
     data = json.dumps(body, allow_nan=False).encode()
+    telling = contextlib.nullcontext({"traceparent": None})
+    if command.asked is not None:
+        telling = command.asked.word(command.broker.url, route)
+    with telling as word:
+        return _post(command, route, data, word, patience_s=patience_s)
+
+
+def _post(
+    command: Command, route: str, data: bytes, word: dict, *, patience_s: float
+) -> tuple[int, dict]:
+    url = command.broker.url + command.path + route
     until = time.monotonic() + patience_s
     pause_s = 0.25
     while True:
-        status, answer, problem = _try(command.broker, url, data)
+        status, answer, problem = _try(command.broker, url, data, word["traceparent"])
+        word["status"], word["tries"] = status, word.get("tries", 0) + 1
         # A token file is renewed while we run; a token as such is not.
         renewable = status == 401 and command.broker.token_file
         if status is not None and status not in TRANSIENT and not renewable:
@@ -118,12 +132,16 @@ def post(command: Command, route: str, body: dict, *, patience_s: float) -> tupl
         pause_s = min(PAUSE_MAX_S, pause_s * 2)
 
 
-def _try(broker: Broker, url: str, data: bytes) -> tuple[int | None, dict, object]:
+def _try(
+    broker: Broker, url: str, data: bytes, traceparent: str | None
+) -> tuple[int | None, dict, object]:
     try:
         token = broker.bearer()
     except NoTokenError as error:
         raise AnsibleActionFail(str(error)) from None
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    if traceparent is not None:
+        headers["traceparent"] = traceparent
     try:
         answer = open_url(
             url,

@@ -24,6 +24,9 @@ options:
 extends_documentation_fragment: [mcpbroker.eda.broker]
 notes:
   - Needs the broker's Python package in Ansible's own Python, with the extras of the kinds used.
+  - Where OpenTelemetry's variables ask for traces and the call is of one, what it asks the broker
+    and its target is sent as spans, once it has reported. The callback
+    P(mcpbroker.eda.traces#callback) tells the task that they are below.
 """
 
 EXAMPLES = r"""
