@@ -1655,7 +1655,7 @@ CREATE FUNCTION ops.minutes(since timestamp with time zone, until timestamp with
                count(*) FILTER (WHERE c.state = 'dead_lettered'),
                count(c.deadline_missed_at), sum(c.attempt - 1)::bigint,
                percentile_cont(0.95) WITHIN GROUP (
-                   ORDER BY extract(epoch FROM c.finished_at - c.created_at)::float8)
+                   ORDER BY greatest(0, extract(epoch FROM c.finished_at - greatest(c.created_at, c.not_before)))::float8)
           FROM commands c
          WHERE c.finished_at > greatest(since, until - interval '24 hours')
            AND c.finished_at <= until AND c.purged_at IS NULL
@@ -2904,9 +2904,9 @@ CREATE VIEW ops.tenants AS
     (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
     count(commands.deadline_missed_at) AS deadline_misses,
     sum((commands.attempt - 1)) AS retries,
-    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
-    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
-    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p99_s,
     percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
     percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
     percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
@@ -2928,9 +2928,9 @@ UNION ALL
     (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
     count(commands.deadline_missed_at) AS deadline_misses,
     sum((commands.attempt - 1)) AS retries,
-    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
-    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
-    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p99_s,
     percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
     percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
     percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
@@ -3000,15 +3000,15 @@ COMMENT ON COLUMN ops.tenants.retries IS 'Attempts beyond the first.';
 
 -- COMMENT COLUMN tenants.call_p50_s
 
-COMMENT ON COLUMN ops.tenants.call_p50_s IS 'Seconds from acceptance to the end: the median.';
+COMMENT ON COLUMN ops.tenants.call_p50_s IS 'Seconds from acceptance, or from not_before where that is later, to the end: the median.';
 
 -- COMMENT COLUMN tenants.call_p95_s
 
-COMMENT ON COLUMN ops.tenants.call_p95_s IS 'Seconds from acceptance to the end, of 95 in 100 at most.';
+COMMENT ON COLUMN ops.tenants.call_p95_s IS 'Seconds from acceptance, or from not_before where that is later, to the end, of 95 in 100 at most.';
 
 -- COMMENT COLUMN tenants.call_p99_s
 
-COMMENT ON COLUMN ops.tenants.call_p99_s IS 'Seconds from acceptance to the end, of 99 in 100 at most.';
+COMMENT ON COLUMN ops.tenants.call_p99_s IS 'Seconds from acceptance, or from not_before where that is later, to the end, of 99 in 100 at most.';
 
 -- COMMENT COLUMN tenants.run_p50_s
 
@@ -3151,9 +3151,9 @@ CREATE VIEW ops.tools AS
     (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
     count(commands.deadline_missed_at) AS deadline_misses,
     sum((commands.attempt - 1)) AS retries,
-    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
-    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
-    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p99_s,
     percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
     percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
     percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
@@ -3176,9 +3176,9 @@ UNION ALL
     (avg(((commands.state = 'dead_lettered'::text))::integer))::double precision AS dead_letter_rate,
     count(commands.deadline_missed_at) AS deadline_misses,
     sum((commands.attempt - 1)) AS retries,
-    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p50_s,
-    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p95_s,
-    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.created_at)))::double precision)) AS call_p99_s,
+    percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p50_s,
+    percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p95_s,
+    percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((GREATEST((0)::numeric, EXTRACT(epoch FROM (commands.finished_at - GREATEST(commands.created_at, commands.not_before)))))::double precision)) AS call_p99_s,
     percentile_cont((0.5)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p50_s,
     percentile_cont((0.95)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p95_s,
     percentile_cont((0.99)::double precision) WITHIN GROUP (ORDER BY ((EXTRACT(epoch FROM (commands.finished_at - commands.started_at)))::double precision)) AS run_p99_s
@@ -3252,15 +3252,15 @@ COMMENT ON COLUMN ops.tools.retries IS 'Attempts beyond the first.';
 
 -- COMMENT COLUMN tools.call_p50_s
 
-COMMENT ON COLUMN ops.tools.call_p50_s IS 'Seconds from acceptance to the end: the median.';
+COMMENT ON COLUMN ops.tools.call_p50_s IS 'Seconds from acceptance, or from not_before where that is later, to the end: the median.';
 
 -- COMMENT COLUMN tools.call_p95_s
 
-COMMENT ON COLUMN ops.tools.call_p95_s IS 'Seconds from acceptance to the end, of 95 in 100 at most.';
+COMMENT ON COLUMN ops.tools.call_p95_s IS 'Seconds from acceptance, or from not_before where that is later, to the end, of 95 in 100 at most.';
 
 -- COMMENT COLUMN tools.call_p99_s
 
-COMMENT ON COLUMN ops.tools.call_p99_s IS 'Seconds from acceptance to the end, of 99 in 100 at most.';
+COMMENT ON COLUMN ops.tools.call_p99_s IS 'Seconds from acceptance, or from not_before where that is later, to the end, of 99 in 100 at most.';
 
 -- COMMENT COLUMN tools.run_p50_s
 

@@ -1,5 +1,6 @@
 """Who may let a call go: groups, not one's own, so many persons, in time; whoever comes first."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -59,6 +60,19 @@ async def test_a_call_goes_when_so_many_different_persons_of_the_group_have_appr
         ("approval.counted", "user:fay"),
         ("command.approved", "user:fox"),
     ]
+
+
+@pytest.mark.guarantee("metrics:waits")
+async def test_how_long_persons_took_is_no_part_of_the_queues_wait(
+    broker: Parts, database: Dsns, home: Path
+) -> None:
+    await offered(broker, database, home, **FOUR_EYES)
+    one = await waiting(broker)
+    await fetch(database.owner, "UPDATE outbox SET available_at = now() - interval '1 hour'")
+    for who in (FAY, FOX):
+        await decide(broker, who, one)
+    [row] = await fetch(database.owner, "SELECT now() - available_at AS waited FROM outbox")
+    assert row["waited"] < timedelta(minutes=1)
 
 
 @pytest.mark.guarantee("approval:audited")

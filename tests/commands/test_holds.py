@@ -23,6 +23,11 @@ from devstack.stack import Dsns
 from tests.support.calls import EVE, accept, claim, delete, echo, fetch, finish, subject
 
 OLGA = "operator:olga"
+AN_HOUR_AGO = """
+    UPDATE outbox
+       SET created_at = created_at - interval '1 hour',
+           available_at = available_at - interval '1 hour'
+"""
 ALL = Which()
 ECHO = Which(tool="probe", method="echo")
 KINDS = {
@@ -111,6 +116,19 @@ async def test_what_is_held_waits_and_says_so_others_go_and_its_end_lets_it_go(
     bodies = [orjson.loads(one["body"]) for one in events]
     assert [one["reason"] for one in bodies] == ["mending", "mended"]
     assert {one["hold_id"] for one in bodies} == {str(placed.id)}
+
+
+@pytest.mark.guarantee("metrics:waits")
+async def test_an_operators_hold_is_no_part_of_the_queues_wait(
+    broker: Parts, database: Dsns, pool: asyncpg.Pool
+) -> None:
+    placed = await hold(broker)
+    await accept(broker, echo("x"))
+    assert await leased(pool) == []
+    await fetch(database.owner, AN_HOUR_AGO)
+    await release(broker, placed)
+    [one] = await lease(pool)
+    assert datetime.now(UTC) - one.ready_at < timedelta(minutes=1)
 
 
 @pytest.mark.guarantee("holds:kept")

@@ -1,11 +1,15 @@
 """What an observer sees: aggregates of every tenant, none of the content, and no walk to get it."""
 
+from datetime import UTC, datetime, timedelta
+
 import asyncpg
 import pytest
 
 from app.commands.report import Kind
+from app.commands.store import figures
 from app.edges.commands import cancel
 from app.edges.parts import Parts
+from app.postgres.engine import tenant_transaction
 from benchmarks.servers import execute, fill, settle
 from devstack.stack import Dsns
 from tests.commands.test_reports import report
@@ -34,6 +38,11 @@ ENDED = """
            started_at = now() - interval '{ago}' - interval '1 second'
      WHERE state = 'queued' AND idempotency_key LIKE 'fill-{tag}%';
     DELETE FROM outbox
+"""
+LATER = """
+    UPDATE commands
+       SET created_at = finished_at - interval '2 hours', not_before = finished_at {since}
+     WHERE id = $1
 """
 
 
@@ -78,6 +87,29 @@ async def test_levels_tell_of_each_tool_and_tenant_what_became_of_its_calls(
     minutes = await fetch(database.observer, f"SELECT * FROM {MINUTES}")
     assert {row["tenant_id"] for row in minutes} == {"demo"}
     assert sum(row["calls"] for row in minutes) == 3
+
+
+@pytest.mark.guarantee("ops:aggregates")
+async def test_a_call_takes_time_from_the_start_that_its_caller_allows(
+    broker: Parts, database: Dsns
+) -> None:
+    ids = [(await accept(broker, echo(text))).written.id for text in ("later", "never")]
+    await claim(broker, ids[0])
+    await finish(broker, ids[0], result={"text": "hi"})
+    await cancel(broker, ADA, ids[1], reason="enough")
+    # Three seconds after its start; and a day before it.
+    for one, since in zip(ids, ("- interval '3 s'", "+ interval '1 day'"), strict=True):
+        await fetch(database.owner, LATER.format(since=since), one)
+    for view in ("tools", "tenants"):
+        for row in await fetch(database.observer, f"SELECT * FROM ops.{view}"):
+            took = (row["call_p50_s"], row["call_p99_s"])
+            assert took == pytest.approx((1.5, 2.97)), view
+    [minute] = await fetch(database.observer, f"SELECT max(call_p95_s) AS s FROM {MINUTES}")
+    assert 2 < minute["s"] <= 3
+    since = datetime.now(UTC) - timedelta(hours=3)
+    async with tenant_transaction(broker.database.engine, "demo") as conn:
+        done = (await figures.done(conn, tenant_id="demo", since=since))["probe", "echo"]
+    assert (done.p50_s, done.p99_s) == pytest.approx((1.5, 2.97))
 
 
 @pytest.mark.guarantee("ops:aggregates")

@@ -18,7 +18,9 @@ DONE: Final = text("""
            CAST(avg(CAST(c.state IN ('failed', 'timed_out', 'dead_lettered') AS integer))
                 AS double precision) AS error_rate,
            percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (
-               ORDER BY CAST(EXTRACT(epoch FROM c.finished_at - c.created_at) AS double precision)
+               ORDER BY CAST(greatest(0, EXTRACT(
+                   epoch FROM c.finished_at - greatest(c.created_at, c.not_before)
+               )) AS double precision)
            ) AS took_s
       FROM (SELECT c.*
               FROM commands c
@@ -52,7 +54,7 @@ Path = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """Of the calls that were accepted since a time and have ended; seconds from end to end."""
+    """Of the calls that were accepted since a time and have ended; seconds from their start on."""
 
     calls: int
     error_rate: float

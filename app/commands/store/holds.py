@@ -122,6 +122,7 @@ KEEP_BACK: Final = text(f"""
     RETURNING 1
 """)
 
+# They are due from now on: how long an operator held them is no part of the queue's wait.
 FREE: Final = text("""
     WITH these AS (
         SELECT o.id
@@ -132,7 +133,7 @@ FREE: Final = text("""
            FOR UPDATE SKIP LOCKED
     )
     UPDATE outbox o
-       SET status = 'ready', hold_id = NULL
+       SET status = 'ready', hold_id = NULL, available_at = greatest(o.available_at, now())
       FROM these
      WHERE o.id = these.id
     RETURNING 1

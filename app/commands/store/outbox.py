@@ -38,9 +38,11 @@ WITHDRAW: Final = text("""
      WHERE command_id = :command_id AND kind = 'command' AND status <> 'claimed'
 """)
 
+# It is due from now on: how long a person took is no part of the queue's wait.
 READY: Final = text("""
     UPDATE outbox
-       SET status = CASE WHEN available_at > now() THEN 'delayed' ELSE 'ready' END
+       SET status = CASE WHEN available_at > now() THEN 'delayed' ELSE 'ready' END,
+           available_at = greatest(available_at, now())
      WHERE command_id = :command_id AND kind = 'command' AND status = 'held'
     RETURNING 1
 """)
