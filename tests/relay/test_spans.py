@@ -10,12 +10,15 @@ import asyncpg
 import pytest
 
 from app.commands.store.dispatch_claim import LeasedRow
+from app.edges.parts import Parts
 from devstack.stack import Dsns
 from relay.traces import LINKS_MAX, Traces, sent
+from tests.support.calls import accept, claim, delete, finish
 from tests.support.traced import opening
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-01"
+GIVEN_UP = f"00-{'d' * 32}-b7ad6b7169203331-01"
 
 
 def row_of(kind: str = "command", **more: Any) -> LeasedRow:
@@ -89,3 +92,31 @@ async def test_an_end_whose_story_cannot_be_read_costs_its_spans_alone(
             assert tracing is not None
             await Traces(pool, tracing).published([row], start_ns=1, end_ns=2)
     assert "spans are lost" in caplog.text
+
+
+@pytest.mark.guarantee("traces:one")
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_dead_letters_life_is_told_once_though_two_events_tell_of_its_end(
+    broker: Parts, database: Dsns, *, together: bool
+) -> None:
+    one = (await accept(broker, delete("a", traceparent=GIVEN_UP))).written.id
+    for attempt in (1, 2, 3):
+        await claim(broker, one, attempt=attempt)
+        await finish(broker, one, attempt=attempt, error={"message": "the host is away"})
+    events = [
+        row_of(kind, topic=topic, command_id=one, attempt=3)
+        for kind, topic in (("result", "mcp.results"), ("deadletter", "mcp.deadletter"))
+    ]
+    async with asyncpg.create_pool(database.relay, min_size=1, max_size=1) as pool:
+        with opening() as made:
+            told = made()
+            assert told.tracing is not None
+            traces = Traces(pool, told.tracing)
+            for batch in [events] if together else [[event] for event in events]:
+                await traces.published(batch, start_ns=1, end_ns=2)
+            spans = [span for span in told.spans() if span.trace_id.hex() == "d" * 32]
+    names = [span.name for span in spans]
+    assert names.count("command git.delete") == 1
+    assert names.count("process mcp.commands") == 3
+    assert names.count("send mcp.results") == names.count("send mcp.deadletter") == 1
+    assert len({span.span_id for span in spans}) == len(spans)
