@@ -25,13 +25,13 @@ from app.cli import (
     webhook,
 )
 from app.cli import settings as settings_
-from app.cli.common import DatabaseUrl, fail, run
+from app.cli.common import Commands, DatabaseUrl, fail, run
 from app.postgres import migrate
 from app.postgres.pooler import PoolerError
 from app.traces.exports import exported
 from app.traces.tracing import ExtraMissingError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(tenant.app, name="tenant")
 app.add_typer(target.app, name="target")

@@ -23,7 +23,7 @@ from app.audit.reading import lines as bundle_lines
 from app.audit.store import export as audit_export
 from app.audit.store import shape
 from app.cli.audit_verdict import conclude, need_anchors, unchecked
-from app.cli.common import AsJson, database_option, finite
+from app.cli.common import NAME_CHARS_MAX, AsJson, database_option, finite
 from app.postgres import migrate
 from app.postgres.engine import AWAY
 
@@ -174,6 +174,9 @@ def export(
                 seals, members = run(work(file))
         except FileExistsError as error:
             raise unchecked(f"{out} exists already") from error
+        except OSError as error:
+            name = str(out)[:NAME_CHARS_MAX]
+            raise unchecked(f"{name} cannot be written: {error.strerror}") from error
     typer.echo(f"{seals} seals, {members} events", err=True)
     if seals == 0:
         raise unchecked("there is nothing to export: you can see no seal of this tenant")

@@ -7,8 +7,11 @@ from typing import Any, Final
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
 from app.audit.proof import Fault, Report
+from app.cli.common import shown
 
 FAULT: Final = 1
 UNCHECKED: Final = 2
@@ -73,10 +76,11 @@ def conclude(
 def _print(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     fault = found["fault"]
+    log = escape(shown(found["tenant_id"]))  # of a bundle, whoever made it
     if fault is None:
         verdict = "[green]ok[/green]" if found["ok"] else "[yellow]not shown[/yellow]"
         console.print(
-            f"{verdict} {found['tenant_id']}: {found['events']} events in {found['seals']} seals,"
+            f"{verdict} {log}: {found['events']} events in {found['seals']} seals,"
             f" {found['anchors']} anchors compared"
         )
         console.print(f"size {found['size']} root {found['root']}")
@@ -104,7 +108,7 @@ def _print(found: Mapping[str, Any]) -> None:
         if found["erased"]:
             console.print(f"{found['erased']} of the events have had a person's data erased")
     else:
-        console.print(f"[red]FAULT[/red] {found['tenant_id']}: {fault['reason']}")
+        console.print(f"[red]FAULT[/red] {log}: {escape(shown(fault['reason']))}")
         console.print(
             f"seal {fault['seal_no']} seq {fault['seq']} event {fault['event_id']}",
         )
@@ -119,5 +123,5 @@ def _print(found: Mapping[str, Any]) -> None:
 
 def unchecked(message: str) -> typer.Exit:
     """Say why nothing was checked; leaves with 2."""
-    Console(stderr=True).print(f"[red]{message}[/red]", highlight=False)
+    Console(stderr=True).print(Text(shown(message), "red"), soft_wrap=True)
     return typer.Exit(UNCHECKED)

@@ -10,11 +10,9 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from app.cli import follow
-from app.cli.common import AsJson, fail, finite
+from app.cli.common import AsJson, Plain, fail, finite
 from app.cli.http import LOCAL, Caller, Reason, Token, Url, ask, echo, known
 from app.commands.state import OPEN, State
 
@@ -68,14 +66,14 @@ def show(command: UUID, token: Caller, url: Url = LOCAL, as_json: AsJson = False
     if as_json:
         echo(body)
         return
-    table = Table(show_header=False, box=None)
+    table = Plain(show_header=False, box=None)
     run = body.pop("run", None)
     for name, value in body.items():
-        table.add_row(name, escape(str(value)))
+        table.add_row(name, str(value))
     if run is not None:
-        table.add_row("run", escape(f"{run['name']} is {run['status']}"))
+        table.add_row("run", f"{run['name']} is {run['status']}")
         for name in ("link", "log"):
-            table.add_row("", escape(run.get(name, "")))
+            table.add_row("", run.get(name, ""))
     Console().print(table)
 
 
@@ -153,14 +151,14 @@ def _decide(command: UUID, reason: str, token: str, url: str, verb: str) -> None
 
 def show_commands(found: list[dict[str, Any]]) -> None:
     """As a table; ids are never shortened."""
-    table = Table("Tool", "State", "Progress", "Accepted", "Waits for")
+    table = Plain("Tool", "State", "Progress", "Accepted", "Waits for")
     table.add_column("Id", no_wrap=True)
     for one in found:
         percent = "" if one.get("percent") is None else f"{one['percent']} %"
         progress = " ".join(part for part in (percent, one.get("stage", "")) if part)
         cells = (f"{one['tool']}/{one['method']}", one["state"], progress, one["created_at"])
         waits = one.get("waiting_for", "")
-        table.add_row(*(escape(cell) for cell in (*cells, waits)), one["command_id"])
+        table.add_row(*cells, waits, one["command_id"])
     Console().print(table)
 
 

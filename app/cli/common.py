@@ -3,15 +3,21 @@
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
+from rich.console import RenderableType
+from rich.style import StyleType
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 from app.config import PREFIX
 from app.errors import BrokerError
 from app.postgres.engine import AWAY
 
 T = TypeVar("T")
+NAME_CHARS_MAX: Final = 200
 
 
 def database_option(role: str) -> Any:
@@ -36,6 +42,43 @@ def fail(message: str) -> typer.Exit:
     """Say what is wrong, on standard error, and leave with 1."""
     typer.secho(message, fg=typer.colors.RED, err=True)
     return typer.Exit(1)
+
+
+class Commands(TyperGroup):
+    """All commands: what the system says of a file that the command line names is no trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do what the command line says."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # of who reads us: they end it without a word
+            raise
+        except OSError as error:
+            named = f"{str(error.filename)[:NAME_CHARS_MAX]}: " if error.filename else ""
+            raise fail(f"{named}{error.strerror or error}") from error
+
+
+class Plain(Table):
+    """A table that shows its cells as they are: no markup in them counts, nor a terminal's codes.
+
+    Who has written an error's text, or a key, would write on an operator's screen otherwise, or
+    keep the whole list from being shown.
+    """
+
+    def add_row(
+        self,
+        *renderables: RenderableType | None,
+        style: StyleType | None = None,
+        end_section: bool = False,
+    ) -> None:
+        """Add a row of texts."""
+        cells = (Text(shown(one)) if isinstance(one, str) else one for one in renderables)
+        super().add_row(*cells, style=style, end_section=end_section)
+
+
+def shown(text: str) -> str:
+    """A text with a mark for each character that a terminal would not show but obey."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -10,9 +10,8 @@ from uuid import UUID
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from app.cli.common import AsJson, fail, finite
+from app.cli.common import AsJson, Plain, fail, finite
 from app.cli.http import LOCAL, Reason, Token, Url, ask, echo, known
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -36,7 +35,7 @@ Newer = Annotated[
 
 def show_letters(found: list[dict[str, Any]]) -> None:
     """As a table."""
-    table = Table("Id", "Tool", "Attempts", "Error", "Given up")
+    table = Plain("Id", "Tool", "Attempts", "Error", "Given up")
     for one in found:
         error = one.get("error") or {}
         reason = error.get("code") or error.get("message") or ""
@@ -191,7 +190,7 @@ def blocked(
     if as_json:
         echo(body)
         return
-    table = Table("Key", "Waits for", "Since", "Commands behind it")
+    table = Plain("Key", "Waits for", "Since", "Commands behind it")
     for one in body["keys"]:
         since, behind = one["blocked_at"], str(one["waiting"])
         table.add_row(one["ordering_key"], one["command_id"], since, behind)

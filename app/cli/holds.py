@@ -8,11 +8,9 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from app import json_values
-from app.cli.common import AsJson, fail
+from app.cli.common import AsJson, Plain, fail
 from app.cli.http import LOCAL, Reason, Token, Url, ask, echo, known
 
 PATH: Final = "/operator/holds"
@@ -89,13 +87,13 @@ def holds(
     if as_json:
         echo(body)
         return
-    table = Table("Of", "Effect", "Why", "Placed", "Ends")
+    table = Plain("Of", "Effect", "Why", "Placed", "Ends")
     table.add_column("Id", no_wrap=True)
     for one in body["holds"]:
         ends = one.get("released_at") or one.get("until") or "when it is released"
         placed = f"{one['placed_at']} {one['placed_by']}"
         cells = (of(one), one["effect"], one["reason"], placed, ends)
-        table.add_row(*(escape(cell) for cell in cells), one["hold_id"])
+        table.add_row(*cells, one["hold_id"])
     Console().print(table)
     if body["before"] is not None:
         typer.echo(f"more: --before {body['before']}")

@@ -10,9 +10,8 @@ from typing import Annotated
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from app.cli.common import AsJson, database_option, fail, run
+from app.cli.common import AsJson, Plain, database_option, fail, run
 from app.cli.http import Reason
 from app.commands.store import parked
 from app.commands.store.parked import RefusedRow
@@ -39,7 +38,7 @@ def list_(database_url: DatabaseUrl, limit: int = 100, as_json: AsJson = False) 
     if as_json:
         typer.echo(orjson.dumps([asdict(one) for one in found]).decode())
         return
-    table = Table("Row", "Status", "Tenant", "Topic", "Command", "Refused", "Reason")
+    table = Plain("Row", "Status", "Tenant", "Topic", "Command", "Refused", "Reason")
     for one in found:
         command = "" if one.command_id is None else str(one.command_id)
         refused_at = instant(one.refused_at)

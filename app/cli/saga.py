@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from app.cli.common import AsJson, fail
+from app.cli.common import AsJson, Plain, fail
 from app.cli.http import LOCAL, Caller, Url, ask, echo, known
 from app.errors import InvalidDefinitionError
 from app.sagas.parse import load
@@ -76,7 +75,7 @@ def definitions(
     if as_json:
         echo(body)
         return
-    table = Table("Name", "Version", "By", "Registered", "Description")
+    table = Plain("Name", "Version", "By", "Registered", "Description")
     for one in body["definitions"]:
         version, by = str(one["version"]), one["registered_by"]
         table.add_row(one["name"], version, by, one["registered_at"], one["description"])
@@ -168,7 +167,7 @@ def list_(
     if as_json:
         echo(body)
         return
-    table = Table("Saga", "Name", "State", "Since", "Why")
+    table = Plain("Saga", "Name", "State", "Since", "Why")
     for one in body["sagas"]:
         why = one.get("reason", {}).get("message", "")
         table.add_row(one["saga_id"], one.get("name", ""), one["state"], one["created_at"], why)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.common import AsJson, database_option, finite, run
+from app.cli.common import AsJson, Plain, database_option, finite, run
 from app.commands.store import ops
 
 Row = Mapping[str, Any]
@@ -175,7 +175,7 @@ def table_of(part: str, rows: Sequence[Row]) -> Table | Text:
     title, nothing, columns = PARTS[part]
     if not rows:
         return Text(f"{title}: {nothing}\n", style="table.title")
-    table = Table(*columns, title=title, title_justify="left", expand=True)
+    table = Plain(*columns, title=title, title_justify="left", expand=True)
     for row in rows[:ROWS_MAX]:
         table.add_row(*(cell(row) for cell in columns.values()))
     if len(rows) > ROWS_MAX:

@@ -5,10 +5,9 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from app.catalog import store as catalog_store
-from app.cli.common import AsJson, DatabaseUrl, fail, run
+from app.cli.common import AsJson, DatabaseUrl, Plain, fail, run
 from app.postgres.migrate import connected
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -28,7 +27,7 @@ def list_(database_url: DatabaseUrl, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(orjson.dumps(found).decode())
         return
-    table = Table("Target", "Tenant", "Kind", "Address", "Credential")
+    table = Plain("Target", "Tenant", "Kind", "Address", "Credential")
     for one in found:
         credential = "-" if one["credential"] is None else orjson.dumps(one["credential"]).decode()
         row = (one["name"], one["tenant"] or "(every)", one["kind"], one["address"], credential)

@@ -10,14 +10,12 @@ from typing import Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from app.catalog import store as catalog_store
 from app.catalog.policy import Grant
 from app.catalog.rules import Rule, RuleError
 from app.catalog.store import UNSETTABLE, Limits
-from app.cli.common import AsJson, DatabaseUrl, fail, finite, run
+from app.cli.common import AsJson, DatabaseUrl, Plain, fail, finite, run
 from app.postgres.migrate import connected
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -134,14 +132,14 @@ def show(tenant_id: str, database_url: DatabaseUrl, as_json: AsJson = False) -> 
     if as_json:
         typer.echo(orjson.dumps(tenant).decode())
         return
-    table = Table("Limit or grant", "Value")
+    table = Plain("Limit or grant", "Value")
     for name, value in tenant.items():
         if name != "grants":
             table.add_row(name, "-" if value is None else str(value))
     for one in tenant["grants"]:
         when = f" when {one['when']}" if one["when"] else ""
         named = f"{one['effect']} {one['subject_kind']}:{one['subject']}"
-        table.add_row(escape(named), escape(f"{one['pattern']}{when}"))
+        table.add_row(named, f"{one['pattern']}{when}")
     Console().print(table)
 
 

@@ -10,9 +10,8 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from app.cli.common import AsJson, fail, finite
+from app.cli.common import AsJson, Plain, fail, finite
 from app.cli.http import LOCAL, Reason, Token, Url, ask, echo, known
 from app.cli.saga import parsed, read
 from app.webhooks.kind import Kind
@@ -67,7 +66,7 @@ def list_(token: Token, url: Url = LOCAL, as_json: AsJson = False) -> None:
     if as_json:
         echo(body)
         return
-    table = Table("Webhook", "Address", "Events", "State", "Waiting")
+    table = Plain("Webhook", "Address", "Events", "State", "Waiting")
     for one in body["webhooks"]:
         events, waiting = ", ".join(one["events"]), str(one["waiting"])
         table.add_row(one["webhook_id"], one["url"], events, state_of(one), waiting)
@@ -154,7 +153,7 @@ def deliveries(
     if as_json:
         echo(body)
         return
-    table = Table("Delivery", "Event", "Of", "State", "Attempts", "Last")
+    table = Plain("Delivery", "Event", "Of", "State", "Attempts", "Last")
     for one in body["deliveries"]:
         of = one["data"].get("command_id") or one["data"].get("saga_id") or ""
         last = one["error"] or ("" if one["status"] is None else str(one["status"]))

@@ -19,6 +19,7 @@ from app.edges.server import build
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.hostile.draws import KINDS_A_ROUND
+from tests.support.calls import accept, claim, delete, fetch, finish
 from tests.support.stack import listening
 
 VALUES: Final = (
@@ -44,6 +45,8 @@ VALUES: Final = (
     "0001-01-01",
     "9999-12-31",
     "[",
+    "[/b]{x}[link=file:///etc]",
+    "no/such/folder/x",
     "user:=*",
     "user:\udc80=*",
     "/",
@@ -142,6 +145,36 @@ async def test_a_command_ends_with_a_code_and_words_whatever_is_written_in_its_a
                 if fault := fault_of(done):
                     broken.append(f"{ascii(argv)[:300]}: {fault}")
     assert not broken, "\n".join(broken)
+
+
+WORDS: Final = "[/b][red]\x1b[2J\x07🎉"
+"""Of others, as an operator's screen must not take them."""
+
+
+@pytest.mark.guarantee("hostile:commands")
+async def test_what_others_wrote_is_shown_as_it_is_and_obeyed_by_no_terminal(
+    broker: Parts, database: Dsns, issuer: DevIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = (await accept(broker, delete("a"))).written.id
+    for attempt in (1, 2, 3):
+        await claim(broker, one, attempt=attempt)
+        await finish(broker, one, attempt=attempt, error={"code": WORDS, "message": WORDS})
+    refused = "UPDATE outbox SET status = 'parked', refusal = $1, refused_at = now()"
+    await fetch(database.owner, refused, WORDS)
+    token = issuer.token(tenant="demo", user="olga", scopes=["tools", "operator"])
+    monkeypatch.setenv("COLUMNS", "300")
+    async with listening(build(broker.settings, broker)) as port:
+        here = ["--token", token, "--url", f"http://127.0.0.1:{port}"]
+        for argv in (
+            ["dead-letters", "list", *here],
+            ["commands", "show", str(one), *here],
+            ["outbox", "list", "--database-url", database.owner],
+            ["audit", "verify", WORDS, "--database-url", database.owner],
+        ):
+            done = await asyncio.to_thread(CliRunner().invoke, command_line, argv)
+            assert fault_of(done) is None, (argv, done.exception)
+            assert "[/b][red]" in done.output, argv
+            assert not {"\x1b", "\x07"} & set(done.output), argv
 
 
 def fault_of(done: Result) -> str | None:
