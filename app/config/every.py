@@ -31,7 +31,7 @@ class EverySettings(BaseSettings):
     )
     metrics_native: bool = setting(
         False,
-        "Whether a Prometheus that asks for protobuf gets native histograms beside the classic ones.",
+        "Whether a Prometheus that asks for protobuf gets native histograms, too.",
         change="True where it takes native ones, and is told to keep the classic ones as well.",
     )
     log_level: str = setting(

@@ -14,6 +14,7 @@ SUBJECTS = {
         "Retry storms",
         "Age of the oldest",
         "Workers:",
+        "Webhooks",
         "Seals",
     ),
     "tenants.json": (

@@ -99,6 +99,7 @@ RELAY: Final = {"": (), "anchors": ("--out",)}
 OTHERS: Final = {
     "--max-concurrent-actions": "ansible-rulebook's",
     "--vars": "ansible-rulebook's",
+    "--enable-feature": "Prometheus's",
     "--git-dir": "git's",
     "--body-timeout": "mcp-remote's",
     "--protocol": "mcp-remote's",
@@ -267,6 +268,7 @@ POSTGRES: Final = {
 GONE: Final = {"commands.words_refused"}
 """What is named because it is gone: CHANGELOG.md says what it is now."""
 OTHERS_NAMES: Final = {
+    "scrape_classic_histograms": "an option of Prometheus",
     "ansible_eda.event.body": "ansible-rulebook's",
     "ansible_eda.event.body.args": "ansible-rulebook's",
     "ansible.builtin.uri": "Ansible's",
