@@ -30,7 +30,7 @@ ERA: Final = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
     "io.modelcontextprotocol/clientCapabilities": {
         "extensions": {TASKS: {}},
-        "elicitation": {"form": {}},
+        "elicitation": {"form": {}, "url": {}},
     },
     "io.modelcontextprotocol/clientInfo": {"name": "wire", "version": "1"},
 }
@@ -134,7 +134,11 @@ METHODS: Final[Mapping[str, Mapping[str, list[Good]]]] = {
                 "initialize",
                 {
                     "protocolVersion": LEGACY,
-                    "capabilities": {"roots": {"listChanged": True}, "experimental": {}},
+                    "capabilities": {
+                        "roots": {"listChanged": True},
+                        "elicitation": {"form": {}, "url": {}},
+                        "experimental": {},
+                    },
                     "clientInfo": {"name": "wire", "version": "1"},
                 },
             )

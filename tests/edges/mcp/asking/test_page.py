@@ -12,6 +12,9 @@ import pytest
 from mcp import types
 
 from tests.console.conftest import csrf_of
+from tests.edges.hostile.draws import draws
+from tests.edges.hostile.places import spliced
+from tests.edges.hostile.values import KINDS
 from tests.edges.mcp.desk import Desk, desk, id_of, state_of
 from tests.edges.mcp.wire import TASKS, call, message, task
 from tests.support.calls import fetch
@@ -314,6 +317,29 @@ async def test_an_older_clients_no_is_heard_by_whoever_it_is_posted_to_and_from_
             done = await next_of(lambda one: "result" in one)
             assert done["result"]["structuredContent"]["error"]["code"] == "denied"
     assert await state_of(desk, one) == ("cancelled", "denied")
+
+
+@pytest.mark.guarantee("approval:url")
+async def test_no_hostile_answer_of_an_older_client_moves_a_call(desk: Desk) -> None:
+    """Each kind of value that the hostile suite has, at each place of an answer."""
+    asked: list[str] = []
+    async with desk.http("ada") as http:
+        session = await session_of(http, {"elicitation": URL})
+        async with old_offer(http, session, str(uuid4())) as (offered, _):
+            one = id_of(offered["params"]["url"])
+            good = {"jsonrpc": "2.0", "id": offered["id"], "result": {"action": "decline"}}
+            for place in (("id",), ("result",), ("result", "action")):
+                for kind in KINDS:
+                    [value, *_] = draws(kind, 1)
+                    answer = await http.post(
+                        "/mcp",
+                        content=spliced(good, place, value.written),
+                        headers=session | {"Content-Type": "application/json"},
+                    )
+                    assert answer.status_code in {200, 202, 400}, (place, kind, answer.text)
+                    asked.append(kind)
+            assert await state_of(desk, one) == ("queued", "pending")
+    assert len(asked) > 60
 
 
 @pytest.mark.guarantee("approval:url")
