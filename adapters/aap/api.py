@@ -1,5 +1,6 @@
 """The controller's API: one request, and what is known of its effect."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -12,6 +13,7 @@ from adapters.authorization import headers as credential_headers
 from adapters.authorization import renew
 from adapters.contract import (
     RESULT_UNREADABLE,
+    TARGET_LOST,
     AdapterCall,
     CallFailedError,
     Known,
@@ -22,6 +24,8 @@ from adapters.http.bodies import Answer
 from adapters.http.sending import Wire
 
 UNAUTHENTICATED: Final = 401
+ANSWER_S: Final = 60.0
+"""A request, of which a job has many, must not wait for a connection that leads nowhere."""
 
 
 class Api:
@@ -97,7 +101,14 @@ class Api:
             headers["content-type"] = "application/json"
             content = orjson.dumps(body)
         url = httpx2.URL(f"{self._root}/{path}")
-        return await self._wire.send(method, url, headers, frozenset(shown), content=content)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._wire.send(
+                    method, url, headers, frozenset(shown), content=content
+                )
+        except TimeoutError:
+            words = f"The controller did not answer {method} {path} in {ANSWER_S:g} s."
+            raise CallFailedError(Known.UNKNOWN, TARGET_LOST, words) from None
 
 
 PAGE: Final = 200

@@ -1,67 +1,18 @@
 """Templates that know nothing of the broker, as tools: on a server that answers as AWX does."""
 
-import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from adapters.aap import client
-from adapters.contract import CANCELLED, MISCONFIGURED, TARGET_FAILED, Failure, Outcome, Result
-from adapters.credentials import CredentialSources
+from adapters.aap import api, client
+from adapters.contract import CANCELLED, MISCONFIGURED, TARGET_FAILED, Failure, Result
 from adapters.kinds import Adapters, check
 from adapters.targets import Target
-from tests.adapters.executor import Heard, call_of
+from tests.adapters.aap.conftest import Calling
 from tests.support.stack import wait_for
-from tests.system.eda.controller import TOKEN, Controller, Job, Template
+from tests.system.eda.controller import Controller, Template
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-@pytest.fixture
-def controller() -> Iterator[Controller]:
-    def run(_template: str, _variables: Mapping[str, Any]) -> subprocess.Popen[str]:
-        return subprocess.Popen(["sleep", "600"], text=True)
-
-    with Controller(run) as controller:
-        controller.templates["deploy"] = Template("deploy", number=12, asks=["limit"])
-        controller.templates["flow"] = Template("flow", number=13, workflow=True)
-        controller.templates["closed"] = Template("closed", number=14, ask_variables=False)
-        yield controller
-
-
-@pytest.fixture
-async def adapters(controller: Controller) -> AsyncIterator[Adapters]:
-    assert controller.url
-    made = Adapters(credentials=CredentialSources({"TOKEN": TOKEN}))
-    yield made
-    await made.close()
-
-
-def target_of(controller: Controller) -> Target:
-    bearer = {"type": "bearer", "token": "env:TOKEN"}
-    return Target(name="aap", kind="aap", address=controller.url, credential=bearer)
-
-
-class Calling:
-    """A call under way."""
-
-    def __init__(self, adapters: Adapters, controller: Controller, **fields: Any) -> None:
-        self.heard = Heard()
-        self._controller = controller
-        mapping = {"template": 12} | fields.pop("mapping", {})
-        call = call_of(target_of(controller), mapping=mapping, deadline_s=30, **fields)
-        self._task = asyncio.create_task(adapters.run(call, self.heard))
-
-    async def job(self) -> Job:
-        """Its job, once it is launched and followed."""
-        await self.heard.until_said()
-        return self._controller.jobs[0]
-
-    async def outcome(self) -> Outcome:
-        async with asyncio.timeout(20):
-            return await self._task
 
 
 @pytest.mark.guarantee("adapter:aap")
@@ -152,67 +103,16 @@ async def test_a_job_that_the_controller_ends_tells_its_explanation(
     assert "ended 'error'. The node is gone." in outcome.message
 
 
-WORKFLOW = {"template": 13, "workflow": True}
-
-
-def node_of(controller: Controller, flow: Job, name: str, kind: str = "job") -> Job:
-    """The next of a workflow's nodes."""
-    node = controller.start(Template(name), {})
-    node.type = kind
-    flow.nodes.append(node)
-    return node
-
-
-@pytest.mark.guarantee("adapter:aap")
-async def test_a_workflows_failure_is_its_failed_nodes(
-    adapters: Adapters, controller: Controller
+async def test_a_controller_that_falls_silent_is_asked_again(
+    adapters: Adapters, controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calling = Calling(adapters, controller, mapping=WORKFLOW)
-    flow = await calling.job()
-    inner = node_of(controller, flow, "inner", "workflow_job")
-    node = node_of(controller, inner, "part")
-    node.event("runner_on_failed", task="Try", host="h", res={"msg": "tried"}, ignore_errors=True)
-    node.event("runner_on_failed", "fatal", task="Test", host="localhost", res={"msg": "red"})
-    node.end("failed", explanation="It was red.")
-    for job in (inner, flow):
-        job.end("failed")
-    outcome = await calling.outcome()
-    assert isinstance(outcome, Failure)
-    assert outcome.message.startswith("Workflow job 1 (flow) has ended 'failed'.")
-    words = "Job 3 (part): failed. It was red. Task 'Test' on localhost: red"
-    assert words in outcome.message
-    output = "Workflow job 2 (inner): failed\nJob 3 (part): failed\nfatal"
-    assert outcome.details["output"] == output
-
-
-@pytest.mark.guarantee("adapter:aap")
-async def test_a_workflows_result_is_what_its_nodes_have_kept(
-    adapters: Adapters, controller: Controller
-) -> None:
-    calling = Calling(adapters, controller, mapping=WORKFLOW)
-    flow = await calling.job()
-    first = node_of(controller, flow, "build")
-    flow.waiting_nodes = 2
-    first.artifacts = {"version": "1", "built": True}
-    first.end("successful")
-    await calling.heard.until_said(3)
-    assert (1, 3, "1 of its nodes have ended") in calling.heard.said, "of all that there may be"
-    hidden, last = [node_of(controller, flow, name) for name in ("secret", "deploy")]
-    hidden.artifacts = "$hidden due to Ansible no_log flag$"
-    last.artifacts = {"version": "2"}
-    last.event("verbose", "\x1b[0;32mok: [web1]\x1b[0m\x00")
-    for job in (hidden, last, flow):
-        job.end("successful")
-    controller.away = 1
-    outcome = await calling.outcome()
-    assert isinstance(outcome, Result), outcome
-    assert outcome.value["artifacts"] == {"version": "2", "built": True}
-    assert outcome.value["output"].splitlines() == [
-        "Job 2 (build): successful",
-        "Job 3 (secret): successful",
-        "Job 4 (deploy): successful",
-        "ok: [web1]",
-    ]
+    monkeypatch.setattr(api, "ANSWER_S", 0.3)
+    calling = Calling(adapters, controller)
+    job = await calling.job()
+    controller.silent = 1
+    job.end("successful")
+    assert isinstance(await calling.outcome(), Result)
+    assert controller.silent == 0
 
 
 async def test_artifacts_that_the_controller_hides_are_none(

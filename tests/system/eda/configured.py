@@ -18,7 +18,7 @@ from tests.system.eda.configuration import (
     reference,
     text,
 )
-from tests.system.eda.controller import ASKED
+from tests.system.eda.templates import ASKED
 
 NAMED = {"name": text(required=True), "description": text()}
 TYPED = {"inputs": Field(is_a=dict, default={}), "injectors": Field(is_a=dict, default={})}

@@ -11,6 +11,7 @@ unless a test says how it ends.
 """
 
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,82 +23,17 @@ import orjson
 
 from tests.system.eda import surveys
 from tests.system.eda.http_server import serving
+from tests.system.eda.templates import API, Template
 
 Run = Callable[[str, Mapping[str, Any]], subprocess.Popen[str]]
 """(template, extra variables) -> the job's process."""
 Answer = tuple[int, Any]
 
-API = "/api/v2"
 TOKEN = "the-controllers-token"
 ENDED = frozenset({"successful", "failed", "error", "canceled"})
 EVENTS = {"job": "job_events", "project_update": "events"}
 PAGE = 25
 PAGE_MAX = 200
-
-
-@dataclass(slots=True)
-class Template:
-    """A job template, as an administrator has set it up; a workflow's with `workflow`."""
-
-    name: str
-    ask_variables: bool = True
-    concurrent: bool = True
-    workflow: bool = False
-    lacks: Mapping[str, Any] = field(default_factory=dict[str, Any])  # why a launch answers 400
-    survey: Sequence[Mapping[str, Any]] = ()
-    asks: Sequence[str] = ()  # ask_…_on_launch that are set beside the variables'
-    description: str = ""
-    organization: str = "Default"
-    labels: Sequence[str] = ()
-    number: int = 0  # its id, where one is asked for
-    may_start: bool = True
-    organization_id: int | None = 1
-    inventory: int | None = 1
-
-    @property
-    def kind(self) -> str:
-        return "workflow_job_template" if self.workflow else "job_template"
-
-    def view(self) -> dict[str, Any]:
-        path = f"{API}/{self.kind}s/{self.number or self.name}"
-        asks = {f"ask_{name}_on_launch": name in self.asks for name in ASKED}
-        labels = [{"id": n, "name": name} for n, name in enumerate(self.labels)]
-        return asks | {
-            "id": self.number or self.name,
-            "type": self.kind,
-            "name": self.name,
-            "organization": self.organization_id,
-            "inventory": self.inventory,
-            "description": self.description,
-            "url": f"{path}/",
-            "related": {"launch": f"{path}/launch/", "survey_spec": f"{path}/survey_spec/"},
-            "summary_fields": {
-                "organization": {"name": self.organization},
-                "labels": {"count": len(labels), "results": labels},
-                "user_capabilities": {"start": self.may_start},
-            },
-            "survey_enabled": bool(self.survey),
-            "ask_variables_on_launch": self.ask_variables,
-        }
-
-
-ASKED = (
-    "limit",
-    "labels",
-    "inventory",
-    "tags",
-    "skip_tags",
-    "job_type",
-    "verbosity",
-    "diff_mode",
-    "scm_branch",
-    "credential",
-    "forks",
-    "execution_environment",
-    "instance_groups",
-    "job_slice_count",
-    "timeout",
-)
 
 
 @dataclass(slots=True)
@@ -206,6 +142,7 @@ class Controller:
     url: str = ""
     away: int = 0  # answers 503 to so many requests
     away_after_cancel: int = 0
+    silent: int = 0  # leaves so many requests without an answer
     token: str = TOKEN
     labels: list[str] = field(default_factory=list[str])
     may_label: bool = True
@@ -213,12 +150,14 @@ class Controller:
     posts: list[str] = field(default_factory=list[str])
     gets: list[str] = field(default_factory=list[str])
     _serving: ExitStack = field(default_factory=ExitStack)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
         self.url = self._serving.enter_context(serving(self._checked))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
         self._serving.close()
         for job in self.jobs:
             if job.process is not None:
@@ -234,6 +173,9 @@ class Controller:
         if self.away > 0:
             self.away -= 1
             return 503, {}
+        if self.silent > 0:
+            self.silent -= 1
+            self._over.wait()
         (self.posts if method == "POST" else self.gets).append(target)
         return self.answer(method, target, body)
 
@@ -350,12 +292,13 @@ class Controller:
     def start(self, template: Template, variables: dict[str, Any]) -> Job:
         """A job of a template; pending where another of it is under way."""
         job = Job(len(self.jobs) + 1, template.name, variables, None)
-        job.type = "workflow_job" if template.workflow else "job"
+        flows = template.workflow or template.slices > 1
+        job.type = "workflow_job" if flows else "job"
         busy = any(one.template == job.template and one.status not in ENDED for one in self.jobs)
         self.jobs.append(job)
         if busy and not template.concurrent:
             job.told = "pending"
-        elif not template.workflow:
+        elif not flows:
             job.process = self.run(template.name, variables | {"awx_job_id": job.id})
         return job
 
