@@ -45,7 +45,13 @@ def fail(message: str) -> typer.Exit:
 
 
 class Commands(TyperGroup):
-    """All commands: what the system says of a file that the command line names is no trace."""
+    """All commands: what the system says of a text or file of the command line is no trace."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take the command line apart; what no system hands to a program is refused."""
+        if any("\0" in one for one in args):
+            raise fail("An argument has a NUL in it.")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Do what the command line says."""
@@ -53,6 +59,9 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # of who reads us: they end it without a word
             raise
+        except UnicodeEncodeError as error:  # bytes are no text, and a file's name may be such
+            part = shown(error.object[:NAME_CHARS_MAX])
+            raise fail(f"What is not UTF-8 can be no text: {part}") from error
         except OSError as error:
             named = f"{str(error.filename)[:NAME_CHARS_MAX]}: " if error.filename else ""
             raise fail(f"{named}{error.strerror or error}") from error
