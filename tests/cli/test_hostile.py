@@ -169,7 +169,7 @@ async def test_what_others_wrote_is_shown_as_it_is_and_obeyed_by_no_terminal(
             ["dead-letters", "list", *here],
             ["commands", "show", str(one), *here],
             ["outbox", "list", "--database-url", database.owner],
-            ["audit", "verify", WORDS, "--database-url", database.owner],
+            ["audit", "export", "demo", "--out", WORDS, "--database-url", database.owner],
         ):
             done = await asyncio.to_thread(CliRunner().invoke, command_line, argv)
             assert fault_of(done) is None, (argv, done.exception)
