@@ -107,20 +107,21 @@ async def place(
             until=until,
             actor=actor,
         )
+        await hold_rows.announce(conn)
     for _ in range(ROWS_MAX // ROWS):
         async with tenant_transaction(engine, tenant_id) as conn:
             if await hold_rows.keep_back(conn, hold.id, limit=ROWS) < ROWS:
                 break
-    leaving = await _left(engine, hold, leave_s)
+    leaving = await left(engine, tenant_id, hold.id, leave_s)
     return Placed(hold=hold, queued=queued, in_flight=in_flight, leaving=leaving)
 
 
-async def _left(engine: AsyncEngine, hold: Hold, leave_s: float) -> int:
+async def left(engine: AsyncEngine, tenant_id: str, hold_id: UUID, leave_s: float) -> int:
     """Wait for what relays had taken; returns how many of it they still have."""
     until = time.monotonic() + leave_s
     while True:
-        async with tenant_transaction(engine, hold.tenant_id) as conn:
-            leaving = await hold_rows.leaving(conn, hold.id)
+        async with tenant_transaction(engine, tenant_id) as conn:
+            leaving = await hold_rows.leaving(conn, hold_id)
         if leaving == 0 or time.monotonic() >= until:
             return leaving
         await asyncio.sleep(LEAVE_POLL_S)
@@ -137,6 +138,7 @@ async def release(
     async with tenant_transaction(engine, tenant_id) as conn:
         await hold_rows.lock(conn)
         released = await hold_rows.release(conn, hold_id, actor=actor, reason=reason)
+        await hold_rows.announce(conn)
     if released is None:
         raise NotFoundError(f"You have no hold {hold_id} in force.", hold_id=str(hold_id))
     for _ in range(ROWS_MAX // ROWS):
@@ -190,6 +192,18 @@ def of_call(
         and (one.args_path is None or _same(_at(args, one.args_path), one.args_value))
     ]
     return min(met, key=lambda one: (one.effect != "refuse", one.id), default=None)
+
+
+def is_of(hold: Hold, which: Which) -> bool:
+    """Whether a hold is of just these calls."""
+    own = hold.args_path if hold.args_path is None else tuple(hold.args_path)
+    same = (hold.tool, hold.method, hold.ordering_key, own) == (
+        which.tool,
+        which.method,
+        which.ordering_key,
+        which.args_path,
+    )
+    return same and _same(hold.args_value, which.args_value)
 
 
 MISSING: Final = object()

@@ -84,10 +84,12 @@ async def accept(
     try:
         _refuse(hold)
         await broker.queues.admit(view.tenant)
-    except (HeldError, QueueFullError):
+    except (HeldError, QueueFullError) as error:
         # Who repeats a call whose answer was lost must not be told that nothing was started.
         earlier = await broker.intake.earlier(call)
         if earlier is None:
+            if isinstance(error, HeldError):
+                await _audited(broker, who, call, hold_id=error.fields["hold_id"])
             raise
         written = earlier
     else:
@@ -149,6 +151,12 @@ def _refuse(hold: Hold | None) -> None:
         until = None if hold.until is None else instant(hold.until)
         said = held_words(hold.reason, until).removesuffix(".")
         raise HeldError(f"It is {said}. Nothing was started.", **held_fields(hold))
+
+
+async def _audited(broker: Parts, who: Identity, call: Call, *, hold_id: str) -> None:
+    """Have the refusal audited as others are: a user's first one by one, the rest counted."""
+    request = CallRequest(tool=call.tool, method=call.method, args={})
+    await broker.refusals.call(who, request, kind="call.held", reason=f"hold {hold_id}")
 
 
 def held_fields(hold: Hold) -> dict[str, Any]:

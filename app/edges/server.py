@@ -87,7 +87,8 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
         )
         supervisor = Supervisor()
         stack.callback(supervisor.stop)
-        _start(supervisor, database, notifier, feed, catalog, stops)
+        holds = Holds(database.engine)
+        _start(supervisor, database, notifier, feed, catalog, holds, stops)
         links = settings.trace_front == "link"
         tracing = await stack.enter_async_context(
             traces.running(settings, service="app", links_clients=links)
@@ -114,7 +115,7 @@ async def open_broker(settings: Settings) -> AsyncGenerator[Parts]:
             catalog=catalog,
             preparer=Preparer(catalog, settings, refused=refusals.call),
             queues=Queues(database.engine),
-            holds=Holds(database.engine),
+            holds=holds,
             intake=intake,
             feed=feed,
             reports=reports,
@@ -141,6 +142,7 @@ def _start(
     notifier: Notifier,
     feed: CommandFeed,
     catalog: Catalog,
+    holds: Holds,
     stops: Stops,
 ) -> None:
     """The loops in the background of an app process."""
@@ -148,6 +150,7 @@ def _start(
         wakeups.COMMANDS: feed.notified,
         wakeups.MOVES: feed.notified_of_moves,
         wakeups.CATALOG: lambda _: catalog.forget(),
+        wakeups.HOLDS: lambda _: holds.forget(),
         wakeups.STOPS: stops.notified,
     }
     supervisor.start(

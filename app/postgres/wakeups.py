@@ -33,6 +33,7 @@ MOVES: Final = "broker_moves"
 CALLS: Final = "calls"
 """Of OUTBOX: only new calls became ready, nothing that is said of commands."""
 CATALOG: Final = "broker_catalog"
+HOLDS: Final = "broker_holds"
 SAGAS: Final = "broker_sagas"
 STOPS: Final = "broker_stops"
 
@@ -54,9 +55,9 @@ NAMELESS: Final = ("", "?", CALLS)
 GAP_S: Final = 0.2
 GAPS_S: Final = {OUTBOX: 0.005, SAGAS: 0.005}
 """Between two such of a channel that are heard; of wakeups it is what nobody notices."""
-BURSTS: Final = {CATALOG: 8}
+BURSTS: Final = {CATALOG: 8, HOLDS: 8}
 """How many of a channel are heard at once after a quiet time, one where it is not here. Nothing
-polls for the catalog at once: with one, an operator's second change was served 0.2 s late."""
+polls for catalog and holds at once: with one, an operator's second change was served 0.2 s late."""
 
 NOTIFY: Final = "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS said (c, p)"
 

@@ -66,13 +66,13 @@ async def publish(pool: asyncpg.Pool, rows: list[LeasedRow]) -> None:
 async def hold(broker: Parts, which: Which = ECHO, tenant: str = "demo", **more: Any) -> Hold:
     asked: dict[str, Any] = {"effect": "wait", "reason": "mending", "until": None, "actor": OLGA}
     made = await holds.place(broker.database.engine, tenant, which, **(asked | more))
-    broker.holds.forget(tenant)
+    broker.holds.forget()
     return made.hold
 
 
 async def release(broker: Parts, one: Hold, reason: str = "mended") -> None:
     await holds.release(broker.database.engine, one.tenant_id, one.id, actor=OLGA, reason=reason)
-    broker.holds.forget(one.tenant_id)
+    broker.holds.forget()
 
 
 async def ended(broker: Parts, command_id: UUID) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.commands.store.hold_match import MATCH
 from app.postgres.engine import dump
+from app.postgres.wakeups import HOLDS
 
 COUNT_MAX: Final = 10_000
 """Up to which a preview counts."""
@@ -45,6 +46,7 @@ NAMES: Final = tuple(field.name for field in fields(Hold))
 COLUMNS: Final = ", ".join(f"h.{name}" for name in NAMES)
 
 LOCK: Final = text("SELECT FROM turns WHERE name = 'dispatch' FOR UPDATE")
+ANNOUNCE: Final = text("SELECT pg_notify(:channel, '')")
 
 ACTIVE: Final = text(f"""
     SELECT {COLUMNS}
@@ -52,6 +54,14 @@ ACTIVE: Final = text(f"""
      WHERE h.tenant_id = :tenant_id AND h.released_at IS NULL
      ORDER BY h.id
      LIMIT :limit
+""")
+
+LOGIN: Final = text("SELECT session_user")
+
+FIND: Final = text(f"""
+    SELECT {COLUMNS}
+      FROM holds h
+     WHERE h.id = :id AND h.tenant_id = :tenant_id AND h.released_at IS NULL
 """)
 
 NEWEST: Final = text(f"""
@@ -155,6 +165,13 @@ FREED: Final = text("""
        AND NOT EXISTS (SELECT FROM outbox o WHERE o.hold_id = h.id AND o.status = 'on_hold')
 """)
 
+WAITING: Final = text("""
+    SELECT count(*)
+      FROM (SELECT FROM outbox o
+             WHERE o.hold_id = :id AND o.status = 'on_hold'
+             LIMIT :most) few
+""")
+
 LEAVING: Final = text(f"""
     SELECT count(*)
       FROM holds h
@@ -187,10 +204,26 @@ async def lock(conn: AsyncConnection) -> None:
     await conn.execute(LOCK)
 
 
+async def announce(conn: AsyncConnection) -> None:
+    """Tell every replica on the caller's commit that holds changed; rare, so it may ride in it."""
+    await conn.execute(ANNOUNCE, {"channel": HOLDS})
+
+
+async def login(conn: AsyncConnection) -> str:
+    """Whose connection it is."""
+    return str(await conn.scalar(LOGIN))
+
+
 async def active(conn: AsyncConnection, *, tenant_id: str, limit: int) -> list[Hold]:
     """A tenant's holds in force, the oldest first."""
     rows = await conn.execute(ACTIVE, {"tenant_id": tenant_id, "limit": limit})
     return [Hold(**row) for row in rows.mappings()]
+
+
+async def find(conn: AsyncConnection, hold_id: UUID, *, tenant_id: str) -> Hold | None:
+    """A tenant's hold that is in force."""
+    row = (await conn.execute(FIND, {"id": hold_id, "tenant_id": tenant_id})).mappings().first()
+    return None if row is None else Hold(**row)
 
 
 async def newest(
@@ -252,6 +285,11 @@ async def unfreed(conn: AsyncConnection, *, limit: int) -> list[UUID]:
 async def freed(conn: AsyncConnection, hold_id: UUID) -> None:
     """Nothing waits for a hold that was released a while ago."""
     await conn.execute(FREED, {"id": hold_id})
+
+
+async def waiting(conn: AsyncConnection, hold_id: UUID, *, most: int) -> int:
+    """Calls whose turn had come and that wait for a hold, up to `most`."""
+    return int(await conn.scalar(WAITING, {"id": hold_id, "most": most}) or 0)
 
 
 async def leaving(conn: AsyncConnection, hold_id: UUID) -> int:

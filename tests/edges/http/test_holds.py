@@ -5,12 +5,16 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import orjson
 import pytest
 from prometheus_client import REGISTRY
 
+from app.edges.auth.refusals import CALLS_IN_FULL
 from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from relay import gauges
+from tests.conftest import settings_of
+from tests.edges.auth.conftest import serving
 from tests.edges.conftest import auth
 from tests.support.calls import fetch
 
@@ -160,3 +164,47 @@ async def test_holds_are_in_the_gauges(
     assert REGISTRY.get_sample_value("mcpbroker_holds") == 1
     [row] = await fetch(database.observer, "SELECT * FROM ops.holds")
     assert (row["tenant_id"], row["what"], row["tool"]) == ("demo", "tool", "probe")
+
+
+HELD = """
+    SELECT user_id, actor, tool, method, body::jsonb AS body
+      FROM audit.events
+     WHERE type = 'call.held'
+     ORDER BY occurred_at, xid
+"""
+
+
+@pytest.mark.guarantee("holds:audited")
+async def test_refused_calls_are_audited_one_by_one_at_first_and_then_counted(
+    database: Dsns, issuer: DevIssuer, olga: dict[str, str]
+) -> None:
+    ada, bob = auth(issuer, "ada"), auth(issuer, "bob")
+    many = CALLS_IN_FULL + 15
+    key = CALL | {"idempotency_key": "mine"}
+    async with serving(settings_of(database.app, issuer)) as http:
+        asked = ada | NOW
+        assert (await http.post("/mcp/tools/call", json=key, headers=asked)).status_code == 202
+        refuse = HOLD | {"effect": "refuse"}
+        hold = (await http.post(PATH, json=refuse, headers=olga)).json()["hold_id"]
+        assert (await http.post("/mcp/tools/call", json=key, headers=asked)).status_code == 202
+        assert await fetch(database.owner, HELD) == [], "a repeat finds its call"
+        for n in range(many):
+            body = CALL | {"args": {"text": str(n)}}
+            assert (await http.post("/mcp/tools/call", json=body, headers=asked)).status_code == 423
+        found = await fetch(database.owner, HELD)
+        assert len(found) == CALLS_IN_FULL, "each was written before it was answered"
+        [first, *_] = found
+        assert (first["actor"], first["tool"], first["method"]) == ("user:ada", "probe", "echo")
+        assert orjson.loads(first["body"]) == {"client": "ada", "reason": f"hold {hold}"}
+        assert (await http.post("/mcp/tools/call", json=CALL, headers=bob)).status_code == 423
+    *_, rest = await fetch(database.owner, HELD)
+    said = orjson.loads(rest["body"])
+    assert (rest["user_id"], said["count"]) == ("ada", many - CALLS_IN_FULL)
+    assert said["calls"] == [
+        {
+            "tool": "probe",
+            "method": "echo",
+            "reason": f"hold {hold}",
+            "count": many - CALLS_IN_FULL,
+        }
+    ]
