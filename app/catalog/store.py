@@ -153,6 +153,7 @@ TENANT: Final = text("""
      WHERE tenant_id = :tenant_id
 """)
 
+TENANT_IDS: Final = text("SELECT tenant_id FROM tenants ORDER BY tenant_id")
 ANNOUNCE: Final = text("SELECT pg_notify(:channel, '')")
 
 # What is not given stays as it is, or has the column's default where the tenant is new.
@@ -295,6 +296,11 @@ async def tenant(conn: AsyncConnection, tenant_id: str) -> Tenant | None:
     """A tenant's limits."""
     row = (await conn.execute(TENANT, {"tenant_id": tenant_id})).mappings().one_or_none()
     return None if row is None else Tenant(**row)
+
+
+async def tenant_ids(conn: AsyncConnection) -> list[str]:
+    """Every tenant, for an owner's connection."""
+    return list((await conn.execute(TENANT_IDS)).scalars())
 
 
 async def put_tenant(conn: AsyncConnection, tenant_id: str, limits: Limits) -> bool:
