@@ -34,11 +34,11 @@ up: setup ## Start the stack and leave it running. PORT=8080, OBSERVE=1: metrics
 down: setup ## End what `make up` started.
 	$(BIN)/python -m devstack down
 
-console: setup ## Print a one-time link to the running stack's console. USER_NAME=ada SCOPES=…
-	@$(BIN)/python -m devstack link --user $(or $(USER_NAME),ada) $(foreach s,$(SCOPES),--scope $(s))
+console: setup ## Print a one-time link to the running stack's console. USER_NAME=ada SCOPES=… IN=finance
+	@$(BIN)/python -m devstack link --user $(or $(USER_NAME),ada) $(foreach s,$(SCOPES),--scope $(s)) $(foreach g,$(IN),--group $(g))
 
-token: setup ## Print a token for the running stack. USER_NAME=ada SCOPES=tools
-	@$(BIN)/python -m devstack token --user $(or $(USER_NAME),ada) $(foreach s,$(or $(SCOPES),tools),--scope $(s))
+token: setup ## Print a token for the running stack. USER_NAME=ada SCOPES=tools IN=finance
+	@$(BIN)/python -m devstack token --user $(or $(USER_NAME),ada) $(foreach s,$(or $(SCOPES),tools),--scope $(s)) $(foreach g,$(IN),--group $(g))
 
 test: setup ## All tests, on real servers. The chaos run's seed is fixed here: SEED=2.
 	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(PYTEST)

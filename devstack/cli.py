@@ -154,6 +154,7 @@ def link(
     scope: Annotated[
         list[str] | None, typer.Option(help="Repeatable; all a person may have by default.")
     ] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
 ) -> None:
     """Print a link that signs a person in at the running stack's console, once, soon."""
     from devstack.tokens import DevIssuer, console_link  # noqa: PLC0415 needs the devstack extra
@@ -164,7 +165,8 @@ def link(
     state = orjson.loads(STATE.read_bytes())
     url = f"http://127.0.0.1:{state['port']}"
     issuer = DevIssuer(Path(state["home"]), audience=f"{url}/mcp")
-    typer.echo(console_link(issuer, url, tenant=tenant, user=user, scopes=scope))
+    made = console_link(issuer, url, tenant=tenant, user=user, scopes=scope, groups=group or ())
+    typer.echo(made)
 
 
 @app.command()
@@ -172,6 +174,7 @@ def token(
     tenant: str = "demo",
     user: str = "ada",
     scope: Annotated[list[str] | None, typer.Option(help="Repeatable; tools by default.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Repeatable.")] = None,
 ) -> None:
     """Print a token that the running development stack trusts."""
     from devstack.tokens import DevIssuer  # noqa: PLC0415 needs the devstack extra
@@ -181,7 +184,8 @@ def token(
         raise typer.Exit(1)
     state = orjson.loads(STATE.read_bytes())
     issuer = DevIssuer(Path(state["home"]), audience=f"http://127.0.0.1:{state['port']}/mcp")
-    typer.echo(issuer.token(tenant=tenant, user=user, scopes=scope or ["tools"]))
+    scopes = scope or ["tools"]
+    typer.echo(issuer.token(tenant=tenant, user=user, scopes=scopes, groups=group or ()))
 
 
 def end(pid: int, number: int) -> None:

@@ -102,6 +102,7 @@ def console_link(
     tenant: str,
     user: str,
     scopes: Sequence[str] | None = None,
+    groups: Sequence[str] = (),
     life_s: float = LINK_S,
 ) -> str:
     """A link that signs a person in at the console of the app at `url`, once."""
@@ -109,6 +110,7 @@ def console_link(
         tenant=tenant,
         user=user,
         scopes=scopes or PERSON,
+        groups=groups,
         life_s=life_s,
         aud=audience(url),
         jti=str(uuid4()),

@@ -123,6 +123,8 @@ class Tools:
         self._tools: dict[tuple[str, str], Compiled] = {}
         self._names: dict[str, Compiled] = {}
         self._unreadable: frozenset[tuple[str, str]] = frozenset()
+        self.deciders: frozenset[str] = frozenset()
+        """The groups that decide about some tool's approvals."""
         self._tools_at = float("-inf")
         self._loads = SingleFlight()
         self.version = ""
@@ -155,6 +157,10 @@ class Tools:
             )
             self._tools = {(one.tool.tool, one.tool.method): one for one in compiled}
             self._names = {one.tool.name: one for one in compiled}
+            said = [one.tool.policy.approval for one in compiled]
+            self.deciders = frozenset(
+                group for one in said for group in (*one.approvers, *one.escalate_to)
+            )
             self.version = digest
         self._tools_at = self._read_at(changed)
 

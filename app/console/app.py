@@ -78,6 +78,7 @@ def signed_in(console: Console) -> Callable[[Request], Awaitable[None]]:
         # A live part is asked for by the page alone, again after each loss of the connection.
         touch = not request.url.path.endswith("/live")
         request.scope[SESSION] = await console.sessions.find(request, touch=touch)
+        await console.broker.catalog.tools()  # by their groups the navigation is made
 
     return found
 
@@ -102,7 +103,8 @@ def first(console: Console) -> Callable[[Request], Awaitable[Response]]:
 
     async def page(request: Request) -> Response:
         who = session_of(request).who
-        found = next((one for one in console.pages if one.open_to(who)), None)
+        opened = [one for one in console.pages if one.open_to(who)]
+        found = next(iter([*console.shown_to(who), *opened]), None)
         if found is None:
             raise ForbiddenError("Your sign-in has no scope that any page of the console is for.")
         return RedirectResponse(found.url, status_code=303)

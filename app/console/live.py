@@ -50,21 +50,26 @@ def event(name: str, data: str) -> bytes:
 
 
 def stream(
-    console: Console, request: Request, make: Callable[[], Awaitable[Part]], *, name: str = "part"
+    console: Console,
+    request: Request,
+    make: Callable[[], Awaitable[Part]],
+    *,
+    every_s: float = 0,
 ) -> Response:
     """Send a part whenever it has changed, until its reader leaves or the session is over.
 
-    The query's `seen` is the digest of what its page has.
+    The query's `seen` is the digest of what its page has. It is made anew every `poll_s`, or
+    `every_s` where that is longer.
 
     Raises:
         TooManyStreamsError: when it is sent; there are as many as there may be.
     """
-    parts = _parts(console, request, make, name)
+    parts = _parts(console, request, make, every_s)
     return Streamed(parts, console.broker.streams.room(session_of(request).who))
 
 
 async def _parts(
-    console: Console, request: Request, make: Callable[[], Awaitable[Part]], name: str
+    console: Console, request: Request, make: Callable[[], Awaitable[Part]], every_s: float
 ) -> AsyncGenerator[bytes]:
     broker = console.broker
     clock = asyncio.get_running_loop().time
@@ -84,13 +89,13 @@ async def _parts(
             return  # the browser asks again, and says meanwhile that the connection is lost
         if part.digest != said:
             said, spoke_at = part.digest, clock()
-            yield event(name, part.html)
+            yield event("part", part.html)
         elif clock() - spoke_at >= broker.settings.heartbeat_s:
             spoke_at = clock()
             yield b": nothing new\n\n"
         with broker.feed.watch_several(tenant_id, part.shows) as moved:
             try:
-                async with asyncio.timeout(broker.settings.poll_s):
+                async with asyncio.timeout(max(every_s, broker.settings.poll_s)):
                     await moved.wait()
             except TimeoutError:
                 continue

@@ -31,12 +31,13 @@ class Page:
     title: str
     path: str  # below /console
     scopes: frozenset[str]  # whoever has one of them sees it
+    by_group: bool = False  # so does who is in a group: what its groups may decide about
     router: Callable[["Console"], APIRouter]
     """Makes its routes; each has a path below `path`, and is asked for `scopes` before."""
 
     def open_to(self, who: Identity) -> bool:
         """Whether somebody sees it."""
-        return bool(self.scopes & who.scopes)
+        return bool(self.scopes & who.scopes) or (self.by_group and bool(who.groups))
 
     @property
     def url(self) -> str:
@@ -55,6 +56,15 @@ class Console:
     links: Links | None
     pages: tuple[Page, ...] = field(default=())
 
+    def shown_to(self, who: Identity) -> list[Page]:
+        """The pages that the navigation has for somebody.
+
+        Most people are in some group that decides about nothing: one that the catalog names leads
+        to the page of decisions, though any opens it, as calls keep the groups that they began by.
+        """
+        decides = not who.groups.isdisjoint(self.broker.catalog.deciders)
+        return [one for one in self.pages if one.scopes & who.scopes or (one.by_group and decides)]
+
     def render(self, template: str, **context: Any) -> str:
         """A template, or a part of a page, as text."""
         return self.templates.get_template(template).render(**context)
@@ -64,7 +74,7 @@ class Console:
     ) -> HTMLResponse:
         """A whole page, with the navigation of who is signed in."""
         session: Session | None = request.scope.get(SESSION)
-        shown = [] if session is None else [p for p in self.pages if p.open_to(session.who)]
+        shown = [] if session is None else self.shown_to(session.who)
         path = request.url.path
         here = next((p.name for p in shown if path == p.url or path.startswith(f"{p.url}/")), "")
         text = self.render(template, session=session, nav=shown, here=here, **context)

@@ -10,13 +10,14 @@ from typing import Final, Literal
 from uuid import UUID
 
 from app.commands import control
-from app.commands.approvals import missing, waits_for
+from app.commands.approvals import has_approved, missing, refusal, waits_for
 from app.commands.store import waiting
 from app.commands.store.commands import Command
 from app.edges import commands as acts
 from app.edges import sagas, settling
+from app.edges.auth.scopes import OPERATE, need
 from app.edges.parts import Parts
-from app.errors import BadRequestError, BrokerError, NotCancellableError
+from app.errors import BadRequestError, BrokerError, ForbiddenError, NotCancellableError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 from app.sagas import runs
@@ -43,7 +44,7 @@ class Item:
     @property
     def url(self) -> str:
         """Its page."""
-        return f"/console/calls/{self.id}"
+        return f"/console/{'calls' if self.step is None else 'sagas'}/{self.id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class Verb:
     danger: bool
     preview: Preview
     act: Act
+    decides: bool = False
+    """Whether it is also for who may decide about a call, and is no operator."""
 
 
 def item_of(name: str, kind: Kind) -> Item:
@@ -86,6 +89,16 @@ def item_of(name: str, kind: Kind) -> Item:
     if bool(slash and step) != (kind == "step"):
         raise BadRequestError("That cannot be done to what was chosen.")
     return Item(id=found, step=step or None)
+
+
+def must_do(who: Identity, verb: Verb) -> None:
+    """Hold a verb to who may try it.
+
+    Raises:
+        ForbiddenError: it is an operator's.
+    """
+    if not verb.decides:
+        need(who, OPERATE)
 
 
 async def preview(broker: Parts, who: Identity, verb: Verb, items: Sequence[Item]) -> list[Touched]:
@@ -131,15 +144,22 @@ def _of(item: Item, command: Command, words: str) -> Touched:
     return Touched(item=item, title=title, words=words, command=command)
 
 
-async def _may_be_decided(broker: Parts, who: Identity, item: Item) -> Command:
+async def _may_be_decided(broker: Parts, who: Identity, item: Item, *, approve: bool) -> Command:
+    """The call, where a decision of this person's would count."""
     command = await acts.decidable(broker, who, item.id)
     if not command.awaits_approval:
         raise NotCancellableError(f"Command {command.id} does not wait for an approval.")
+    operator = OPERATE in who.scopes
+    said = refusal(command, who, approve=approve, route="named", operator=operator)
+    if said is not None:
+        raise ForbiddenError(said)
+    if approve and has_approved(command, who.user_id):
+        raise NotCancellableError(f"You have approved it already; it {waits_for(command)}.")
     return command
 
 
 async def _approving(broker: Parts, who: Identity, item: Item) -> Touched:
-    command = await _may_be_decided(broker, who, item)
+    command = await _may_be_decided(broker, who, item, approve=True)
     goes = "It goes to its executor as soon as it is its turn."
     if command.held:
         goes = f"It goes on when the earlier calls of {command.ordering_key!r} have ended."
@@ -149,7 +169,7 @@ async def _approving(broker: Parts, who: Identity, item: Item) -> Touched:
 
 
 async def _denying(broker: Parts, who: Identity, item: Item) -> Touched:
-    command = await _may_be_decided(broker, who, item)
+    command = await _may_be_decided(broker, who, item, approve=False)
     ends = "It ends as cancelled, with the error “denied”; nothing was done."
     return _of(item, command, ends + await _behind(broker, command))
 
@@ -270,6 +290,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         danger=False,
         preview=_approving,
         act=partial(_decide, approve=True),
+        decides=True,
     ),
     "deny": Verb(
         title="Deny",
@@ -277,6 +298,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         danger=True,
         preview=_denying,
         act=partial(_decide, approve=False),
+        decides=True,
     ),
     "resolve-succeeded": _resolution("Resolve: it succeeded", "succeeded"),
     "resolve-failed": _resolution("Resolve: it failed", "failed"),

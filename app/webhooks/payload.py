@@ -15,6 +15,7 @@ from app.webhooks.template import fill
 BYTES_MAX: Final = 256 << 10
 """Of a body: SEP-3415's bound. Ours are under 1 KiB, an operator's template under 32."""
 SAGAS: Final = frozenset({Kind.SAGA_ENDED, Kind.SAGA_WAITING})
+APPROVALS: Final = frozenset({Kind.APPROVAL_WAITING, Kind.APPROVAL_ESCALATED})
 ENDS: Final = frozenset({Kind.COMMAND_ENDED, Kind.DEAD_LETTER})
 
 
@@ -41,7 +42,7 @@ def operator_body(
 ) -> bytes:
     """A body for an operator's endpoint: type, timestamp, data; or its own template, filled."""
     base = public_url.rstrip("/")
-    link = base if kind == PING else f"{base}{path_of(data, console=console)}"
+    link = base if kind == PING else f"{base}{path_of(kind, data, console=console)}"
     if template is None:
         told = {"link": link} if kind == PING else {**data, "link": link}
         return orjson.dumps({"type": kind, "timestamp": instant(at), "data": told})
@@ -51,8 +52,13 @@ def operator_body(
     return orjson.dumps(fill(template, values))
 
 
-def path_of(data: Mapping[str, Any], *, console: bool) -> str:
-    """Where more is to be read, by who may: a call, or the saga where there is no call."""
+def path_of(kind: str, data: Mapping[str, Any], *, console: bool) -> str:
+    """Where more is to be read, by who may: a call, or the saga where there is no call.
+
+    What waits for an approval leads to the inbox of who decides, who may not see the call's page.
+    """
+    if console and kind in APPROVALS:
+        return f"/console/inbox?kind=approvals#pick-{data['command_id']}"
     if "command_id" in data:
         return f"/{'console/calls' if console else 'commands'}/{data['command_id']}"
     return f"/{'console/sagas' if console else 'sagas'}/{data['saga_id']}"

@@ -47,7 +47,7 @@ async def enter(client: httpx.AsyncClient, link: str) -> httpx.Response:
     )
 
 
-async def send(client: httpx.AsyncClient, path: str, **fields: Any) -> httpx.Response:
+async def send(client: httpx.AsyncClient, path: str, /, **fields: Any) -> httpx.Response:
     """Send a form of the session's, as a page does."""
     page = await client.get("/console", follow_redirects=True)
     data = {"csrf": csrf_of(page.text)} | fields
@@ -60,10 +60,15 @@ def origin_of(client: httpx.AsyncClient) -> str:
 
 @asynccontextmanager
 async def signed_in(
-    broker: Parts, issuer: DevIssuer, user: str = "olga", *scopes: str, tenant: str = "demo"
+    broker: Parts,
+    issuer: DevIssuer,
+    user: str = "olga",
+    *scopes: str,
+    tenant: str = "demo",
+    groups: tuple[str, ...] = (),
 ) -> AsyncGenerator[httpx.AsyncClient]:
     """Somebody's browser."""
     async with browsing(broker) as client:
-        answer = await enter(client, link_of(issuer, user, *scopes, tenant=tenant))
+        answer = await enter(client, link_of(issuer, user, *scopes, tenant=tenant, groups=groups))
         assert answer.status_code == 303, answer.text
         yield client

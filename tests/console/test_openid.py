@@ -1,5 +1,7 @@
 """Sign-in by OpenID Connect, against a provider of its own on Authlib."""
 
+import html
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -89,6 +91,37 @@ async def test_a_person_signs_in_at_the_issuer_and_comes_back_to_their_page(
             assert (await client.get(out.headers["location"])).status_code == 200
     [row] = await fetch(database.owner, "SELECT method, identity FROM console_sessions")
     assert row["method"] == "openid"
+
+
+@pytest.mark.guarantee("console:openid")
+async def test_a_person_signs_out_at_the_issuer_too_and_comes_back(
+    provider: Provider, issuer: DevIssuer, database: Dsns
+) -> None:
+    with provider.running(olga=OLGA):
+        async with (
+            browser(settings(issuer, provider, database.app)) as client,
+            httpx.AsyncClient() as issuers,
+        ):
+            back = await client.get(await agreed(await sent(client)))
+            assert back.status_code == 303, back.text
+            out = await send(client, "/console/sign-out")
+            page = await client.get(out.headers["location"])
+            found = re.search(rf'href="({re.escape(provider.issuer)}[^"]+)"', page.text)
+            assert found is not None, page.text
+            url = html.unescape(found[1])
+            home = f"{BASE}/console/signed-out"
+            asked = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
+            assert asked == {"client_id": CLIENT, "post_logout_redirect_uri": home}
+            shown = await issuers.get(url)
+            assert f'name="redirect_uri" value="{home}"' in shown.text, shown.text
+            done = await issuers.post(
+                f"{provider.issuer}/oauth2/end_session/confirm", data={"redirect_uri": home}
+            )
+            assert done.headers["location"] == home
+            again = await client.get(home)
+            assert (again.status_code, "You are signed out" in again.text) == (200, True)
+            away = await client.get("/console/calls")
+            assert away.headers["location"].startswith("/console/sign-in")
 
 
 @pytest.mark.guarantee("console:openid")

@@ -137,6 +137,12 @@ async def test_a_saga_is_drawn_with_its_calls_and_the_order_of_its_undoing(
         assert page.count('class="node ') == 4
         assert page.count('class="edge"') == 4, "d waits for a by b and c"
         assert f'href="/console/calls/{call}"' in page
+        assert 'id="step-c"' in page
+        there = (await client.get(f"/console/calls/{call}")).text
+        assert f'href="/console/sagas/{saga}#step-c"' in there, "and back"
+        own = (await client.get(f"/console/calls/{saga}")).text
+        assert f'href="/console/sagas/{saga}"' in own
+        assert f'href="/console/calls/{saga}"' in page
         assert "c, then a" in page
         assert "style=" not in page
         answer = await send(client, f"/console/sagas/{saga}/preview", verb="cancel")

@@ -51,7 +51,8 @@ async def waits(broker: Parts, database: Dsns) -> Waits:
     """Two approvals, an unknown outcome with a call behind it, a dead letter, a saga."""
     await execute(
         database.owner,
-        'UPDATE tools SET policy = policy || \'{"approval": "operator"}\''
+        "UPDATE tools SET digest = sha256('asks'),"
+        ' policy = policy || \'{"approval": "operator"}\''
         " WHERE tool = 'git' AND method = 'delete';"
         "UPDATE tools SET policy = policy || '{\"idempotent\": false}'"
         " WHERE tool = 'git' AND method = 'clone'",

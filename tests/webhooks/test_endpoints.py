@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from app.cli import app as command_line
 from app.edges.parts import Parts
-from app.webhooks import signing, template
+from app.webhooks import payload, signing, template
+from app.webhooks.kind import Kind
 from app.webhooks.signing import BadSecretError, SealedByAnotherError, Sealer
 from tests.support.calls import fetch
 from tests.support.stack import listening, wait_for
@@ -90,6 +91,15 @@ async def test_a_template_is_filled_and_stays_the_json_that_it_was(
     assert got.json["text"] == "probe succeeded"
     link = f"http://testserver/console/calls/{one}"
     assert got.json["blocks"][0]["text"]["text"] == f"*command.ended* <{link}|open>"
+
+
+def test_what_waits_for_an_approval_leads_to_the_inbox_of_who_decides() -> None:
+    data = {"command_id": "1", "tool": "git", "method": "delete"}
+    for kind in (Kind.APPROVAL_WAITING, Kind.APPROVAL_ESCALATED):
+        path = payload.path_of(kind, data, console=True)
+        assert path == "/console/inbox?kind=approvals#pick-1"
+        assert payload.path_of(kind, data, console=False) == "/commands/1"
+    assert payload.path_of(Kind.DEAD_LETTER, data, console=True) == "/console/calls/1"
 
 
 def test_a_value_breaks_out_of_no_string() -> None:

@@ -47,16 +47,20 @@ ESCALATE: Final = text(f"""
 """)
 
 
-# Those of `approvals.may_decide`, by the index of what waits.
+# Those of `approvals.may_decide`, of a command `c`.
+MAY_DECIDE: Final = """
+    (c.approval_rule -> 'approvers' ?| CAST(:groups AS text[])
+     OR (c.escalated_at IS NOT NULL
+         AND c.approval_rule -> 'escalate_to' ?| CAST(:groups AS text[]))
+     OR (:operator AND coalesce(c.approval_rule -> 'approvers', '[]') = '[]'))
+"""
+
 WAITING: Final = text(f"""
     SELECT {COLUMNS}
       FROM commands c
      WHERE c.tenant_id = :tenant_id AND c.approval = 'pending' AND c.state = 'queued'
        AND (CAST(:before AS uuid) IS NULL OR c.id < :before)
-       AND (c.approval_rule -> 'approvers' ?| CAST(:groups AS text[])
-            OR (c.escalated_at IS NOT NULL
-                AND c.approval_rule -> 'escalate_to' ?| CAST(:groups AS text[]))
-            OR (:operator AND coalesce(c.approval_rule -> 'approvers', '[]') = '[]'))
+       AND {MAY_DECIDE}
      ORDER BY c.id DESC
      LIMIT :limit
 """)

@@ -196,6 +196,21 @@ async def list_blocked(
     return [Blocked(**row) for row in rows.mappings()]
 
 
+COUNT_BLOCKED: Final = text("""
+    SELECT count(*)
+      FROM (SELECT FROM ordering_heads h
+             WHERE h.tenant_id = :tenant_id AND h.blocked_reason IS NOT NULL
+             ORDER BY h.ordering_key
+             LIMIT :most) few
+""")
+
+
+async def count_blocked(conn: AsyncConnection, *, tenant_id: str, most: int) -> int:
+    """How many keys of a tenant wait for somebody's decision, up to `most`."""
+    values = {"tenant_id": tenant_id, "most": most}
+    return int(await conn.scalar(COUNT_BLOCKED, values) or 0)
+
+
 LOCK_SAGA: Final = text("""
     SELECT ordering_key
       FROM ordering_heads

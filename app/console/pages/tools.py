@@ -10,15 +10,19 @@ from fastapi import APIRouter, Request, Response
 from adapters.targets import Target
 from app.catalog import store as catalog
 from app.catalog.policy import Tool
-from app.commands import holds
+from app.commands.holds import in_force
 from app.commands.store import figures
 from app.commands.store.figures import Done
 from app.commands.store.search import WINDOW
-from app.console.parts import Console, Page, who_of
+from app.console import live
+from app.console.pages import holds
+from app.console.parts import Console, Page, session_of, who_of
 from app.edges.auth.scopes import ADMINISTER, OPERATE
-from app.edges.http.holds import shown as shown_hold
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
+
+EVERY_S: Final = 5.0
+"""How often figures are made anew for who looks at them: they read thousands of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +40,28 @@ class Row:
 
 
 def router(console: Console) -> APIRouter:
-    """The page."""
+    """The page with its live part; holds are below it."""
     made = APIRouter(include_in_schema=False)
+
+    async def part(request: Request) -> live.Part:
+        found = await _read(console, who_of(request))
+        session = session_of(request)
+        html = console.render("tools_part.html", session=session, window=WINDOW, **found)
+        return live.Part(html=html)
 
     @made.get("")
     async def tools(request: Request) -> Response:
         """The page."""
-        who = who_of(request)
-        return console.page(request, "tools.html", window=WINDOW, **await _read(console, who))
+        first = await part(request)
+        operator = OPERATE in who_of(request).scopes
+        return console.page(request, "tools.html", part=first, operator=operator)
 
+    @made.get("/live")
+    async def followed(request: Request) -> Response:
+        """The page, whenever it has changed."""
+        return live.stream(console, request, lambda: part(request), every_s=EVERY_S)
+
+    holds.add(made, console)
     return made
 
 
@@ -63,7 +80,8 @@ async def _read(console: Console, who: Identity) -> dict[str, Any]:
         targets = await catalog.targets(conn) if admin else []
     known = {(one.tool, one.method): one for one in visible}
     paths = sorted({*known, *hour, *day, *queued, *in_flight})
-    held = await holds.in_force(broker.database.engine, tenant_id) if OPERATE in who.scopes else []
+    operator = OPERATE in who.scopes
+    held = await in_force(broker.database.engine, tenant_id) if operator else []
     return {
         "rows": [
             Row(
@@ -81,14 +99,9 @@ async def _read(console: Console, who: Identity) -> dict[str, Any]:
         "in_flight": sum(in_flight.values()),
         "grants": sorted(grants, key=lambda one: (one.subject_kind, one.subject, one.pattern)),
         "targets": [_shown(one) for one in targets],
-        "holds": [
-            dict.fromkeys(("tool", "method", "ordering_key", "argument"))
-            | shown_hold(one)
-            | {"at": one.placed_at, "ends": one.until}
-            for one in held
-        ],
+        "holds": [holds.described(one) for one in held],
         "admin": admin,
-        "operator": OPERATE in who.scopes,
+        "operator": operator,
     }
 
 

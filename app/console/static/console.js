@@ -62,10 +62,10 @@
     count();
   });
 
-  const rows = () => [...document.querySelectorAll("[data-row] a[data-open]")];
+  const rows = () => [...document.querySelectorAll("[data-row] [data-open]")];
   const move = (by) => {
     const all = rows();
-    const at = all.indexOf(document.activeElement?.closest("[data-row]")?.querySelector("a[data-open]"));
+    const at = all.indexOf(document.activeElement?.closest("[data-row]")?.querySelector("[data-open]"));
     const next = all[at < 0 ? (by > 0 ? 0 : all.length - 1) : at + by];
     if (next) next.focus();
   };

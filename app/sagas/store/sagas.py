@@ -102,8 +102,17 @@ LIST_WAITING: Final = text(f"""
     SELECT {COLUMNS}
       FROM sagas s
      WHERE s.tenant_id = :tenant_id AND s.state IN ('stuck', 'compensation_failed')
+       AND (CAST(:before AS uuid) IS NULL OR s.id < :before)
      ORDER BY s.id DESC
      LIMIT :limit
+""")
+
+COUNT_WAITING: Final = text("""
+    SELECT count(*)
+      FROM (SELECT FROM sagas s
+             WHERE s.tenant_id = :tenant_id AND s.state IN ('stuck', 'compensation_failed')
+             ORDER BY s.id DESC
+             LIMIT :most) few
 """)
 
 SAVE: Final = text("""
@@ -199,11 +208,19 @@ async def listing(
     return [SagaRow.of(row) for row in (await conn.execute(LIST, values)).mappings()]
 
 
-async def list_waiting(conn: AsyncConnection, *, tenant_id: str, limit: int) -> list[SagaRow]:
-    """A tenant's sagas that wait for an operator, newest first."""
+async def list_waiting(
+    conn: AsyncConnection, *, tenant_id: str, before: UUID | None, limit: int
+) -> list[SagaRow]:
+    """A tenant's sagas that wait for an operator, newest first, before one of them."""
     assert 0 < limit <= LIST_MAX
-    rows = await conn.execute(LIST_WAITING, {"tenant_id": tenant_id, "limit": limit})
-    return [SagaRow.of(row) for row in rows.mappings()]
+    values = {"tenant_id": tenant_id, "before": before, "limit": limit}
+    return [SagaRow.of(row) for row in (await conn.execute(LIST_WAITING, values)).mappings()]
+
+
+async def count_waiting(conn: AsyncConnection, *, tenant_id: str, most: int) -> int:
+    """How many sagas of a tenant wait for an operator, up to `most`."""
+    values = {"tenant_id": tenant_id, "most": most}
+    return int(await conn.scalar(COUNT_WAITING, values) or 0)
 
 
 async def save(conn: AsyncConnection, saga: SagaRow) -> None:

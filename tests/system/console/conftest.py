@@ -75,6 +75,7 @@ class Desk:
         *scopes: str,
         tenant: str = "demo",
         scheme: Scheme = "light",
+        groups: tuple[str, ...] = (),
         **options: Any,
     ) -> AsyncGenerator[Page]:
         """A page of somebody's, signed in by a link."""
@@ -82,7 +83,8 @@ class Desk:
             page = await context.new_page()
             page.on("console", lambda said: self._hear(said.type, f"{said.text} {said.location}"))
             page.on("pageerror", lambda error: self.complaints.append(str(error)))
-            await page.goto(link_of(self.issuer, user, *scopes, tenant=tenant, base=self.url))
+            link = link_of(self.issuer, user, *scopes, tenant=tenant, groups=groups, base=self.url)
+            await page.goto(link)
             await page.get_by_role("main").get_by_role("button", name="Sign in").click()
             await page.wait_for_url("**/console/*")
             yield page

@@ -3,7 +3,10 @@
 import pytest
 
 from app.commands.state import State
+from benchmarks.servers import execute
+from benchmarks.servers import fill as fill_many
 from devstack.stack import Dsns
+from tests.console.test_inbox_of_groups import FOUR_EYES, OTHERS, four_eyes
 from tests.console.waiting import waits
 from tests.support.calls import accept, delete, subject
 from tests.system.console.conftest import Desk, Scheme, accessible, picture
@@ -110,3 +113,59 @@ async def test_all_of_it_works_without_scripts(desk: Desk, database: Dsns) -> No
         title = await stamp.get_attribute("title")
         assert title is not None
         assert title.endswith(" UTC")
+
+
+@pytest.mark.guarantee("console:accessible")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_a_member_of_a_group_approves_by_keys_and_sees_the_quorum(
+    desk: Desk, database: Dsns, scheme: Scheme
+) -> None:
+    await execute(database.owner, FOUR_EYES)
+    desk.broker.catalog.forget()
+    one = await four_eyes(desk.broker, "x")
+    async with (
+        desk.page("fay", "tools", scheme=scheme, groups=("finance",)) as fay,
+        desk.page("fox", "tools", groups=("finance",)) as fox,
+    ):
+        assert fay.url.endswith("/console/inbox")
+        await fox.locator(f"#pick-{one}").wait_for()
+        await fay.get_by_text("0 of 2").wait_for()
+        await accessible(fay)
+        await fay.locator("body[data-followed]").wait_for()
+        await fay.keyboard.press("j")
+        await fay.keyboard.press("x")
+        assert await fay.locator(f"#pick-{one}").is_checked()
+        await fay.get_by_role("button", name="Approve…").focus()
+        await fay.keyboard.press("Enter")
+        await fay.get_by_text("your yes is one").wait_for()
+        await accessible(fay)
+        await fay.get_by_label("Reason").fill("it is in the budget")
+        await fay.keyboard.press("Enter")
+        await fay.locator(".notice", has_text="1 done").wait_for()
+        await accessible(fay)
+        await fox.get_by_text("1 of 2").wait_for()
+        await fox.locator(f"#pick-{one}").check()
+        await fox.get_by_role("button", name="Approve…").click()
+        await fox.get_by_label("Reason").fill("seen")
+        await fox.get_by_role("button", name="Approve 1").click()
+        await fox.locator(".notice", has_text="1 done").wait_for()
+        await fay.get_by_role("link", name="Back to the inbox").click()
+        await fay.get_by_text("Nobody waits for you.").wait_for()
+        await accessible(fay)
+    assert not (await subject(desk.broker, one)).awaits_approval
+    assert desk.complaints == []
+
+
+async def test_more_of_a_kind_is_a_page_away(desk: Desk, database: Dsns) -> None:
+    await fill_many(database.owner, 60)
+    await execute(database.owner, "UPDATE commands SET approval = 'pending'")
+    await execute(database.owner, OTHERS)
+    async with desk.page() as page:
+        await page.locator("#more-approvals").click()
+        await page.get_by_text("60, soonest deadline first").wait_for()
+        assert await page.locator("[data-choose]").count() == 10
+        await accessible(page)
+        await page.get_by_role("link", name="All that waits").click()
+        await page.get_by_role("heading", name="Sagas that wait").wait_for()
+        await accessible(page)
+    assert desk.complaints == []
