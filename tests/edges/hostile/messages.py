@@ -103,6 +103,18 @@ LISTEN: Final = {
     "resourceSubscriptions": ["command://{id}"],
     "taskIds": ["{id}"],
 }
+SUBSCRIBED: Final = {
+    "name": "command.ended",
+    "arguments": {"tool": "probe_echo"},
+    "cursor": "1.1.00000000000000000000000000000001.1",
+    "maxAgeMs": 1000,
+    "maxEvents": 5,
+}
+DELIVERY: Final = {
+    "mode": "webhook",
+    "url": "https://127.0.0.1:9/{key}",
+    "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+}
 ANSWERS: Final = {"approve": {"action": "accept", "content": {"approve": True}}}
 BOTH: Final[Mapping[str, list[Good]]] = {
     "tools/list": of(message("tools/list", {"cursor": "x"})),
@@ -122,6 +134,18 @@ METHODS: Final[Mapping[str, Mapping[str, list[Good]]]] = {
         "tasks/update": of(
             message("tasks/update", {"taskId": "{id}", "inputResponses": ANSWERS}),
             subjects.pending,
+        ),
+        "events/list": of(message("events/list", {"cursor": "x"})),
+        "events/poll": of(message("events/poll", SUBSCRIBED)),
+        "events/stream": of(message("events/stream", SUBSCRIBED)),
+        "events/subscribe": of(
+            message("events/subscribe", {**SUBSCRIBED, "ttlMs": 60_000, "delivery": DELIVERY})
+        ),
+        "events/unsubscribe": of(
+            message(
+                "events/unsubscribe",
+                {"name": "command.ended", "arguments": {}, "delivery": DELIVERY},
+            )
         ),
         "subscriptions/listen": of(
             message("subscriptions/listen", {"notifications": LISTEN}), subjects.queued

@@ -10,8 +10,8 @@ from typing import Any, Final
 Headers = Iterable[tuple[bytes, bytes]]
 
 LINES_MAX: Final = 1 << 20
-ENDLESS: Final = b"notifications/subscriptions/acknowledged"
-"""What a stream begins with that has no end."""
+ENDLESS: Final = (b"notifications/subscriptions/acknowledged", b"notifications/events/active")
+"""What streams begin with that have no end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ async def _answer(reader: asyncio.StreamReader, path: str) -> Answer:
     if headers.get("transfer-encoding") == "chunked":
         while size := int(await reader.readuntil(b"\r\n"), 16):
             content += (await reader.readexactly(size + 2))[:-2]
-            if ENDLESS in content:
+            if any(one in content for one in ENDLESS):
                 headers["connection"] = "close"
                 break
         else:

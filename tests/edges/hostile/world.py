@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import uuid_utils.compat as uuid_utils
+from pydantic import SecretStr
 
 from app.catalog.policy import ToolPolicy
 from app.commands import results
@@ -100,6 +101,13 @@ class Served:
     dsns: Dsns
 
 
+EVENTS: Final[dict[str, Any]] = {
+    "mcp_events": True,
+    "webhook_keys": (SecretStr("the key of a hostile world, 32 bytes"),),
+}
+"""What makes MCP's events be served."""
+
+
 @asynccontextmanager
 async def serve(home: Path, dsns: Dsns, issuer: DevIssuer) -> AsyncGenerator[Served]:
     """Serve inside the block."""
@@ -117,13 +125,14 @@ async def serve(home: Path, dsns: Dsns, issuer: DevIssuer) -> AsyncGenerator[Ser
         "MCP_BROKER_WEBHOOK_KEYS": '["the key of a hostile world, 32 bytes"]',
         "MCP_BROKER_WEBHOOK_NETWORKS": '["127.0.0.0/8"]',
         "MCP_BROKER_WEBHOOK_ENDPOINTS_MAX": "1000000",
+        "MCP_BROKER_MCP_EVENTS": "true",
     }
     app = AppProcess(home=home, env=env, port=free_port(), name="app")
     await asyncio.to_thread(app.start)
 
     try:
         async with (
-            open_broker(settings_of(dsns.app, issuer)) as broker,
+            open_broker(settings_of(dsns.app, issuer, **EVENTS)) as broker,
             open_lab(broker, dsns, settings_of(dsns.relay, issuer)) as lab,
         ):
             await registry.register(broker.database.engine, broker.catalog, ADA, parse(KNOWN))
