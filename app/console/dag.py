@@ -46,8 +46,8 @@ Item = str | Point
 
 
 def draw(needs: Mapping[str, Sequence[str]]) -> Drawing:
-    """Place each step; `needs` has for each, in topological order, those that it waits for."""
-    direct = _reduced(needs)
+    """Place each step; `needs` has for each those that it waits for, without a circle."""
+    direct = _reduced(_in_order(needs))
     depth: dict[str, int] = {}
     for step, before in direct.items():
         depth[step] = 1 + max((depth[one] for one in before), default=-1)
@@ -66,6 +66,17 @@ def draw(needs: Mapping[str, Sequence[str]]) -> Drawing:
         layers[depth[step]].append(step)
     _order(layers, above)
     return _placed(layers, above)
+
+
+def _in_order(needs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The steps as they are, but each behind those that it needs: a plan may name them before."""
+    found: dict[str, Sequence[str]] = {}
+    left = dict(needs)
+    while left:
+        ready = [step for step, before in left.items() if all(one in found for one in before)]
+        assert ready, "a definition is checked for circles"
+        found |= {step: left.pop(step) for step in ready}
+    return found
 
 
 def _reduced(needs: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

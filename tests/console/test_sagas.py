@@ -7,6 +7,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from app.console import dag
 from app.edges.parts import Parts
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
@@ -68,6 +69,11 @@ async def stuck(lab: Lab) -> UUID:
     await lab.lose(saga, "p")
     assert (await lab.saga(saga))[0] == "stuck"
     return saga
+
+
+def test_a_plan_may_name_a_step_before_those_that_it_needs() -> None:
+    drawn = dag.draw({"c": ["b"], "b": ["a"], "a": []})
+    assert [one.id for one in sorted(drawn.boxes, key=lambda box: box.y)] == ["a", "b", "c"]
 
 
 @pytest.mark.guarantee("tenancy:walk")
