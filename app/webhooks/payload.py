@@ -55,10 +55,10 @@ def operator_body(
 def path_of(kind: str, data: Mapping[str, Any], *, console: bool) -> str:
     """Where more is to be read, by who may: a call, or the saga where there is no call.
 
-    What waits for an approval leads to the inbox of who decides, who may not see the call's page.
+    What waits for an approval leads to the page where that is decided: who does may see no other.
     """
     if console and kind in APPROVALS:
-        return f"/console/inbox?kind=approvals#pick-{data['command_id']}"
+        return f"/console/approvals/{data['command_id']}"
     if "command_id" in data:
         return f"/{'console/calls' if console else 'commands'}/{data['command_id']}"
     return f"/{'console/sagas' if console else 'sagas'}/{data['saga_id']}"

@@ -93,11 +93,11 @@ async def test_a_template_is_filled_and_stays_the_json_that_it_was(
     assert got.json["blocks"][0]["text"]["text"] == f"*command.ended* <{link}|open>"
 
 
-def test_what_waits_for_an_approval_leads_to_the_inbox_of_who_decides() -> None:
+def test_what_waits_for_an_approval_leads_to_where_it_is_decided() -> None:
     data = {"command_id": "1", "tool": "git", "method": "delete"}
     for kind in (Kind.APPROVAL_WAITING, Kind.APPROVAL_ESCALATED):
         path = payload.path_of(kind, data, console=True)
-        assert path == "/console/inbox?kind=approvals#pick-1"
+        assert path == "/console/approvals/1"
         assert payload.path_of(kind, data, console=False) == "/commands/1"
     assert payload.path_of(Kind.DEAD_LETTER, data, console=True) == "/console/calls/1"
 

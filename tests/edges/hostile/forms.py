@@ -64,6 +64,8 @@ FORMS: Final[Mapping[str, list[Good]]] = {
         *decided("resolve-failed", subjects.doubtful),
         *decided("discard", subjects.dead),
     ],
+    "GET /console/approvals/{call_id}": read(about=subjects.pending),
+    "POST /console/approvals/{call_id}": of({"verb": "approve", **REASON}, subjects.pending),
     "GET /console/calls": read(calls.Filter),
     "GET /console/calls/{call_id}": read(about=subjects.done),
     "POST /console/calls/{call_id}/cancel": of(REASON, subjects.queued),

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 
 from app.console import sign_in
 from app.console.links import Links
-from app.console.pages import PAGES
+from app.console.pages import PAGES, approval
 from app.console.parts import Console
 from app.console.sessions import Sessions
 from app.console.templating import environment
@@ -162,7 +162,8 @@ async def test_every_route_of_the_console_has_a_form_here(world: World) -> None:
         links=Links(settings, settings.console_links),
         pages=PAGES,
     )
-    routers = {"": sign_in.router(console), **{one.url: one.router(console) for one in PAGES}}
+    routers = {"": sign_in.router(console), approval.PATH: approval.router(console)}
+    routers |= {one.url: one.router(console) for one in PAGES}
     found = {
         f"{method} {prefix}{one.path}"
         for prefix, router in routers.items()
