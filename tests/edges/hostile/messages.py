@@ -113,8 +113,9 @@ SUBSCRIBED: Final = {
 DELIVERY: Final = {
     "mode": "webhook",
     "url": "https://127.0.0.1:9/{key}",
-    "secret": "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+    "secret": "whsec_short",
 }
+"""Of a secret that is none: with one it would be waited for the relay to ask the receiver."""
 ANSWERS: Final = {"approve": {"action": "accept", "content": {"approve": True}}}
 BOTH: Final[Mapping[str, list[Good]]] = {
     "tools/list": of(message("tools/list", {"cursor": "x"})),

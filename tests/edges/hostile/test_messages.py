@@ -49,7 +49,7 @@ NOWHERE: Final = Place(kind="nowhere", at=())
 NOTHING: Final = Value(written=b"null")
 ONE_PAGE: Final = {"tools/list", "resources/list", "resources/templates/list", "nothing/such"}
 EVENTS: Final = {"events/list", "events/subscribe", "events/unsubscribe"}
-"""Refused: a cursor where there is one page, a receiver that is not there, and what is not."""
+"""Refused: a cursor where there is one page, a secret that is none, and what is not there."""
 NOT_TAKEN: Final = {
     MODERN: {*ONE_PAGE, *EVENTS, "ping", "policy_asked"},
     LEGACY: {*ONE_PAGE, "server/discover", "policy_asked"},
