@@ -28,8 +28,8 @@ from tests.support.calls import BOB, accept, delete, subject
 FOUR_EYES = """
     UPDATE tools
        SET digest = sha256('four eyes'),
-           policy = policy || '{"approval": {"by": "operator", "approvers": ["finance"], "not_own": true,
-           "quorum": 2, "escalate_s": 3600, "escalate_to": ["managers"]}}'
+           policy = policy || '{"approval": {"by": "operator", "approvers": ["finance"],
+               "not_own": true, "quorum": 2, "escalate_s": 3600, "escalate_to": ["managers"]}}'
      WHERE tool = 'git' AND method = 'delete'
 """
 FAY = Identity(
