@@ -33,13 +33,18 @@ class Figure:
 
     def __post_init__(self) -> None:
         base = statistics.median(self.baseline) if self.baseline else math.nan
-        object.__setattr__(self, "ratio", statistics.median(self.subject) / base)
+        object.__setattr__(self, "ratio", over(statistics.median(self.subject), base))
 
     @property
     def extremes(self) -> tuple[float, float]:
         """The least and the greatest ratio of one turn's pair."""
-        pairs = [s / b for s, b in zip(self.subject, self.baseline, strict=False)]
+        pairs = [over(s, b) for s, b in zip(self.subject, self.baseline, strict=False)]
         return (min(pairs), max(pairs)) if pairs else (math.nan, math.nan)
+
+
+def over(subject: float, baseline: float) -> float:
+    """Their ratio; without bound beside a baseline that got nothing done."""
+    return subject / baseline if baseline else math.inf
 
 
 def at_least(goal: float, **values: Any) -> Figure:

@@ -87,7 +87,7 @@ async def p99_of(here: Parts, there: Parts, *, waiters: int, ends: int = 100) ->
     spent: list[float] = []
 
     async def waiter(command_id: UUID) -> None:
-        with there.feed.watch("demo", command_id) as watch:
+        with there.feed.watch("demo", command_id, end_only=True) as watch:
             if await until_final(watch, wait_s=600) is not None:
                 spent.append(at[command_id].s * 1000)
 

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 LOAD_MAX: Final = 1000
 """Commands per query."""
 
+POLL_MAX: Final = 100
+"""Commands of the poll per query: what is told of meanwhile waits for one such query at most."""
+
 HEARD_MAX: Final = 10_000
 """Ended commands that nobody waits for yet, which are remembered for who is about to."""
 
@@ -96,7 +99,11 @@ class CommandFeed:
     def moved(self, ids: Iterable[UUID]) -> None:
         """These commands changed and have not ended: who waits for the end need not know."""
         told = set(ids) & self._watches.keys()
-        self._read({one for one in told if not all(w.end_only for w in self._watches[one])})
+        self._read({one for one in told if not self._is_for_its_end(one)})
+
+    def _is_for_its_end(self, command_id: UUID) -> bool:
+        """Whether all who wait for a command wait for its end alone."""
+        return all(watch.end_only for watch in self._watches.get(command_id, ()))
 
     def _read(self, ids: AbstractSet[UUID]) -> None:
         if ids:
@@ -171,30 +178,39 @@ class CommandFeed:
         """Load what changed, for ever."""
         clock = asyncio.get_running_loop().time
         poll_at = clock() + self._poll_s
+        polled: list[UUID] = []
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(poll_at):
-                    await self._some.wait()
+            if not polled:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(poll_at):
+                        await self._some.wait()
             if clock() >= poll_at:  # however much was notified meanwhile: of others, perhaps
-                self._dirty |= self._watches.keys()
+                polled = polled or list(self._watches)
                 poll_at = clock() + self._poll_s
             self._some.clear()
             dirty, self._dirty = list(self._dirty), set()
             try:
                 for start in range(0, len(dirty), LOAD_MAX):
                     await self._load(dirty[start : start + LOAD_MAX])
+                await self._load(polled[-POLL_MAX:], polls=True)
+                del polled[-POLL_MAX:]
             except AWAY as error:
                 logger.warning("waiters wait for postgres: %r", error)
                 self._dirty.update(dirty)
                 await asyncio.sleep(self._poll_s)
 
-    async def _load(self, ids: list[UUID]) -> None:
+    async def _load(self, ids: list[UUID], *, polls: bool = False) -> None:
+        """Read commands for who waits for them.
+
+        A poll reads none that has not ended for who waits for the end alone.
+        """
         watches = [watch for one in ids for watch in self._watches.get(one, ())]
         if not watches:
             return
         tenants = sorted({watch.tenant_id for watch in watches})
+        ends = [one for one in ids if polls and self._is_for_its_end(one)]
         async with tenant_transaction(self._engine, *tenants) as conn:
-            found = {one.id: one for one in await commands.find_many(conn, ids)}
+            found = {one.id: one for one in await commands.find_many(conn, ids, ends=ends)}
         for watch in watches:
             command = found.get(watch.command_id)
             if command is not None and command.tenant_id == watch.tenant_id:

@@ -113,7 +113,12 @@ COLUMNS: Final = ", ".join(f"c.{name}" for name in NAMES) + f", {SHOWN} AS hold"
 
 FIND: Final = text(f"SELECT {COLUMNS} FROM commands c WHERE c.id = :id")
 LOCK: Final = text(f"SELECT {COLUMNS} FROM commands c WHERE c.id = :id FOR UPDATE")
-FIND_MANY: Final = text(f"SELECT {COLUMNS} FROM commands c WHERE c.id = ANY (:ids)")
+FIND_MANY: Final = text(f"""
+    SELECT {COLUMNS}
+      FROM commands c
+     WHERE c.id = ANY (:ids)
+       AND (c.state = ANY (:final) OR c.id <> ALL (:ends))
+""")
 TENANT_OF: Final = text("SELECT broker_tenant_of(:id)")
 
 LIST: Final = text(f"""
@@ -169,9 +174,15 @@ async def lock(conn: AsyncConnection, command_id: UUID) -> Command | None:
     return None if row is None else Command.of(row)
 
 
-async def find_many(conn: AsyncConnection, ids: Sequence[UUID]) -> list[Command]:
-    """Those of the commands that the transaction's tenants have, in no order."""
-    rows = await conn.execute(FIND_MANY, {"ids": list(ids)})
+async def find_many(
+    conn: AsyncConnection, ids: Sequence[UUID], *, ends: Sequence[UUID] = ()
+) -> list[Command]:
+    """Those of the commands that the transaction's tenants have, in no order.
+
+    Of those in `ends` only those that have ended.
+    """
+    values = {"ids": list(ids), "ends": list(ends), "final": list(FINAL)}
+    rows = await conn.execute(FIND_MANY, values)
     return [Command.of(row) for row in rows.mappings()]
 
 
