@@ -67,6 +67,16 @@ async def test_what_was_done_is_reported_and_a_refused_claim_does_nothing(
     assert not (tmp_path / "refused").exists()
 
 
+async def test_the_last_word_of_progress_is_said_before_the_outcome(
+    api: ResultsApi, workspace: Path
+) -> None:
+    words = script("""import os; os.write(3, b'{"message": "nearly"}\\n'); print(5)""")
+    command = offered(api, **words)
+    play(EVERY_KIND, command, api=api, workspace=workspace)
+    assert api.words(command)[-2:] == ["progress", "result"]
+    assert api.of(command)[-2].body["message"] == "nearly"
+
+
 @pytest.mark.guarantee("eda:kinds")
 async def test_a_template_is_launched_and_its_job_is_told_of_under_the_claims_name(
     api: ResultsApi, workspace: Path

@@ -47,10 +47,11 @@ class Words(threading.Thread):
         self._wake = threading.Event()
         self._over = threading.Event()
         self._asked = False
+        self._unsaid = False
 
     def say(self, fields: dict) -> None:
-        """Say how far it is; what a newer word overtakes is not said."""
-        self._newest = fields
+        """Say how far it is; what a newer word overtakes is not said, the last one is."""
+        self._newest, self._unsaid = fields, True
         self._wake.set()
 
     def ask(self) -> None:
@@ -69,15 +70,19 @@ class Words(threading.Thread):
         while True:
             self._wake.wait(self._beat_s)
             self._wake.clear()
-            if self._over.is_set():
+            over = self._over.is_set()
+            if over and not self._unsaid:
                 return
             asked = self._asked
             heard = self._said()
+            if over:
+                return
             if heard or asked:
                 self._heard(heard or "stopped")
             self._over.wait(PROGRESS_EVERY_S)
 
     def _said(self) -> str | None:
+        self._unsaid = False
         body = self._newest | {"attempt": self._command.attempt}
         try:
             status, answer = results.post(
