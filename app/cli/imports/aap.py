@@ -8,39 +8,23 @@ import typer
 
 from adapters.aap.templates import LEFT, RESULT, Template, listed
 from adapters.contract import Opening
-from adapters.targets import Target
-from app.cli.common import AsJson, run
 from app.cli.imports.draft import Draft, Skipped, Source
-from app.cli.imports.entries import made
-from app.cli.imports.opening import opened
-from app.cli.imports.options import Bearer, Ca, Force, Name, Only, Out, chosen, http_target
-from app.cli.imports.written import given
+from app.cli.imports.opening import undeclared
+from app.cli.imports.options import Bearer, Ca, http_target, importing
 
 Url = Annotated[str, typer.Argument(help="Of the controller, or below a gateway: …/api/controller")]
 
 
-def command(
-    url: Url,
-    name: Name = None,
-    only: Only = None,
-    bearer: Bearer = None,
-    ca: Ca = None,
-    out: Out = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
+@importing
+async def command(url: Url, bearer: Bearer = None, ca: Ca = None) -> Source:
     """Write the catalog of the templates that a token may execute; nothing is put in force.
 
     Surveys and prompts at launch become the tools' arguments. The worker launches such a template
     and follows its job: no playbook needs to know of the broker.
     """
     target = {"kind": "aap", **http_target(url.rstrip("/"), bearer, ca)}
-
-    async def work() -> Source:
-        async with opened(Target.read({"name": "imported", **target})) as opening:
-            return await source(opening, target)
-
-    given(made(chosen(run(work()), only), name), out, force=force, as_json=as_json)
+    async with undeclared(target) as opening:
+        return await source(opening, target)
 
 
 async def source(opening: Opening, target: Mapping[str, Any]) -> Source:

@@ -11,13 +11,10 @@ import typer
 
 from adapters.authorization import headers
 from adapters.contract import Opening
-from adapters.targets import Target
-from app.cli.common import AsJson, fail, run
+from app.cli.common import fail
 from app.cli.imports.draft import Draft, Skipped, Source
-from app.cli.imports.entries import made
-from app.cli.imports.opening import opened
-from app.cli.imports.options import Bearer, Ca, Force, Name, Only, Out, chosen, http_target
-from app.cli.imports.written import given
+from app.cli.imports.opening import undeclared
+from app.cli.imports.options import Bearer, Ca, http_target, importing
 from app.errors import BadRequestError
 
 BYTES_MAX: Final = 32 << 20
@@ -38,18 +35,14 @@ Descriptors = Annotated[
 Plaintext = Annotated[bool, typer.Option("--plaintext", help="Without TLS.")]
 
 
-def command(
+@importing
+async def command(
     address: Address,
     descriptors: Descriptors = None,
-    name: Name = None,
-    only: Only = None,
     plaintext: Plaintext = False,
     bearer: Bearer = None,
     ca: Ca = None,
-    out: Out = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Source:
     """Write the catalog of gRPC methods, unary and server-streaming, to review.
 
     Nothing is put in force. Each entry holds its descriptors, so that no server can change what a
@@ -62,20 +55,16 @@ def command(
     if descriptors is None:
         options["reflection"] = True
     target = {"kind": "grpc", **http_target(address, bearer, ca), "options": options}
-
-    async def work() -> Source:
-        async with opened(Target.read({"name": "imported", **target})) as opening:
-            told = await _told(opening, None if descriptors is None else str(descriptors))
-        drafts = _drafts(told)
-        services = sorted({one.source.rpartition("/")[0] for one in drafts})
-        return Source(
-            told=f"gRPC {', '.join(services) or 'server'} at {address}",
-            name=services[0].rpartition(".")[2].lower() if services else "grpc",
-            target={key: one for key, one in target.items() if one != {}},
-            found=drafts,
-        )
-
-    given(made(chosen(run(work()), only), name), out, force=force, as_json=as_json)
+    async with undeclared(target) as opening:
+        told = await _told(opening, None if descriptors is None else str(descriptors))
+    drafts = _drafts(told)
+    services = sorted({one.source.rpartition("/")[0] for one in drafts})
+    return Source(
+        told=f"gRPC {', '.join(services) or 'server'} at {address}",
+        name=services[0].rpartition(".")[2].lower() if services else "grpc",
+        target={key: one for key, one in target.items() if one != {}},
+        found=drafts,
+    )
 
 
 async def found(opening: Opening, told: str | None) -> list[Draft | Skipped] | None:

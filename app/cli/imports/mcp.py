@@ -11,13 +11,10 @@ from urllib.parse import urlsplit
 import typer
 
 from adapters.contract import Opening
-from adapters.targets import Target
-from app.cli.common import AsJson, fail, run
+from app.cli.common import fail
 from app.cli.imports.draft import Draft, Skipped, Source
-from app.cli.imports.entries import made
-from app.cli.imports.opening import opened
-from app.cli.imports.options import Bearer, Ca, Force, Name, Only, Out, chosen, http_target
-from app.cli.imports.written import given
+from app.cli.imports.opening import undeclared
+from app.cli.imports.options import Bearer, Ca, http_target, importing
 
 STDIO: Final = "stdio:"
 """As adapters.mcp.checks has it: a command line that asks no server starts without MCP's SDK."""
@@ -43,19 +40,15 @@ Secret = Annotated[
 ]
 
 
-def command(
+@importing
+async def command(
     url: Url = None,
     stdio: Stdio = None,
-    name: Name = None,
-    only: Only = None,
     inherit: Inherit = None,
     secret: Secret = None,
     bearer: Bearer = None,
     ca: Ca = None,
-    out: Out = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Source:
     """Write the catalog of another MCP server's tools, to review; nothing is put in force.
 
     Each entry pins a digest of the tool as it is now, description and all: when the server tells
@@ -71,12 +64,8 @@ def command(
         if bearer or ca:
             raise fail("--bearer and --ca are for a server at a URL.")
         target = _program(str(stdio), inherit or [], secret or [])
-
-    async def work() -> Source:
-        async with opened(Target.read({"name": "imported", **target})) as opening:
-            return await source(opening, target)
-
-    given(made(chosen(run(work()), only), name), out, force=force, as_json=as_json)
+    async with undeclared(target) as opening:
+        return await source(opening, target)
 
 
 async def source(opening: Opening, target: Mapping[str, Any]) -> Source:

@@ -12,13 +12,11 @@ from adapters.contract import Opening
 from adapters.http.documents import BYTES_MAX, SOURCE, fetched, key_of, read
 from adapters.http.openapi import Operation, operations
 from adapters.http.pointers import Document, OpenApiError
-from adapters.targets import Target
-from app.cli.common import AsJson, fail, run
+from app.cli.common import fail
 from app.cli.imports.draft import Draft, Skipped, Source
-from app.cli.imports.entries import made, plain
-from app.cli.imports.opening import opened
-from app.cli.imports.options import Bearer, Ca, Force, Name, Only, Out, chosen, http_target
-from app.cli.imports.written import given
+from app.cli.imports.entries import plain
+from app.cli.imports.opening import undeclared
+from app.cli.imports.options import Bearer, Ca, http_target, importing
 from app.errors import BadRequestError
 
 READS: Final = ("GET", "HEAD", "OPTIONS", "QUERY")
@@ -37,18 +35,14 @@ Header = Annotated[
 ]
 
 
-def command(
+@importing
+async def command(
     document: Document_,
     server: Server = None,
-    name: Name = None,
-    only: Only = None,
     bearer: Bearer = None,
     header: Header = None,
     ca: Ca = None,
-    out: Out = None,
-    force: Force = False,
-    as_json: AsJson = False,
-) -> None:
+) -> Source:
     """Write the catalog of an HTTP API's operations, to review; nothing is put in force.
 
     GET, HEAD and OPTIONS read; PUT and DELETE are idempotent; PUT, PATCH and DELETE ask before each
@@ -63,16 +57,10 @@ def command(
         if not reference:
             raise fail("--header is NAME=REFERENCE, such as X-Key=env:KEY")
         target["credential"] = {"type": "header", "name": shown, "value": reference}
-
-    async def work() -> Source:
-        url = document if _is_url(document) else None
-        if url is None:
-            return source(await _file(document), target, url, server)
-        at = Target.read({"name": "imported", **target})
-        async with opened(at) as opening:
-            return source(_read(await fetched(opening, url)), target, url, server)
-
-    given(made(chosen(run(work()), only), name), out, force=force, as_json=as_json)
+    if not _is_url(document):
+        return source(await _file(document), target, None, server)
+    async with undeclared(target) as opening:
+        return source(_read(await fetched(opening, document)), target, document, server)
 
 
 def source(

@@ -1,9 +1,9 @@
 """How a source is asked: as its target says, with the references of who asks."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -53,6 +53,11 @@ async def opened(target: Target, tenant: str | None = None) -> AsyncGenerator[Op
         raise BadRequestError(str(error)) from None
     finally:
         await sources.close()
+
+
+def undeclared(target: Mapping[str, Any]) -> AbstractAsyncContextManager[Opening]:
+    """A target that is not in the catalog yet: its entry, less its name."""
+    return opened(Target.read({"name": "imported", **target}))
 
 
 def _vault() -> VaultServer | None:

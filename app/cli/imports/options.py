@@ -1,14 +1,19 @@
-"""Options that the imports share."""
+"""What the imports share: options, and what is made of the source that each of them reads."""
 
+import inspect
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.common import fail
+from app.cli.common import AsJson, fail, run
 from app.cli.imports.draft import Source
+from app.cli.imports.entries import made
+from app.cli.imports.written import given
 
 Name = Annotated[
     str | None,
@@ -35,6 +40,35 @@ Out = Annotated[
     typer.Option(metavar="FOLDER", help="Where to write NAME.yml; to standard output."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write over a file that is there.")]
+
+
+def importing(read: Callable[..., Coroutine[Any, Any, Source]]) -> Callable[..., None]:
+    """The command that reads a source and writes its catalog, with the options of both.
+
+    Typer takes a command's options from its signature, so that is put together here.
+    """
+
+    def write(
+        name: Name = None,
+        only: Only = None,
+        out: Out = None,
+        force: Force = False,
+        as_json: AsJson = False,
+        **own: Any,
+    ) -> None:
+        async def work() -> None:
+            source = chosen(await read(**own), only)
+            given(made(source, name), out, force=force, as_json=as_json)
+
+        run(work())
+
+    own, both = inspect.signature(read), inspect.signature(write)
+    shared = [one for one in both.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    options = [*own.parameters.values(), *shared]
+    command = wraps(read)(write)
+    command.__annotations__ = {one.name: one.annotation for one in options}
+    command.__signature__ = own.replace(parameters=options)  # pyright: ignore[reportAttributeAccessIssue] PEP 362's
+    return command
 
 
 def http_target(address: str, bearer: str | None, ca: str | None) -> dict[str, Any]:

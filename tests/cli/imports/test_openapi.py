@@ -200,6 +200,16 @@ async def test_a_url_without_a_document_is_told_in_a_sentence(server: Server) ->
     assert "cannot be reached" in done.stderr
 
 
+async def test_a_name_and_a_folder_that_cannot_be_are_told_in_a_sentence(tmp_path: Path) -> None:
+    argv = (*IMPORT, DATA / "petstore.yaml", "--server", "http://127.0.0.1:9")
+    done = await broker(*argv, "--name", "!!", code=1)
+    assert done.stderr.startswith("--name: '!!' is not of the form")
+    file = tmp_path / "file"
+    file.touch()
+    done = await broker(*argv, "--out", file / "folder", code=1)
+    assert str(file) in done.stderr
+
+
 async def test_an_api_that_is_too_large_for_one_file_is_imported_in_parts(tmp_path: Path) -> None:
     words = "word " * 20_000
     paths = {
