@@ -15,12 +15,20 @@ from app.commands.store.commands import Command
 from app.commands.store.progress import Progress
 from app.commands.view import outcome, view
 from app.commands.watch import progress_events, until_final
-from app.contract import CallBody, Key, instant, traceparent
+from app.contract import CallBody, instant, traceparent
 from app.edges.auth.scopes import CALL, need
 from app.edges.bodies import number
 from app.edges.calls import Accepted, held_fields, submit
 from app.edges.commands import cancel, find, listing
-from app.edges.http.replies import CancelBody, event, identity_of, reply, wait_s
+from app.edges.http.replies import (
+    CallHead,
+    CallHeaders,
+    CancelBody,
+    event,
+    identity_of,
+    reply,
+    wait_s,
+)
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.errors import BadRequestError, ForbiddenError
@@ -101,22 +109,10 @@ def _add_call(made: APIRouter, broker: Parts) -> None:
     async def call(
         request: Request,
         body: CallBody,
-        idempotency_key: Annotated[Key | None, Header()] = None,
-        prefer: Annotated[str | None, Header()] = None,
-        traceparent: Annotated[str | None, Header()] = None,
-        mcp_broker_labels: Annotated[str | None, Header()] = None,
+        headers: CallHead,
     ) -> Response:
         """Call a tool: its result, or "accepted" where it takes longer than the wait."""
-        who = identity_of(request)
-        return await called(
-            broker,
-            who,
-            body,
-            key=idempotency_key,
-            prefer=prefer,
-            trace=traceparent,
-            labels=mcp_broker_labels,
-        )
+        return await called(broker, identity_of(request), body, headers)
 
 
 class Streamed(StreamingResponse):
@@ -137,24 +133,15 @@ class Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def called(
-    broker: Parts,
-    who: Identity,
-    body: CallBody,
-    *,
-    key: str | None,
-    prefer: str | None,
-    trace: str | None,
-    labels: str | None,
-) -> Response:
+async def called(broker: Parts, who: Identity, body: CallBody, headers: CallHeaders) -> Response:
     """Accept a call of the contract's shape, and wait as long as its caller wants to.
 
     Raises:
         BrokerError: nothing was written.
     """
     need(who, CALL)
-    asked = parse(who, body, key, trace, labels)
-    accepted = await submit(broker, who, asked, wait_s=wait_s(prefer))
+    asked = parse(who, body, headers)
+    accepted = await submit(broker, who, asked, wait_s=wait_s(headers.prefer))
     return await awaited(broker, who, accepted)
 
 
@@ -170,13 +157,7 @@ async def awaited(broker: Parts, who: Identity, accepted: Accepted) -> Response:
     return answer(accepted, ended)
 
 
-def parse(
-    who: Identity,
-    body: CallBody,
-    header_key: str | None,
-    trace: str | None,
-    header_labels: str | None,
-) -> CallRequest:
+def parse(who: Identity, body: CallBody, headers: CallHeaders) -> CallRequest:
     """The envelope as a request; what it says of identity must be the token's.
 
     Raises:
@@ -187,6 +168,7 @@ def parse(
         value = getattr(body, name)
         if value is not None and value != mine:
             raise ForbiddenError(f"{name} is {value!r} in the body and another in the token.")
+    header_key = headers.idempotency_key
     if header_key is not None and body.idempotency_key not in {None, header_key}:
         raise BadRequestError("Body and Idempotency-Key header name different keys.")
     return CallRequest(
@@ -205,8 +187,8 @@ def parse(
         saga_step=body.saga_step,
         compensation=None if body.compensation is None else body.compensation.model_dump(),
         not_before=body.not_before,
-        labels=labels_of(body.labels, header_labels),
-        traceparent=traceparent_here(traceparent(trace)),
+        labels=labels_of(body.labels, headers.mcp_broker_labels),
+        traceparent=traceparent_here(traceparent(headers.traceparent)),
     )
 
 

@@ -22,6 +22,7 @@ from app.edges.bodies import is_json, parsed
 from app.edges.failures import framework_problem, invalid, placed, translated
 from app.edges.http import results
 from app.edges.http.calls import CALL_PATH, called
+from app.edges.http.replies import CallHeaders
 from app.edges.parts import Parts
 from app.postgres.engine import AWAY
 
@@ -96,10 +97,12 @@ class FastCall:
             self.broker,
             scope["broker.identity"],
             body,
-            key=key,
-            prefer=headers.get("prefer"),
-            trace=headers.get("traceparent"),
-            labels=headers.get(LABELS_HEADER),
+            CallHeaders(
+                idempotency_key=key,
+                prefer=headers.get("prefer"),
+                traceparent=headers.get("traceparent"),
+                mcp_broker_labels=headers.get(LABELS_HEADER),
+            ),
         )
 
 

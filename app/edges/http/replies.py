@@ -1,13 +1,31 @@
 """What every route of the HTTP API reads and answers alike."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import Request, Response
+from fastapi import Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.contract import Key
 from app.edges.bodies import number
 from app.identity import Identity
+
+
+class CallHeaders(BaseModel):
+    """What headers say of a call, as they came: of a tool's, or a saga's run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    idempotency_key: Key | None = None
+    prefer: str | None = None
+    """RFC 7240's, for `wait_s`."""
+    traceparent: str | None = None
+    """W3C Trace Context's, for `app.contract.traceparent`."""
+    mcp_broker_labels: str | None = None
+    """For `app.asserted.labels_of`."""
+
+
+CallHead = Annotated[CallHeaders, Header()]
 
 
 class CancelBody(BaseModel):

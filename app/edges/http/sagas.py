@@ -3,17 +3,23 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field, model_validator
 
 from app.asserted import Labels, labels_of
-from app.contract import Key
-from app.contract import traceparent as trace_of
+from app.contract import traceparent
 from app.edges import sagas
 from app.edges.auth.scopes import CALL, need
 from app.edges.http.calls import awaited
 from app.edges.http.operator import operator_of
-from app.edges.http.replies import CancelBody, ReasonBody, identity_of, reply, wait_s
+from app.edges.http.replies import (
+    CallHead,
+    CancelBody,
+    ReasonBody,
+    identity_of,
+    reply,
+    wait_s,
+)
 from app.edges.http.strict import StrictRoute
 from app.edges.parts import Parts
 from app.edges.sagas import Which
@@ -54,10 +60,7 @@ def router(broker: Parts) -> APIRouter:
     async def run(
         request: Request,
         body: RunBody,
-        idempotency_key: Annotated[Key | None, Header()] = None,
-        prefer: Annotated[str | None, Header()] = None,
-        traceparent: Annotated[str | None, Header()] = None,
-        mcp_broker_labels: Annotated[str | None, Header()] = None,
+        headers: CallHead,
     ) -> Response:
         """Run a saga: its outcome, or "accepted" where it takes longer than the wait."""
         who = identity_of(request)
@@ -66,13 +69,13 @@ def router(broker: Parts) -> APIRouter:
             tool=sagas.RUN.tool,
             method=sagas.RUN.method,
             args=body.model_dump(exclude={"deadline_ms", "labels"}, exclude_none=True),
-            idempotency_key=idempotency_key,
+            idempotency_key=headers.idempotency_key,
             key_source="header",
             deadline_s=None if body.deadline_ms is None else body.deadline_ms / 1000,
-            labels=labels_of(body.labels, mcp_broker_labels),
-            traceparent=traceparent_here(trace_of(traceparent)),
+            labels=labels_of(body.labels, headers.mcp_broker_labels),
+            traceparent=traceparent_here(traceparent(headers.traceparent)),
         )
-        accepted = await sagas.run(broker, who, body, asked, wait_s=wait_s(prefer))
+        accepted = await sagas.run(broker, who, body, asked, wait_s=wait_s(headers.prefer))
         return await awaited(broker, who, accepted)
 
     @made.get("/sagas")
