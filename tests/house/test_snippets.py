@@ -1,7 +1,7 @@
 """The snippets of the papers are whole, and those that need no running stack are run.
 
 The others are run elsewhere: the auditors' SQL in tests/audit/test_auditors.py, commands and calls
-in tests/cli, the tasks of adapters in tests/system/eda/test_adapters_page.py.
+in tests/cli, the tasks of adapters in tests/system/eda/plays/test_adapters_page.py.
 """
 
 import json

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ PLAYBOOKS = {
 }
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def api() -> Iterator[ResultsApi]:
-    with ResultsApi() as api:
-        yield api
 
 
 class Tenant:

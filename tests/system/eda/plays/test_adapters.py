@@ -20,15 +20,9 @@ from tests.system.eda.results_api import TOKEN, ResultsApi
 CLONE = ROOT / "playbooks" / "mcp_git_clone_adapter.yml"
 DELETE = ROOT / "playbooks" / "mcp_git_delete_adapter.yml"
 ECHO = ROOT / "playbooks" / "mcp_echo_adapter.yml"
-FIXTURES = Path(__file__).with_name("fixtures")
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def api() -> Iterator[ResultsApi]:
-    with ResultsApi() as api:
-        yield api
 
 
 class Silent:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,6 @@ time.sleep(600)
 """
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def api() -> Iterator[ResultsApi]:
-    with ResultsApi() as api:
-        yield api
 
 
 def offered(api: ResultsApi, *, idempotent: bool = True, **mapping: Any) -> dict[str, Any]:

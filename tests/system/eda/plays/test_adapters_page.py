@@ -1,6 +1,5 @@
 """The tasks that ADAPTERS.md shows, by ansible-playbook."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,6 @@ from tests.system.eda.conftest import play
 from tests.system.eda.results_api import ResultsApi
 
 ELLIPSIS = "…"
-
-
-@pytest.fixture
-def api() -> Iterator[ResultsApi]:
-    with ResultsApi() as running:
-        yield running
 
 
 def playbook(folder: Path, work: dict[str, Any]) -> Path:

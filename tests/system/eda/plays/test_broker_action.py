@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,12 +16,6 @@ CLONE = ROOT / "playbooks" / "mcp_git_clone_adapter.yml"
 ECHO = ROOT / "playbooks" / "mcp_echo_adapter.yml"
 
 pytestmark = [pytest.mark.eda, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-def api() -> Iterator[ResultsApi]:
-    with ResultsApi() as api:
-        yield api
 
 
 async def test_an_adapter_presents_its_certificate_where_the_broker_wants_one(
