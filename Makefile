@@ -44,7 +44,7 @@ test: setup ## All tests, on real servers. The chaos run's seed is fixed here: S
 	MCP_BROKER_CHAOS_SEED=$(or $(SEED),2) $(PYTEST)
 
 test-fast: setup ## The tests that need no Kafka, EDA, npm or killing, nor minutes: for each change.
-	$(PYTEST) --numprocesses 4 --ignore tests/system -m "not thorough"
+	$(PYTEST) --numprocesses 4 --hypothesis-profile fast --ignore tests/system -m "not thorough"
 
 test-failed: setup ## What failed in the last run, one at a time; fails where there was nothing.
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --last-failed --last-failed-no-failures none

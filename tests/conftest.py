@@ -1,14 +1,19 @@
 """One fixture interface over given, Docker's and embedded servers."""
 
+import gc
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
+import typer.main
+import typer.testing
 from pydantic import SecretStr
 
 from app.config import Settings
@@ -18,14 +23,23 @@ from app.trust import Issuer
 from devstack.stack import Dsns
 from devstack.tokens import ISSUER, DevIssuer
 from tests.support import leaks, stack
+from tests.support.examples import FAST
+from tests.support.served import Shared, sharing
 from tests.support.shares import Shares
 from tests.support.stack import PostgresServer
 
-DATABASES = {"database", "front", "sealed_log", "world"}
+DATABASES = {"database", "front", "sealed_log", "shared", "world"}
 """Fixtures that are a database, or have one."""
 
 AUDIENCE = "http://testserver/mcp"
 
+hypothesis.settings.register_profile("fast", max_examples=FAST)
+
+# A third of a test's time on an app was looking for garbage, as each has thousands of objects.
+gc.set_threshold(100_000, 20, 20)
+
+# The tree of our commands is made once, not for each that a test runs: 16 ms each.
+typer.testing._get_command = cache(typer.main.get_command)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
 SYSTEM = Path(__file__).with_name("system")
 SHARES = pytest.StashKey[Shares]()
@@ -39,6 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[MARKER] = f"MCP_BROKER_TESTS={uuid4()}"
         name, _, value = config.stash[MARKER].partition("=")
         os.environ[name] = value
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules, tests and schemas to the end: each full collection would walk them all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)  # the workers have ended then
@@ -94,12 +114,21 @@ async def database(
     request: pytest.FixtureRequest, template: PostgresServer, admin: asyncpg.Connection
 ) -> AsyncIterator[Dsns]:
     """A migrated database of the test's own, with the shipped catalog and two tenants."""
-    made = await stack.clone(template.superuser_dsn)
+    async with watched(request.path, template, admin) as made:
+        yield made
+
+
+@asynccontextmanager
+async def watched(
+    of: Path, template: PostgresServer, admin: asyncpg.Connection
+) -> AsyncGenerator[Dsns]:
+    """A database for a test file's tests, and a look at what they leave there."""
+    made = await stack.clone(template.superuser_dsn, admin)
     yield made
-    system = SYSTEM in request.path.parents
+    system = SYSTEM in of.parents
     left = [] if system else await leaks.sessions(admin, made.name)
     strays = await _strays(made)
-    await stack.drop(template.superuser_dsn, made)
+    await stack.drop(template.superuser_dsn, made, admin)
     assert not left, "\n".join(["still connected to the test's database:", *left])
     assert not strays, "\n".join(["rows of other tenants:", *strays])
 
@@ -203,6 +232,22 @@ async def broker(settings: Settings) -> AsyncIterator[Parts]:
     """An app process's parts, on the app's own database role."""
     async with AsyncExitStack() as opened:
         yield await opened.enter_async_context(open_broker(settings))
+
+
+@pytest.fixture(scope="module")
+async def shared(
+    request: pytest.FixtureRequest,
+    template: PostgresServer,
+    admin: asyncpg.Connection,
+    issuer: DevIssuer,
+) -> AsyncIterator[Shared]:
+    """One app and database for those of a module's tests that ask for it: for what is refused, and
+    for calls that never meet. On an app of its own each of them costs many times as much.
+    """
+    async with AsyncExitStack() as opened:
+        dsns = await opened.enter_async_context(watched(request.path, template, admin))
+        settings = settings_of(dsns.app, issuer)
+        yield await opened.enter_async_context(sharing(dsns, settings, issuer))
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from tests.edges.hostile.draws import KINDS_A_ROUND
 from tests.support.calls import accept, claim, delete, fetch, finish
 from tests.support.stack import listening
 
+pytestmark = pytest.mark.thorough
+
 VALUES: Final = (
     "",
     " ",

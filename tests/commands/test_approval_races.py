@@ -34,6 +34,8 @@ from tests.support.calls import ADA, fetch
 from tests.support.faults import fail_at_each_statement, hold_at_statement
 from tests.support.stack import wait_for
 
+pytestmark = pytest.mark.thorough
+
 LOCKED = """
     SELECT 1 FROM pg_stat_activity
      WHERE datname = current_database() AND wait_event_type = 'Lock'

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.commands.store.dispatch_claim import SPARED, lease_commands
 from devstack.stack import Dsns
+from tests.support.examples import examples
 
 AGING_S = 60
 TENANTS = ("acme", "beta", "gamma")
@@ -268,7 +269,7 @@ def test_a_claim_is_the_beginning_of_the_right_order(
         owner, relay = runner.run(connect())
 
         @settings(
-            max_examples=300,
+            max_examples=examples(300),
             deadline=None,
             suppress_health_check=[HealthCheck.function_scoped_fixture],
         )

@@ -111,6 +111,7 @@ PLACEHOLDER: Final = "…"
 Command = TyperCommand | TyperGroup
 
 
+@cache
 def tree(program: str) -> Command:
     made = typer.main.get_command(cli.app if program == "broker" else devstack_cli.app)
     assert isinstance(made, TyperGroup)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, note, seed, settings
+from hypothesis import note, seed
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -37,6 +37,7 @@ from tests.sagas.shapes import chains, plans
 from tests.sagas.test_runs import FAILED
 from tests.support.background import Background
 from tests.support.calls import ADA
+from tests.support.examples import bounds_of_model
 
 pytestmark = pytest.mark.thorough
 
@@ -376,15 +377,7 @@ def test_whatever_happens_a_saga_is_completed_or_what_it_did_is_undone(
     relay = settings_of(database.relay, issuer, **times)
     if GIVEN is not None:
         seed(int(GIVEN))(Sagas)
-    bounds = settings(
-        max_examples=int(os.environ.get("MCP_BROKER_MODEL_EXAMPLES", "25")),
-        stateful_step_count=20,
-        deadline=None,
-        derandomize=GIVEN is None,
-        database=None,
-        print_blob=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    )
+    bounds = bounds_of_model(steps=20, derandomize=GIVEN is None)
     with SagaWorld(database, app, relay) as world:
         Sagas.world = world
         run_state_machine_as_test(Sagas, settings=bounds)

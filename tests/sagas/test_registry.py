@@ -17,6 +17,7 @@ from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.sagas.test_check import EXAMPLE
 from tests.support.calls import fetch
+from tests.support.served import Shared
 from tests.support.stack import wait_for
 
 
@@ -175,10 +176,12 @@ async def test_what_is_json_is_read_as_json_however_it_is_named(
 @pytest.mark.parametrize("kind", ["application/json", None])
 @pytest.mark.parametrize("written", ["1e400", "NaN", "18446744073709551616", '{"a": 1, "a": 1}'])
 async def test_json_that_would_not_come_back_as_sent_is_no_definition(
-    http: httpx.AsyncClient, written: str, kind: str | None
+    shared: Shared, issuer: DevIssuer, written: str, kind: str | None
 ) -> None:
-    headers = {} if kind is None else {"Content-Type": kind}
-    answer = await http.post("/sagas/definitions", content=of_args(written), headers=headers)
+    headers = auth(issuer, "olga", "tools", "operator")
+    headers |= {} if kind is None else {"Content-Type": kind}
+    text = of_args(written)
+    answer = await shared.http.post("/sagas/definitions", content=text, headers=headers)
     assert answer.status_code == 422, answer.text
 
 

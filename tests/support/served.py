@@ -5,12 +5,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import httpx2
 from fastapi import FastAPI
 
+from app.config import Settings
 from app.edges.http.fast_call import FastCall
 from app.edges.parts import Parts
-from app.edges.server import Guard, build
+from app.edges.server import Guard, build, open_broker
+from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 
 OPERATOR = ("tools", "operator", "auditor", "admin")
@@ -41,6 +44,29 @@ class Served:
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """An app in the test's process, for the tests of a module that are refused or never meet."""
+
+    dsns: Dsns
+    parts: Parts
+    http: httpx.AsyncClient
+    """A caller of tenant demo."""
+
+
+@asynccontextmanager
+async def sharing(dsns: Dsns, settings: Settings, issuer: DevIssuer) -> AsyncGenerator[Shared]:
+    async with open_broker(settings) as parts:
+        transport = httpx.ASGITransport(app=build(settings, parts), raise_app_exceptions=False)
+        headers = {
+            "Authorization": f"Bearer {issuer.token(tenant='demo', user='ada', scopes=('tools',))}"
+        }
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://testserver", headers=headers
+        ) as http:
+            yield Shared(dsns=dsns, parts=parts, http=http)
 
 
 @asynccontextmanager

@@ -1,12 +1,11 @@
 """A command's life, driven at random through the real use cases and compared with a model."""
 
-import os
 from typing import Literal
 from uuid import UUID
 
 import pytest
 from asyncpg import Record
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import seed
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     invariant,
@@ -32,6 +31,7 @@ from tests.commands.model.work import GIVEN, PICK, RELAYS, Work
 from tests.commands.model.world import LEASE_S, World
 from tests.conftest import settings_of
 from tests.support import calls
+from tests.support.examples import bounds_of_model
 
 pytestmark = pytest.mark.thorough
 
@@ -239,15 +239,7 @@ def test_whatever_happens_in_whatever_order_postgres_agrees_with_the_model(
     relay = settings_of(database.relay, issuer, **times, relay_lease_s=LEASE_S)
     if GIVEN is not None:
         seed(int(GIVEN))(Lifecycle)
-    bounds = settings(
-        max_examples=int(os.environ.get("MCP_BROKER_MODEL_EXAMPLES", "25")),
-        stateful_step_count=25,
-        deadline=None,
-        derandomize=GIVEN is None,
-        database=None,
-        print_blob=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    )
+    bounds = bounds_of_model(steps=25, derandomize=GIVEN is None)
     with World(database, app, relay) as world:
         Lifecycle.world = world
         run_state_machine_as_test(Lifecycle, settings=bounds)

@@ -22,6 +22,7 @@ from devstack.tokens import DevIssuer
 from tests.conftest import AUDIENCE, settings_of
 from tests.edges.auth.conftest import bearer, serving
 from tests.edges.auth.forge import Signer, b64, make, public_jwk, raw
+from tests.support.examples import examples
 
 A = Signer("https://a.example", "RS256")
 B = Signer("https://b.example", "EdDSA")
@@ -237,7 +238,7 @@ def test_a_right_key_under_an_algorithm_that_is_not_on_the_list_lets_nobody_in(
 
 
 FUZZ = settings(
-    max_examples=150,
+    max_examples=examples(150),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

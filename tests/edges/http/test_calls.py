@@ -14,6 +14,7 @@ from devstack.stack import Dsns
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
 from tests.support.calls import counts, fetch
+from tests.support.served import Shared
 from tests.support.stack import wait_for
 
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
@@ -86,12 +87,12 @@ async def test_a_call_that_takes_longer_answers_accepted_in_the_seeds_shape(
     ],
 )
 async def test_a_bad_call_is_a_problem_and_writes_nothing(
-    http: httpx.AsyncClient, database: Dsns, body: Any, status: int, code: str
+    shared: Shared, body: Any, status: int, code: str
 ) -> None:
-    answer = await http.post("/mcp/tools/call", json=body)
+    answer = await shared.http.post("/mcp/tools/call", json=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert (await counts(database.owner))[:2] == (0, 0)
+    assert (await counts(shared.dsns.owner))[:2] == (0, 0)
 
 
 async def test_the_same_key_for_another_call_is_422_and_says_what_to_do(

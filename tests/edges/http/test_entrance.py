@@ -9,9 +9,21 @@ import pytest
 from app.edges.parts import Parts
 from devstack.tokens import DevIssuer
 from tests.edges.conftest import auth
+from tests.support.served import Shared
 
 CALL = "/mcp/tools/call"
 JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def http(shared: Shared) -> httpx.AsyncClient:
+    """One for all: what comes in here never meets."""
+    return shared.http
+
+
+@pytest.fixture
+def broker(shared: Shared) -> Parts:
+    return shared.parts
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -114,7 +126,8 @@ async def test_whole_numbers_are_integers_however_they_are_written(
     assert again.json()["correlation_id"] == made.json()["correlation_id"]
     async with broker.database.pool.acquire() as conn, conn.transaction():
         await conn.execute("SELECT set_config('app.tenants', '{demo}', true)")
-        kept = await conn.fetchval("SELECT args::text FROM commands")
+        asked = "SELECT args::text FROM commands WHERE idempotency_key = 'whole'"
+        kept = await conn.fetchval(asked)
     assert json.loads(kept)["depth"] == 1
     assert "1.0" not in kept
 

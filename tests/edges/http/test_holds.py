@@ -17,6 +17,7 @@ from tests.conftest import settings_of
 from tests.edges.auth.conftest import serving
 from tests.edges.conftest import auth
 from tests.support.calls import fetch
+from tests.support.served import Shared
 
 PATH = "/operator/holds"
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
@@ -131,12 +132,12 @@ async def test_only_an_operator_has_to_do_with_holds_and_only_with_their_tenants
     ],
 )
 async def test_what_is_no_hold_is_refused_and_leaves_nothing(
-    http: httpx.AsyncClient, olga: dict[str, str], database: Dsns, body: dict[str, Any]
+    shared: Shared, olga: dict[str, str], body: dict[str, Any]
 ) -> None:
-    answer = await http.post(PATH, json=body, headers=olga)
+    answer = await shared.http.post(PATH, json=body, headers=olga)
     assert answer.status_code in {400, 404, 422}, answer.text
     assert answer.json()["code"]
-    assert await fetch(database.owner, "SELECT 1 FROM holds") == []
+    assert await fetch(shared.dsns.owner, "SELECT 1 FROM holds") == []
 
 
 @pytest.mark.guarantee("holds:kept")

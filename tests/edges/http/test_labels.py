@@ -19,6 +19,7 @@ from tests.audit.conftest import open_log
 from tests.edges.conftest import auth
 from tests.support.calls import ADA, EVE, accept, counts, delete, echo, fetch, finish
 from tests.support.plans import hungriest
+from tests.support.served import Shared
 
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
 NOW = {"Prefer": "respond-async"}
@@ -68,14 +69,13 @@ async def test_a_call_is_found_by_each_and_by_all_of_its_labels(
 @pytest.mark.parametrize(
     "labels", [["x"] * 11, ["x\n"], ["\x00"], [7], "x", [{}], [""], ["x" * 65]]
 )
-async def test_bad_labels_are_refused_and_leave_nothing(
-    http: httpx.AsyncClient, database: Dsns, labels: Any
-) -> None:
-    answer = await http.post("/mcp/tools/call", json=CALL | {"labels": labels}, headers=NOW)
+async def test_bad_labels_are_refused_and_leave_nothing(shared: Shared, labels: Any) -> None:
+    body = CALL | {"labels": labels}
+    answer = await shared.http.post("/mcp/tools/call", json=body, headers=NOW)
     assert answer.status_code in {400, 422}
     assert "labels" in answer.text
-    assert await counts(database.owner) == (0, 0, 0)
-    assert await fetch(database.owner, "SELECT 1 FROM command_labels") == []
+    assert await counts(shared.dsns.owner) == (0, 0, 0)
+    assert await fetch(shared.dsns.owner, "SELECT 1 FROM command_labels") == []
 
 
 @pytest.mark.guarantee("labels:searched")

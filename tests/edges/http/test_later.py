@@ -8,6 +8,7 @@ import pytest
 
 from devstack.stack import Dsns
 from tests.support.calls import counts
+from tests.support.served import Shared
 
 CALL: dict[str, Any] = {"tool": "probe", "method": "echo", "args": {"text": "hi"}}
 SAGA = {"saga_id": "0197d1f0-0000-7000-8000-000000000001", "saga_step": "a"}
@@ -39,13 +40,11 @@ async def test_a_time_is_taken_as_rfc_3339_has_it(http: httpx.AsyncClient, writt
         *(1_800_000_000, 1e300, True, [], {}, "9999-12-31T00:00:00Z"),
     ],
 )  # fmt: skip
-async def test_what_is_no_time_is_refused_and_leaves_nothing(
-    http: httpx.AsyncClient, database: Dsns, written: Any
-) -> None:
-    answer = await http.post("/mcp/tools/call", json=CALL | {"not_before": written})
+async def test_what_is_no_time_is_refused_and_leaves_nothing(shared: Shared, written: Any) -> None:
+    answer = await shared.http.post("/mcp/tools/call", json=CALL | {"not_before": written})
     assert answer.status_code in {400, 422}, answer.text
     assert "not_before" in answer.text
-    assert await counts(database.owner) == (0, 0, 0)
+    assert await counts(shared.dsns.owner) == (0, 0, 0)
 
 
 @pytest.mark.guarantee("later:waits")
