@@ -63,7 +63,8 @@ class Run:
     async def _say(self) -> None:
         while self.more:
             self.more = False
-            answer = await self.reporter.say(self.lease.item)
+            # Once posted it is said before the outcome, though nobody waits for its answer then.
+            answer = await asyncio.shield(self.reporter.post(self.lease.item))
             if answer["status"] < 300:  # noqa: PLR2004
                 self.lease.renewed()
             if answer.get("cancel_requested"):
@@ -84,9 +85,12 @@ class Run:
             await self.reporter.say(word)
 
     def quiet(self) -> None:
-        """No more progress: the outcome is next."""
+        """No more progress: the last word of it that was not said goes before the outcome."""
         if self.saying is not None:
             self.saying.cancel()
+        if self.more and not self.lost:
+            self.more = False
+            self.reporter.post(self.lease.item)
 
 
 class Calls:

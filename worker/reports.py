@@ -49,11 +49,18 @@ class Reporter:
 
         The answer is the app's, and `asked_at`: when what it answers was sent.
         """
+        return await self.post(report, size=size)
+
+    def post(
+        self, report: dict[str, Any], *, size: int | None = None
+    ) -> "asyncio.Future[dict[str, Any]]":
+        """As `say`, from now on, whether or not anybody waits for the answer."""
         size = len(orjson.dumps(report)) if size is None else size
         item = Item(report=report, size=size, answer=asyncio.get_running_loop().create_future())
+        item.answer.add_done_callback(_seen)
         self._queue.append(item)
         self._some.set()
-        return await item.answer
+        return item.answer
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -136,6 +143,12 @@ class Reporter:
 def _answer(item: Item, answer: dict[str, Any]) -> None:
     if not item.answer.done():
         item.answer.set_result(answer)
+
+
+def _seen(answer: "asyncio.Future[dict[str, Any]]") -> None:
+    """An error is logged where it happens, also for who did not wait."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _fail(item: Item, error: Exception) -> None:

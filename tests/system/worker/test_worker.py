@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +15,16 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app.contract import WORKER_COMMANDS
 from app.edges.commands import cancel
 from app.edges.parts import Parts
+from tests.adapters.command.programs import script
 from tests.support.calls import ADA, accept, fetch
 from tests.support.offers import MIRROR, call, offer, put
 from tests.support.stack import wait_for
 from tests.system.worker.conftest import Shop
 
+TWO_WORDS = """import os
+os.write(3, b'{"message": "a quarter"}\\n')
+os.write(3, b'{"message": "nearly"}\\n')
+print(5)"""
 AGAIN: dict[str, Any] = {
     "idempotent": True,
     "retry": {"attempts_max": 3, "backoff_s": 0.05},
@@ -116,6 +122,22 @@ async def test_progress_is_told_while_the_work_goes_on(shop: Shop) -> None:
         made,
     )
     assert ("running", 0.0, "waiting") in [tuple(row) for row in rows]
+
+
+async def test_the_last_word_of_progress_is_told_though_the_work_ends_at_once(shop: Shop) -> None:
+    """Words are said twice a second at most, and the outcome waits for none of that."""
+    python = {"name": "python", "kind": "command", "address": sys.executable}
+    more = {"adapter": {"kind": "command", "target": "python", **script(TWO_WORDS)}}
+    await offered(shop, targets=[python], **more)
+    shop.start()
+    made = await accepted(shop)
+    await shop.until(made, "succeeded")
+    rows = await fetch(
+        shop.database.owner,
+        "SELECT message FROM progress WHERE command_id = $1 ORDER BY seq",
+        made,
+    )
+    assert [row["message"] for row in rows][-1:] == ["nearly"]
 
 
 async def test_what_cannot_be_begun_is_tried_again(shop: Shop) -> None:
