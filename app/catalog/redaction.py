@@ -75,8 +75,11 @@ def hides(schema: Schema, path: Iterable[str], *names: str) -> bool:
     describe counts as marked.
     """
     names = (*names, MARK)
-    if not marks(schema, *names):
-        return False
+    return marks(schema, *names) and reaches(schema, path, *names)
+
+
+def reaches(schema: Schema, path: Iterable[str], *names: str) -> bool:
+    """As `hides`, by these marks alone, of a schema that has one of them somewhere."""
     here = list(_applied([schema], schema))
     for part in path:
         if not here or any(one.get(name) for one in here for name in names):

@@ -16,9 +16,9 @@ from app.catalog.policy import Tool
 from app.catalog.redaction import MARK, REDACTED, marks
 from app.errors import InvalidArgumentsError, problems_of
 from app.sagas.definition import Call, Definition, Step, StepKind
-from app.sagas.marked import may_hold
+from app.sagas.marked import Marked
 from app.sagas.parse import must_be_plain
-from app.sagas.template import Reference, TemplateError, references, render, where
+from app.sagas.template import Reference, TemplateError, check, references, where
 
 Problem = tuple[str, str]
 
@@ -85,6 +85,7 @@ def problems(definition: Definition, tools: Tools) -> list[Problem]:
     found = list(_input_problems(definition.input_schema))
     if found:
         return found
+    marked = Marked(definition, tools.find, MARK)
     for index, step in enumerate(definition.steps):
         at = f"steps[{index}]"
         for place, call in step.calls():
@@ -96,13 +97,13 @@ def problems(definition: Definition, tools: Tools) -> list[Problem]:
                 continue
             found += _kind_problems(step, place, tool, here)
             found += _argument_problems(definition, tools, tool, call, f"{here}.args")
-        found += _key_problems(definition, tools, step, f"{at}.ordering_key")
+        found += _key_problems(marked, step, f"{at}.ordering_key")
     return found
 
 
-def _key_problems(definition: Definition, tools: Tools, step: Step, at: str) -> Iterator[Problem]:
+def _key_problems(marked: Marked, step: Step, at: str) -> Iterator[Problem]:
     for one in references(step.ordering_key):
-        if may_hold(one, definition, tools.find, MARK):
+        if marked.may_be_in(one):
             cure = "a key is shown, in Kafka too; make it of something else"
             yield at, f"{one} may be of what a schema marks {MARK}: {cure}"
 
@@ -178,7 +179,7 @@ def _missing_input(definition: Definition, made: Mapping[str, Any]) -> Iterator[
     for index, step in enumerate(definition.steps):
         for at, value in _texts(step, f"steps[{index}]"):
             try:
-                render(value, {"input": made}, keep=frozenset({"steps", "saga"}))
+                check(value, {"input": made}, keep=frozenset({"steps", "saga"}))
             except TemplateError as error:
                 yield f"{at}.{error.at}" if error.at else at, error.problem
 

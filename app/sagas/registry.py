@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.audit.store import events
 from app.catalog.cache import Catalog
-from app.errors import BadRequestError, NotFoundError
+from app.errors import BadRequestError, InvalidArgumentsError, NotFoundError
 from app.identity import Identity
 from app.postgres.engine import tenant_transaction
 from app.sagas.check import Tools, named, prepared_input, problems
@@ -19,7 +19,7 @@ from app.sagas.definition import INLINE, Call, Definition, Step, as_json, call_j
 from app.sagas.parse import parse, refused
 from app.sagas.store import definitions
 from app.sagas.store.definitions import Registered
-from app.sagas.template import render
+from app.sagas.template import Room, TemplateError, render
 
 LATER: Final = frozenset({"steps", "saga"})
 """Roots of references that nobody can know before the run."""
@@ -112,12 +112,17 @@ def dry_run(definition: Definition, given: Mapping[str, Any]) -> dict[str, Any]:
     when every step that can be undone is done, run one after the other.
 
     Raises:
-        InvalidArgumentsError: the input does not fit.
+        InvalidArgumentsError: the input does not fit, or is too much to be shown so often.
     """
     scope = {"input": prepared_input(definition, given)}
+    room = Room()
 
     def shown(call: Call) -> dict[str, Any]:
-        return call_json(call) | {"args": render(call.args, scope, keep=LATER)}
+        try:
+            args = render(call.args, scope, keep=LATER, room=room)
+        except TemplateError as error:
+            raise InvalidArgumentsError(f"{error}. Nothing was started.") from error
+        return call_json(call) | {"args": args}
 
     waves: list[list[dict[str, Any]]] = []
     done: list[Step] = []

@@ -18,13 +18,14 @@ from app.catalog.rules import Asked
 from app.commands.state import State as CommandState
 from app.commands.store.commands import Command
 from app.contract import Priority
+from app.errors import cut
 from app.intake.approving import approving
 from app.intake.call import Call as Intent
 from app.intake.call import fingerprint
 from app.json_values import JsonRefusedError, checked, integral
 from app.sagas.definition import Call, Definition, StepKind
 from app.sagas.definition import Step as DefinedStep
-from app.sagas.marked import may_hold
+from app.sagas.marked import Marked
 from app.sagas.state import StepEvent
 from app.sagas.store.sagas import SagaRow, StepRow
 from app.sagas.template import TemplateError, references, render
@@ -76,14 +77,14 @@ async def intent(tick: SagaTick, row: StepRow, event: StepEvent) -> Intent:
         args = integral(args, checked(args))
         key = await _ordering_key(tick, row, defined, event)
     except (TemplateError, JsonRefusedError) as error:
-        raise UnmadeError(str(error)) from error
+        raise UnmadeError(cut(str(error))) from error
     found = await tick.tools(call.tool, call.method)
     tool = None if found is None else found.tool
     if tool is None and event is not StepEvent.UNDO:
         raise UnmadeError(f"There is no tool {call.path!r} any more.")
     if found is not None:
         for problem in found.validator.iter_errors(args):
-            raise UnmadeError(f"{found.tool.name}: {problem.message}")
+            raise UnmadeError(f"{found.tool.name}: {cut(problem.message)}")
     policy = ToolPolicy() if tool is None else tool.policy
     if key is None and event is StepEvent.START and found is not None:
         key = found.key_of(args)
@@ -204,12 +205,8 @@ async def _ordering_key(
         for _, call in step.calls()
     ]
     known = {one.tool.path: one.tool for one in tools if one is not None}
-    hidden = any(
-        may_hold(
-            one, tick.definition, lambda call: known.get(call.path), PERSONAL, by_reference=True
-        )
-        for one in references(defined.ordering_key)
-    )
+    marked = Marked(tick.definition, lambda call: known.get(call.path), PERSONAL, by_reference=True)
+    hidden = any(marked.may_be_in(one) for one in references(defined.ordering_key))
     return bounded(rendered, shown="" if hidden else rendered)
 
 

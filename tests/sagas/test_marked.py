@@ -1,5 +1,6 @@
 """A step's ordering key is shown: no secret is in one, and a person's data as a hash only."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,19 @@ async def test_what_would_undo_a_step_is_in_kafka_only_if_its_own_call_would_be(
     assert str(accepted.written.id).encode() in told
     assert (orjson.loads(told)["compensation"] is not None) == kept
     assert b"not-for-kafka" not in told
+
+
+@pytest.mark.guarantee("saga:templates")
+async def test_a_definition_of_very_many_references_is_checked_at_once(broker: Parts) -> None:
+    key = "".join(f"{{{{input.{name}}}}}" for name in "abcdefghijklmnopqrs")
+    steps = [
+        {"id": f"s{n}", "tool": "probe_echo", "kind": "retriable", "ordering_key": key}
+        | {"needs": ["p"], "args": {"text": "x"}}
+        for n in range(20)
+    ]
+    pivot = {"id": "p", "tool": "probe_echo", "kind": "pivot", "needs": []}
+    plan = {"steps": [pivot | {"args": {"text": "{{input.x}}" * 6000}}, *steps]}
+    tools = Tools.of(one.tool for one in (await broker.catalog.tools()).values())
+    began_s = time.process_time()
+    assert problems(parse(plan), tools) == []
+    assert time.process_time() - began_s < 2

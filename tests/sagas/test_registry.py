@@ -193,3 +193,16 @@ async def test_a_body_that_says_it_is_json_and_is_yaml_is_refused(
     answer = await http.post("/sagas/definitions", content=of_args(written), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request"), answer.text
     assert (await http.post("/sagas/definitions", content=of_args(written))).status_code == 201
+
+
+@pytest.mark.guarantee("saga:templates")
+async def test_a_dry_run_shows_no_more_than_a_call_may_have(http: httpx.AsyncClient) -> None:
+    step = {"tool": "probe_echo", "kind": "readonly", "args": {"text": "{{ input.x }} " * 20}}
+    plan = {"steps": [step | {"id": f"s{n}"} for n in range(10)]}
+    body = {"plan": plan, "input": {"x": "a" * 50_000}}
+    answer = await http.post("/sagas/dry-run", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_arguments")
+    assert "over 4194304 characters" in answer.json()["detail"]
+    body["input"] = {"x": "a" * 500}
+    answer = await http.post("/sagas/dry-run", json=body)
+    assert (answer.status_code, len(answer.json()["plan"])) == (200, 10)

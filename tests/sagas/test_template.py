@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sagas.template import TemplateError, references, render
+from app.sagas.template import TemplateError, check, references, render
 
 hostile = st.sampled_from(["{{ saga.id }}", " {{ input.x }} ", "{{", "}}", "{{ 1 + 1 }}"])
 scalars = (
@@ -64,6 +64,7 @@ def test_a_reference_keeps_its_type_alone_and_becomes_text_within_a_text() -> No
         ("{{ input.nome }}", "there is no input.nome"),
         ("{{ input.name.first }}", "there is no input.name.first"),
         ("{{ input.ports.2 }}", "there is no input.ports.2"),
+        ("{{ input.ports." + "9" * 5000 + " }}", "there is no input.ports.9"),
         ("{{ steps.other.result }}", "there is no steps.other"),
         ("{{ steps.make.state }}", "write {{ steps.id.result }}"),
         ("{{ saga.tenant }}", "{{ saga.id }}"),
@@ -79,6 +80,16 @@ def test_what_is_missing_or_malformed_is_named_with_its_place(text: str, problem
         render({"a": [1, {"b": text}]}, SCOPE)
     assert caught.value.at == "a[1].b"
     assert problem in caught.value.problem
+
+
+@pytest.mark.guarantee("saga:templates")
+@pytest.mark.parametrize("value", ["a" * 100_000, ["a"] * 25_000])
+@pytest.mark.parametrize("said", ["{{ input.x }} " * 100, ["{{ input.x }}"] * 100])
+def test_references_bring_in_so_much_and_no_more(said: Any, value: Any) -> None:
+    scope = {"input": {"x": value}}
+    for read in (render, check):
+        with pytest.raises(TemplateError, match="over 4194304 characters"):
+            read({"a": said}, scope)
 
 
 def test_a_name_holds_no_reference() -> None:
