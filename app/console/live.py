@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -19,6 +20,7 @@ from starlette.responses import Response
 from app.console.parts import Console, session_of
 from app.console.sessions import NoSessionError
 from app.edges.http.calls import Streamed
+from app.errors import BrokerError
 from app.postgres.engine import AWAY
 
 AGO: Final = re.compile(r"(<time[^>]*>)[^<]*")
@@ -49,7 +51,7 @@ def event(name: str, data: str) -> bytes:
     return "".join([f"event: {name}\n", *(f"data: {line}\n" for line in lines), "\n"]).encode()
 
 
-def stream(
+async def stream(
     console: Console,
     request: Request,
     make: Callable[[], Awaitable[Part]],
@@ -62,14 +64,19 @@ def stream(
     `every_s` where that is longer.
 
     Raises:
+        BrokerError: what the page itself would be refused with; made first, it breaks no stream.
         TooManyStreamsError: when it is sent; there are as many as there may be.
     """
-    parts = _parts(console, request, make, every_s)
+    parts = _parts(console, request, await make(), make, every_s)
     return Streamed(parts, console.broker.streams.room(session_of(request).who))
 
 
 async def _parts(
-    console: Console, request: Request, make: Callable[[], Awaitable[Part]], every_s: float
+    console: Console,
+    request: Request,
+    part: Part,
+    make: Callable[[], Awaitable[Part]],
+    every_s: float,
 ) -> AsyncGenerator[bytes]:
     broker = console.broker
     clock = asyncio.get_running_loop().time
@@ -77,6 +84,15 @@ async def _parts(
     said = request.query_params.get("seen", "")
     checked_at = spoke_at = clock()
     while True:
+        if part.digest != said:
+            said, spoke_at = part.digest, clock()
+            yield event("part", part.html)
+        elif clock() - spoke_at >= broker.settings.heartbeat_s:
+            spoke_at = clock()
+            yield b": nothing new\n\n"
+        with broker.feed.watch_several(tenant_id, part.shows) as moved, suppress(TimeoutError):
+            async with asyncio.timeout(max(every_s, broker.settings.poll_s)):
+                await moved.wait()
         try:
             part = await make()
             if clock() - checked_at >= CHECK_S:
@@ -85,17 +101,5 @@ async def _parts(
         except NoSessionError:
             yield event("ended", "")
             return
-        except AWAY:
-            return  # the browser asks again, and says meanwhile that the connection is lost
-        if part.digest != said:
-            said, spoke_at = part.digest, clock()
-            yield event("part", part.html)
-        elif clock() - spoke_at >= broker.settings.heartbeat_s:
-            spoke_at = clock()
-            yield b": nothing new\n\n"
-        with broker.feed.watch_several(tenant_id, part.shows) as moved:
-            try:
-                async with asyncio.timeout(max(every_s, broker.settings.poll_s)):
-                    await moved.wait()
-            except TimeoutError:
-                continue
+        except (*AWAY, BrokerError):
+            return  # the browser asks again, and is told why, or that the connection is lost

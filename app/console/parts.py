@@ -102,7 +102,10 @@ async def form_of(request: Request) -> Form:
 
 def safe_page(text: str) -> str:
     """A page of the console to go on to; the first one where it is anything else."""
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # such as of a [ without its ]
+        return BASE
     fits = PAGE_PATH.fullmatch(parts.path) and not parts.scheme and not parts.netloc
     if not fits or "//" in parts.path or not text.isprintable() or not text.isascii():
         return BASE

@@ -75,7 +75,7 @@ def add(made: APIRouter, console: Console) -> None:
     async def followed(request: Request, call_id: UUID) -> Response:
         """The call, whenever it has moved."""
         await acts.find(console.broker, who_of(request), call_id)
-        return live.stream(console, request, lambda: part(request, call_id))
+        return await live.stream(console, request, lambda: part(request, call_id))
 
     @made.post("/{call_id}/cancel")
     async def cancel(request: Request, call_id: UUID) -> Response:

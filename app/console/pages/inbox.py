@@ -95,7 +95,7 @@ def router(console: Console) -> APIRouter:
     @made.get("/live")
     async def followed(request: Request, asked: Annotated[Asked, Query()]) -> Response:
         """The list, whenever it has changed."""
-        return live.stream(console, request, lambda: part(request, asked))
+        return await live.stream(console, request, lambda: part(request, asked))
 
     _add_verbs(made, console)
     return made

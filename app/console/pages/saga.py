@@ -96,7 +96,7 @@ def add(made: APIRouter, console: Console) -> None:
     async def followed(request: Request, saga_id: UUID) -> Response:
         """The saga, whenever it has moved."""
         await acts.find(console.broker, who_of(request), saga_id)
-        return live.stream(console, request, lambda: part(request, saga_id))
+        return await live.stream(console, request, lambda: part(request, saga_id))
 
     @made.post("/{saga_id}/preview")
     async def preview(request: Request, saga_id: UUID) -> Response:

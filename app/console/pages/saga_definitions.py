@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from app.console import dag
 from app.console.forms import Form
 from app.console.parts import Console, form_of, who_of
-from app.edges.bodies import parsed
+from app.edges.bodies import number, parsed
 from app.edges.sagas import Which, definition_for
 from app.errors import BadRequestError, BrokerError, NotFoundError
 from app.identity import Identity
@@ -148,6 +148,7 @@ def _version(text: str) -> int | None:
     text = text.strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:20]) <= VERSION_MAX):
+    found = number(text)
+    if found is None or not 1 <= found <= VERSION_MAX:
         raise BadRequestError("A version is a number from 1.")
-    return int(text)
+    return found

@@ -85,7 +85,7 @@ def router(console: Console) -> APIRouter:
     @made.get("/live")
     async def followed(request: Request, asked: Asked) -> Response:
         """The list, whenever it has changed."""
-        return live.stream(console, request, lambda: part(request, asked))
+        return await live.stream(console, request, lambda: part(request, asked))
 
     saga_definitions.add(made, console)
     saga.add(made, console)

@@ -59,7 +59,7 @@ def router(console: Console) -> APIRouter:
     @made.get("/live")
     async def followed(request: Request) -> Response:
         """The page, whenever it has changed."""
-        return live.stream(console, request, lambda: part(request), every_s=EVERY_S)
+        return await live.stream(console, request, lambda: part(request), every_s=EVERY_S)
 
     holds.add(made, console)
     return made
