@@ -31,6 +31,7 @@ ASKED: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 }
 LEFT: Final = ("credential", "instance_groups")
 """Asked for too, and no caller's to give."""
+NUMBER_MAX: Final = 2**63
 LABEL: Final = "mcp"
 """What jobs are labelled with beside their command's id, where a template asks for labels."""
 RESULT: Final[Mapping[str, Any]] = {
@@ -246,6 +247,8 @@ def _number(value: Any) -> float | None:
     if value in (None, ""):
         return None
     number = float(value)
+    if not abs(number) < NUMBER_MAX:  # NaN is no less than anything
+        raise ValueError(f"{str(value)[:40]} is no number that JSON keeps")
     return int(number) if number.is_integer() else number
 
 

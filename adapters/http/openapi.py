@@ -5,7 +5,8 @@ changes no call.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,16 +53,44 @@ def operations(value: Any) -> Iterator[Operation | Unusable]:
         OpenApiError: it is no OpenAPI 3 document.
     """
     document = Document(value)
-    for path, item in document.value.get("paths", {}).items():
-        whole = document.resolved(item)
+    with of_form("the document"):
+        items = {path: document.resolved(one) for path, one in _paths(document).items()}
+    for path, item in items.items():
+        if not isinstance(item, Mapping):
+            yield Unusable(name=str(path), reason="the path is no object")
+            continue
         for method in METHODS:
-            if method in whole:
-                given = whole[method]
-                name = given.get("operationId") or f"{method} {path}"
-                try:
-                    yield _operation(document, name, method, path, whole, given)
-                except OpenApiError as error:
-                    yield Unusable(name=name, reason=str(error))
+            if method not in item:
+                continue
+            name = f"{method} {path}"
+            try:
+                with of_form("it"):
+                    given = item[method]
+                    name = str(given.get("operationId") or name)
+                    made = _operation(document, name, method, path, item, given)
+            except OpenApiError as error:
+                yield Unusable(name=name, reason=str(error))
+            else:
+                yield made
+
+
+def _paths(document: Document) -> Mapping[str, Any]:
+    return document.value.get("paths") or {}
+
+
+@contextmanager
+def of_form(what: str) -> Generator[None]:
+    """Read what somebody else wrote as OpenAPI has it.
+
+    Raises:
+        OpenApiError: it has other types than that, wherever one was met.
+    """
+    try:
+        yield
+    except OpenApiError:
+        raise
+    except (AttributeError, TypeError, LookupError, ValueError, RecursionError) as error:
+        raise OpenApiError(f"{what} is not as OpenAPI has it: {str(error)[:200]}") from error
 
 
 def _operation(

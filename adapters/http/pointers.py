@@ -40,11 +40,11 @@ class Document:
             OpenApiError: it leads elsewhere, or nowhere.
         """
         if not reference.startswith("#/"):
-            raise OpenApiError(f"{reference} leads out of the document: bundle it into one")
+            raise OpenApiError(f"{reference[:200]} leads out of the document: bundle it into one")
         found: Any = self.value
         for part in reference.removeprefix("#/").split("/"):
             name = unquote(part).replace("~1", "/").replace("~0", "~")
             if not isinstance(found, Mapping) or name not in found:
-                raise OpenApiError(f"the document has nothing at {reference}")
+                raise OpenApiError(f"the document has nothing at {reference[:200]}")
             found = found[name]
         return found

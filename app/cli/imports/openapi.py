@@ -10,14 +10,14 @@ import typer
 
 from adapters.contract import Opening
 from adapters.http.documents import BYTES_MAX, SOURCE, fetched, key_of, read
-from adapters.http.openapi import Operation, operations
+from adapters.http.openapi import Operation, of_form, operations
 from adapters.http.pointers import Document, OpenApiError
 from app.cli.common import fail
 from app.cli.imports.draft import Draft, Skipped, Source
 from app.cli.imports.entries import plain
 from app.cli.imports.opening import undeclared
 from app.cli.imports.options import Bearer, Ca, http_target, importing
-from app.errors import BadRequestError
+from app.errors import BadRequestError, cut
 
 READS: Final = ("GET", "HEAD", "OPTIONS", "QUERY")
 IDEMPOTENT: Final = (*READS, "PUT", "DELETE")
@@ -66,7 +66,19 @@ async def command(
 def source(
     value: Any, target: Mapping[str, Any], url: str | None, server: str | None = None
 ) -> Source:
-    """A document as a source."""
+    """A document as a source.
+
+    Raises:
+        BadRequestError: it is no OpenAPI 3 document.
+    """
+    try:
+        with of_form("the document"):
+            return _source(value, target, url, server)
+    except OpenApiError as error:
+        raise BadRequestError(str(error)) from error
+
+
+def _source(value: Any, target: Mapping[str, Any], url: str | None, server: str | None) -> Source:
     drafts = list(_drafts(value))
     info: Mapping[str, Any] = value.get("info") or {}
     title = str(info.get("title") or "an API")
@@ -88,18 +100,18 @@ async def found(opening: Opening, told: str | None) -> list[Draft | Skipped] | N
     if at is None:
         return None
     value = _read(await fetched(opening, at)) if _is_url(at) else await _file(at)
-    return list(_drafts(value))
+    try:
+        return list(_drafts(value))
+    except OpenApiError as error:
+        raise BadRequestError(str(error)) from error
 
 
 def _drafts(value: Any) -> Iterator[Draft | Skipped]:
-    try:
-        for one in operations(value):
-            if isinstance(one, Operation):
-                yield _draft(Document(value), one)
-            else:
-                yield Skipped(source=one.name, reason=one.reason)
-    except OpenApiError as error:
-        raise BadRequestError(str(error)) from error
+    for one in operations(value):
+        if isinstance(one, Operation):
+            yield _draft(Document(value), one)
+        else:
+            yield Skipped(source=one.name, reason=one.reason)
 
 
 def _draft(document: Document, one: Operation) -> Draft:
@@ -155,12 +167,17 @@ def _server(value: Mapping[str, Any], url: str | None) -> str:
         at = at.replace(f"{{{name}}}", str(one.get("default", "")))
     whole = urljoin(url or "", at).rstrip("/")
     if not _is_url(whole):
-        raise BadRequestError(f"the document's server is {at!r}: say where it is by --server URL")
+        raise BadRequestError(
+            f"the document's server is {cut(at)!r}: say where it is by --server URL"
+        )
     return whole
 
 
 def _is_url(text: str) -> bool:
-    return urlsplit(text).scheme in ("http", "https")
+    try:
+        return urlsplit(text).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 async def _file(name: str) -> Any:

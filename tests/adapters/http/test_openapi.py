@@ -2,7 +2,7 @@
 
 import base64
 import enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import jsonschema_rs
 import pytest
@@ -10,12 +10,16 @@ from fastapi import FastAPI, File, Header, UploadFile
 from pydantic import BaseModel
 
 from adapters.contract import Result
+from adapters.http.documents import read
 from adapters.http.openapi import Operation, Unusable, operations
 from adapters.http.pointers import OpenApiError
 from adapters.kinds import Adapters, check
 from adapters.targets import Target
+from app.cli.imports import openapi
+from app.errors import BadRequestError
 from tests.adapters.executor import Heard, call_of
 from tests.adapters.http.conftest import Server
+from tests.edges.hostile.places import Pointer, of_value, spliced
 from tests.support.stack import listening
 
 
@@ -215,3 +219,54 @@ def test_a_digest_changes_with_the_operation() -> None:
     schemas = {"Pet": {"type": "object"}}
     other = {**OLD, "components": {**OLD["components"], "schemas": schemas}}
     assert found(other)["getPet"].mapping["digest"] != before
+
+
+EVERY: Final[dict[str, Any]] = {
+    "openapi": "3.1.0",
+    "info": {"title": "t", "version": "1"},
+    "servers": [{"url": "https://{host}", "variables": {"host": {"default": "api.test"}}}],
+    "paths": {
+        "/a/{b}": {
+            "parameters": [{"name": "b", "in": "path", "schema": {"type": "string"}}],
+            "post": {
+                "operationId": "a",
+                "summary": "s",
+                "parameters": [{"name": "q", "in": "query", "explode": True, "style": "form"}],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"x": {"$ref": "#/components/schemas/X"}},
+                                "required": ["x"],
+                            }
+                        }
+                    },
+                },
+                "responses": {"200": {"content": {"application/json": {"schema": {}}}}},
+            },
+        }
+    },
+    "components": {
+        "schemas": {"X": {"allOf": [{"type": "string"}]}},
+        "securitySchemes": {"s": {"type": "http"}},
+    },
+}
+ODD: Final = ("null", "5", "true", '"x"', '"http://["', "[]", "[null]", "{}", '{"": {}}', "1e400")
+DEEP: Final = '{"allOf": [' * 300 + "{}" + "]}" * 300
+
+
+@pytest.mark.guarantee("hostile:documents")
+@pytest.mark.parametrize("place", [*of_value(EVERY)])
+def test_a_document_with_anything_anywhere_is_read_or_refused_in_words(place: Pointer) -> None:
+    for odd in (*ODD, DEEP):
+        written = spliced(EVERY, place, odd.encode())
+        try:
+            value = read(written)
+            for one in operations(value):
+                assert isinstance(one, Operation) or one.reason
+            openapi.source(value, {"kind": "http"}, None)
+        except (OpenApiError, BadRequestError) as error:
+            told = str(error)
+            assert 0 < len(told) < 1000, odd
