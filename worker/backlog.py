@@ -3,13 +3,15 @@
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import orjson
 from aiokafka import ConsumerRecord, TopicPartition
 
 from worker.bounds import Bounds, Slot
+
+ATTEMPT_MAX: Final = 2**31 - 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +53,7 @@ def delivery(record: ConsumerRecord[bytes, bytes], *, worker: str) -> Delivery |
             place=TopicPartition(record.topic, record.partition),
             offset=record.offset,
             correlation_id=str(UUID(body["correlation_id"])),
-            attempt=int(body["attempt"]),
+            attempt=_attempt(body["attempt"]),
             tenant=str(body["tenant_id"]),
             tool=str(body["tool"]),
             method=str(body["method"]),
@@ -60,6 +62,13 @@ def delivery(record: ConsumerRecord[bytes, bytes], *, worker: str) -> Delivery |
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _attempt(said: object) -> int:
+    """An attempt's number. Raises ValueError where it is none: no claim could be written of it."""
+    if type(said) is not int or not 1 <= said <= ATTEMPT_MAX:
+        raise ValueError("an attempt is a number from 1")
+    return said
 
 
 class Backlog:
