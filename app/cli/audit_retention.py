@@ -26,6 +26,7 @@ from app.config import PREFIX
 BLOCKED: Final = 1
 POLL_S: Final = 0.5
 LOG: Final = "mcpbroker"
+DAY_S: Final = 86_400.0
 FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]
 
 DatabaseUrl = Annotated[str, database_option("a member of broker_retention")]
@@ -51,7 +52,7 @@ def retire_request(
     ],
     log: LogName = LOG,
     wait_s: Annotated[
-        float, typer.Option(min=0, callback=finite, help="For a relay to seal it.")
+        float, typer.Option(min=0, max=DAY_S, callback=finite, help="For a relay to seal it.")
     ] = 60,
 ) -> None:
     """Sign, as a retention officer, that events before a month may go; a relay seals it.
