@@ -61,10 +61,18 @@ class FileSigner:
 
 
 def signer(spec: str) -> Signer:
-    """A path of a PEM file, or `package.module:function` of a plug-in that makes a Signer."""
+    """A path of a PEM file, or `package.module:function` of a plug-in that makes a Signer.
+
+    Raises:
+        ValueError: there is no such plug-in.
+    """
     module, found, name = spec.partition(":")
     if found and not Path(spec).exists():
-        made: Signer = getattr(importlib.import_module(module), name)()
+        try:
+            make = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"there is neither a file nor a plug-in {spec}: {error}") from error
+        made: Signer = make()
         return made
     return FileSigner.load(Path(spec))
 

@@ -77,6 +77,8 @@ def migrate_(
     plan: Annotated[bool, typer.Option("--plan", help="Only say what would be done.")] = False,
 ) -> None:
     """Bring the database to this release's schema."""
+    if not database_url or not revision:
+        raise fail("Say which database, and which revision.")
     if plan:
         for line in run(migrate.plan(database_url)):
             typer.echo(line)
