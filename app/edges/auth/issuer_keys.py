@@ -220,8 +220,8 @@ def usable(document: Mapping[str, Any]) -> tuple[Key, ...]:
             if open_secret or key.use != "sig" or "verify" not in key.key_ops:
                 continue
             public = jwt.PyJWK(one).key
-        except (jwt.PyJWTError, ValueError, TypeError):
-            continue
+        except (jwt.PyJWTError, ValueError, TypeError, NotImplementedError):
+            continue  # the last is PyJWT's word on a key of algorithm `none`
         found.append(Key(kid=key.kid, algorithm=key.alg, public=public))
     if not found:
         raise ValueError("the key set has no public signature key")

@@ -319,6 +319,7 @@ def test_only_public_signature_keys_of_a_set_count() -> None:
         A.jwk() | {"key_ops": ["encrypt"]},
         A.jwk() | {"kid": 1},
         A.jwk() | {"alg": ["RS256"]},
+        A.jwk() | {"alg": "none"},
         A.jwk() | {"n": 5},
         "key",
         None,
