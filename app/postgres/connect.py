@@ -16,9 +16,9 @@ import asyncpg
 CONNECT_S: Final = 10.0
 COMMAND_S: Final = 15.0
 """A statement is given up on; the server's own limit (engine.SERVER_SETTINGS) comes first."""
-CANCEL_S: Final = 3.0
+CANCEL_S: Final = 2.0
 """A server that does not answer a cancel for so long is not there: the connection is closed."""
-PROBE_S: Final = 3.0
+PROBE_S: Final = 2.0
 """Nor is one that does not answer nothing at all."""
 IDLE_S: Final = 1.0
 """What was used this recently is not probed."""
