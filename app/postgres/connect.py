@@ -6,7 +6,6 @@ as the other connections are as old.
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
@@ -98,10 +97,12 @@ async def usable(conn: asyncpg.Connection) -> bool:
     if conn.is_closed() or only_reads(conn):
         return False
     lost = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-    with contextlib.suppress(*lost, asyncpg.InternalClientError):
+    try:
         await conn.execute("SELECT", timeout=PROBE_S)
-        return not (conn.is_closed() or only_reads(conn))
-    return False
+    except (*lost, asyncpg.InternalClientError):
+        conn.terminate()  # else the pool says goodbye to it, and waits for an answer again
+        return False
+    return not (conn.is_closed() or only_reads(conn))
 
 
 def _watch(conn: asyncpg.Connection) -> None:

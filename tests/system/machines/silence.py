@@ -23,6 +23,11 @@ class SilentProxy:
         """What is open now stays open, and carries nothing more; new connections work."""
         self._silent |= self._open
 
+    def end(self) -> None:
+        """What is silent is cut off: whoever closes it need not wait for an answer."""
+        for one in self._silent & self._open:
+            one.transport.abort()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
         self.connections += 1

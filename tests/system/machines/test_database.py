@@ -79,6 +79,7 @@ async def test_app_and_relay_are_back_within_thirty_seconds_of_connections_that_
         assert await ticks()
         proxy.silence()
         app_s, relay_s = await asyncio.gather(back(lambda: works(broker)), back(ticks))
+        proxy.end()
         assert app_s < BACK_S
         assert relay_s < BACK_S
 
