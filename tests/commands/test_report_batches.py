@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,8 @@ import pytest
 
 from app.commands.report import Answer, Kind
 from app.commands.reports import ReportBatcher
+from app.commands.view import view
+from app.edges.commands import find
 from app.edges.parts import Parts
 from app.errors import BrokerError, UnavailableError
 from app.postgres.batcher import BATCH_MIN
@@ -36,6 +39,15 @@ WAITING = """
      WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
 DONE = {"text": "done"}
+EVERY_JSON = """
+    UPDATE commands
+       SET approval = 'approved', approval_rule = '{"by": "operator"}',
+           approvals = '[{"user": "bob", "at": "2026-12-01T00:00:00Z"}]',
+           asserted = '{"reason": "asked"}',
+           run = '{"name": "job 1", "status": "running"}',
+           compensation = '{"tool": "probe", "method": "echo", "args": {}}'
+     WHERE id = $1
+"""
 
 
 @asynccontextmanager
@@ -136,6 +148,23 @@ async def test_a_repeated_result_that_does_not_fit_is_told_so_again(broker: Part
     first, again = await broker.reports.report(bad), await broker.reports.report(bad)
     assert again.body["repeated"]
     assert again.body["misfit"] == first.body["misfit"]
+
+
+async def test_who_waits_here_is_given_an_end_as_it_would_be_read(
+    broker: Parts, database: Dsns
+) -> None:
+    """What was approved, or asserted, is JSON; once its text was given on, and no view of it made."""
+    one = (await accept(broker, echo("whole"))).written.id
+    await fetch(database.owner, EVERY_JSON, one)
+    await broker.reports.report(report(Kind.CLAIM, one))
+    with broker.feed.watch("demo", one, end_only=True, just_written=True) as watch:
+        await broker.reports.report(report(Kind.RESULT, one, result=DONE))
+        given = await watch.change(5)
+    assert given is not None
+    read = await find(broker, ADA, one)
+    assert read.run is not None
+    assert given == replace(read, args=None)
+    assert view(given) == view(replace(read, args=None))
 
 
 @pytest.mark.guarantee("kernel:atomic")

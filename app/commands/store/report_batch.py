@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+from sqlalchemy import JSON
 from uuid_utils import uuid4
 
 from app.catalog.store import TARGET_OF
@@ -25,6 +26,7 @@ from app.commands.store.commands import NAMES, Command
 from app.commands.store.heads import ACTIVATE_NEXT_SQL, LOCK_MANY
 from app.contract import RESULTS
 from app.postgres.statements import Connection, begun
+from app.postgres.tables import calls
 
 PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -252,10 +254,13 @@ async def _run(
     return await conn.fetch(statement, *columns, *([uuid4() for _ in rows] for _ in range(ids)))
 
 
+JSON_NAMES: Final = tuple(one.name for one in calls.COMMANDS.columns if isinstance(one.type, JSON))
+
+
 def command_of(row: asyncpg.Record) -> Command:
     """A command of `end`'s row, without its arguments."""
     values: dict[str, Any] = dict(row) | {"args": None, "state": State(row["state"])}
-    for name in ("asserted", "compensation", "run", "result", "error"):
+    for name in JSON_NAMES:
         if values[name] is not None:
             values[name] = orjson.loads(values[name])
     return Command(**values)
