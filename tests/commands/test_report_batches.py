@@ -153,7 +153,7 @@ async def test_a_repeated_result_that_does_not_fit_is_told_so_again(broker: Part
 async def test_who_waits_here_is_given_an_end_as_it_would_be_read(
     broker: Parts, database: Dsns
 ) -> None:
-    """What was approved, or asserted, is JSON; once its text was given on, and no view of it made."""
+    """Once an approval was given on as the text of its JSON, of which no view can be made."""
     one = (await accept(broker, echo("whole"))).written.id
     await fetch(database.owner, EVERY_JSON, one)
     await broker.reports.report(report(Kind.CLAIM, one))
