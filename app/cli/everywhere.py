@@ -158,14 +158,8 @@ async def _theirs(engine: AsyncEngine, tenant_id: str, which: Which) -> list[Hol
 
 
 async def _known(engine: AsyncEngine, which: Which) -> None:
-    """What was mistyped holds nothing."""
     if which.tool is None:
         return
     async with engine.connect() as conn:
-        paths = {
-            (one.tool, one.method) for one in await catalog.tools(conn) if isinstance(one, Tool)
-        }
-    named = {method for tool, method in paths if tool == which.tool}
-    if not named or which.method not in {None, *named}:
-        path = which.tool if which.method is None else f"{which.tool}/{which.method}"
-        raise fail(f"There is no tool {path!r} in service.")
+        found = await catalog.tools(conn)
+    which.check((one.tool, one.method) for one in found if isinstance(one, Tool))

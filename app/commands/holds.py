@@ -7,7 +7,7 @@ waited for. What is dispatched already goes on: its adapter has it.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.commands.store import holds as hold_rows
 from app.commands.store.holds import Hold
-from app.errors import BadRequestError, NotFoundError
+from app.errors import BadRequestError, NotFoundError, UnknownToolError
 from app.postgres.engine import each_by_itself, tenant_transaction
 
 HOLDS_MAX: Final = 100
@@ -56,6 +56,19 @@ class Which:
             "args_path": None if self.args_path is None else list(self.args_path),
             "args_value": self.args_value,
         }
+
+    def check(self, paths: Iterable[tuple[str, str]]) -> None:
+        """What was mistyped holds nothing: the tool is one of these in service, and its method.
+
+        Raises:
+            UnknownToolError: it is not.
+        """
+        if self.tool is None:
+            return
+        named = {method for tool, method in paths if tool == self.tool}
+        if not named or self.method not in {None, *named}:
+            path = self.tool if self.method is None else f"{self.tool}/{self.method}"
+            raise UnknownToolError(f"There is no tool {path!r} in service.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from app.commands import holds
 from app.commands.store.holds import Hold
 from app.contract import Instant, Key, Method, Name, instant
 from app.edges.parts import Parts
-from app.errors import BadRequestError, UnknownToolError
+from app.errors import BadRequestError
 from app.identity import Identity
 from app.json_values import KeptValue, PlainText, integral
 
@@ -168,13 +168,7 @@ async def release(broker: Parts, who: Identity, hold_id: UUID, *, reason: str) -
 
 
 async def _known(broker: Parts, wanted: Wanted) -> None:
-    """What was mistyped holds nothing."""
     if wanted.until is not None and wanted.until <= datetime.now(wanted.until.tzinfo):
         raise BadRequestError("until has passed.")
-    if wanted.tool is None:
-        return
-    paths = await broker.catalog.tools()
-    named = {method for tool, method in paths if tool == wanted.tool}
-    if not named or wanted.method not in {None, *named}:
-        path = wanted.tool if wanted.method is None else f"{wanted.tool}/{wanted.method}"
-        raise UnknownToolError(f"There is no tool {path!r} in service.")
+    if wanted.tool is not None:
+        wanted.which.check(await broker.catalog.tools())
